@@ -1,0 +1,3 @@
+"""postmeter: quotas, DKIM signatures, link tracking and the truth about delivery for an existing Postfix."""
+
+__version__ = "0.1.0"

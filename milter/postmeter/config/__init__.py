@@ -1,0 +1,1 @@
+"""The configuration contract: schema, reader with line numbers, checks."""

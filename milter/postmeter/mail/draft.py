@@ -1,0 +1,88 @@
+"""A message on its way through the steps: how it will leave, the changes that make it so, and what to tell about them.
+
+One draft a message, from its end to the verdict. Steps alter it only by its methods, so that `fields` and `body`
+always equal the original with `changes` applied; nothing outside is touched before the session applies them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from postmeter.mail.message import (
+    Change,
+    DropField,
+    Field,
+    InsertField,
+    Message,
+    PartChange,
+    ReplaceBody,
+    ReplaceField,
+)
+from postmeter.mail.reply import Reply
+
+Figure: TypeAlias = tuple[str, tuple[str, ...]]
+"""A metric's name without its prefix, and its label values in the order of `metrics`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a step did or skipped, and why, in words a person understands."""
+
+    step: str
+    text: str
+
+
+@dataclass(slots=True)
+class Draft:
+    """`sender` is whom quotas count; `from_domain` that of the one From address, empty when there is none such."""
+
+    message: Message
+    sender: str = ""
+    from_domain: str = ""
+    fields: list[Field] = field(default_factory=list)
+    body: bytes = b""
+    changes: list[Change] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    figures: Counter[Figure] = field(default_factory=Counter)
+    facts: dict[str, object] = field(default_factory=dict)
+    """What the journal keeps besides the envelope: signatures, links, changed parts. JSON values only."""
+
+    def __post_init__(self) -> None:
+        self.fields = list(self.message.fields)
+        self.body = self.message.body
+
+    def note(self, step: str, text: str) -> None:
+        self.notes.append(Note(step, text))
+
+    def count(self, metric: str, *labels: str, by: int = 1) -> None:
+        self.figures[metric, labels] += by
+
+    def replace_body(self, body: bytes, parts: tuple[PartChange, ...]) -> None:
+        self.body = body
+        self.changes.append(ReplaceBody(body, parts))
+
+    def insert_field(self, new: Field, *, at: int = 0) -> None:
+        """Insert above everything (`at` 0), Postfix's own Received included, or below `at` delivered fields."""
+        self.fields.insert(at, new)
+        self.changes.append(InsertField(at, new))
+
+    def replace_field(self, name: bytes, *, nth: int, value: bytes) -> None:
+        """Give the `nth` field of that name, as received and counted from 1, another value."""
+        self.fields[self._index(name, nth)] = Field(name, value)
+        self.changes.append(ReplaceField(name, nth, value))
+
+    def drop_field(self, name: bytes, *, nth: int) -> None:
+        """Remove the `nth` field of that name. Several of one name go from the highest `nth` down (D13)."""
+        del self.fields[self._index(name, nth)]
+        self.changes.append(DropField(name, nth))
+
+    def _index(self, name: bytes, nth: int) -> int:
+        hits = [index for index, known in enumerate(self.fields) if known.key == name.lower()]
+        return hits[nth - 1]
+
+
+Step: TypeAlias = Callable[[Draft], Reply | None]
+"""Alters the draft or refuses the message; has no effect outside it."""

@@ -1,0 +1,154 @@
+"""The values that the rooms exchange: a message as Postfix handed it over, and what we want changed in it.
+
+Knows nothing of libmilter, of configuration or of storage. Bytes stay bytes: an address or a header value may hold any
+octet, and whoever needs text for a log or a journal asks `address.text` for it (RFC 5321, RFC 5322, RFC 6531).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A header field as it stood on the wire.
+
+    `value` is everything behind the colon, leading space included (SMFIP_HDR_LEADSPC), without the final line end;
+    folded lines are separated by a bare LF, as Postfix hands them to a milter and wants them back.
+    """
+
+    name: bytes
+    value: bytes
+
+    @property
+    def key(self) -> bytes:
+        """The name in lower case, for comparisons (RFC 5322 section 1.2.2)."""
+        return self.name.lower()
+
+    def wire(self) -> bytes:
+        """The field as it goes over SMTP: CRLF between folded lines and at the end."""
+        return self.name + b":" + self.value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who talked to Postfix. `port` 0 means that nobody did: the message came by sendmail(1) (cleanup_milter.c)."""
+
+    name: str = "localhost"
+    address: str = "127.0.0.1"
+    port: int = 0
+    certificate: str = ""
+    """Common name of a client certificate that Postfix verified; empty without one."""
+
+    @property
+    def local(self) -> bool:
+        return self.port == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The SMTP transaction so far. Addresses are bare: no angle brackets; the null sender is empty (RFC 5321 4.5.5)."""
+
+    mail_from: bytes
+    args: tuple[bytes, ...] = ()
+    rcpt_to: tuple[bytes, ...] = ()
+    client: Client = Client()
+    login: str = ""
+    """{auth_authen}: the SASL login name, empty without one."""
+    service: str = "local"
+    """{daemon_name}: the smtpd service; `local` for sendmail(1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message at its end. `body` has CRLF line ends as received; `time` is seconds since the epoch, UTC."""
+
+    envelope: Envelope
+    fields: tuple[Field, ...]
+    body: bytes
+    queue_id: str
+    time: float
+    reference: bytes
+    """Eight random bytes that stand for this message in tokens and in the journal."""
+
+    def size(self) -> int:
+        """Octets of header and body as they go over SMTP (RFC 1870)."""
+        return sum(len(field.name) + len(field.value) + 3 for field in self.fields) + 2 + len(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """What was done to one body part: its MIME path ("1.2"), the reason, how many spans."""
+
+    path: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceBody:
+    body: bytes
+    parts: tuple[PartChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InsertField:
+    """`at` counts delivered fields from the top; 0 is above Postfix's own Received (D12)."""
+
+    at: int
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceField:
+    """`nth` counts from 1 the fields of that name as they were received (D12)."""
+
+    name: bytes
+    nth: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropField:
+    name: bytes
+    nth: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceSender:
+    address: bytes
+    args: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddRecipient:
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropRecipient:
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    pass
+
+
+Change: TypeAlias = (
+    ReplaceBody
+    | InsertField
+    | ReplaceField
+    | DropField
+    | ReplaceSender
+    | AddRecipient
+    | DropRecipient
+    | Hold
+    | Discard
+)

@@ -1,0 +1,1 @@
+"""What every daemon stands on: logs, signals, notification, forked workers, growing files."""

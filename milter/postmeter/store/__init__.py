@@ -1,0 +1,1 @@
+"""The ledger and the journal: the one place where facts are kept."""

@@ -1,0 +1,1 @@
+"""What may leave and how it is stamped: the milter's room."""

@@ -1,0 +1,1 @@
+"""What was read: links, tokens on the web, clicks."""
