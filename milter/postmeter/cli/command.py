@@ -1,0 +1,35 @@
+"""What a command is: its word, its help, its arguments, and what it runs.
+
+Knows nothing of what commands do. A module of commands exports `COMMANDS`, a tuple of these, and imports what is
+heavy (libmilter, aiohttp, prometheus_client) only inside `run`: help stays quick, no daemon loads another's libraries.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# The codes of sysexits.h that Postfix's own commands use; Debian's systemd units know 78 as "do not start me again".
+OK = 0
+FOUND_A_PROBLEM = 1
+USAGE = 64
+CONFIGURATION = 78
+
+
+def no_arguments(parser: ArgumentParser) -> None:
+    """For a command that takes nothing but `-c FILE`, which every command gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`example` is a whole command line that parses; `run` finds the configuration's path in `args.config`, a Path.
+
+    A command with words of its own (`links block`) adds them in `arguments` by `parser.add_subparsers`.
+    """
+
+    name: str
+    summary: str
+    example: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
