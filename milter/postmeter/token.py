@@ -50,7 +50,7 @@ _MAC = 16
 _LEAST = _HEAD + _REFERENCE + 2 + _MAC
 _HOSTS = 1024  # prepared keys that are kept; whatever Host a stranger sends cannot make us keep more
 _SECRET = re.compile(r"[0-9A-Fa-f]{64}")
-_HOST = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,252}?|\[[0-9A-Fa-f:.]{2,45}\])\.?(?::\d*)?", re.ASCII)  # RFC 3986 3.2.2
+_HOST = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,252}?|\[[0-9A-Fa-f:.]{2,45}\])\.?(?::[0-9]*)?")  # RFC 3986 3.2.2
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_+/", b"+/\xff\xff")  # + and / are not letters of base64url: they must not pass
 
