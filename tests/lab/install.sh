@@ -1,0 +1,182 @@
+#!/bin/sh
+# Installs what `make run` and `make test` need on Debian 12 or later and says what it does.
+#
+#   sh tests/lab/install.sh run | test | debian12
+#
+# Debian packages from the system's own sources, a virtual environment in build/venv made with Debian's python3, and
+# a Postfix that is never started as a service and never put in place of another mail server: where one is installed,
+# Debian's postfix package is unpacked under build/postfix and used from there. A second run finds its stamp and ends.
+set -eu
+
+want=${1:-run}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$root/build
+python=/usr/bin/python3
+
+# Compiler and headers for pymilter; SASL's password file, certificates; the verifiers and swaks that the demo shows.
+run_packages="gcc libc6-dev python3-dev python3-venv libmilter-dev adduser openssl ca-certificates
+    libsasl2-modules sasl2-bin opendkim libmail-dkim-perl swaks"
+test_packages="$run_packages opendkim-tools miltertest"
+
+say() { printf '%s\n' "install: $*"; }
+fail() { printf '%s\n' "install: $*" >&2; exit 1; }
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing() {
+    for package in "$@"; do installed "$package" || printf '%s ' "$package"; done
+}
+
+# Another package than Postfix that delivers mail here: it must stay as it is.
+other_mail_server() {
+    dpkg-query -W -f='${db:Status-Status} ${Package} ${Provides}\n' |
+        awk '$1 == "installed" && $2 != "postfix" && /mail-transport-agent/ { print $2; exit }'
+}
+
+# No maintainer script may start a service while we install: Debian's way to say so is /usr/sbin/policy-rc.d.
+policy=/usr/sbin/policy-rc.d
+forbid_services() {
+    trap allow_services EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    if [ -e $policy ] && [ ! -e $policy.postmeter-kept ]; then mv $policy $policy.postmeter-kept; fi
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+}
+allow_services() {
+    rm -f $policy
+    if [ -e $policy.postmeter-kept ]; then mv $policy.postmeter-kept $policy; fi
+    trap - EXIT HUP INT TERM
+}
+
+refresh_lists() {
+    [ -z "${refreshed:-}" ] || return 0
+    say "apt-get update"
+    apt-get update -q
+    refreshed=yes
+}
+
+apt_install() {
+    [ "$(id -u)" = 0 ] || fail "not root, and these packages are missing. As root run:
+    apt-get install --no-install-recommends $*"
+    refresh_lists
+    say "apt-get install $*"
+    forbid_services
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
+    allow_services
+}
+
+install_packages() {
+    packages=$(missing "$@")
+    # shellcheck disable=SC2086 # a list of words
+    [ -z "$packages" ] || apt_install $packages
+}
+
+install_postfix() {
+    installed postfix && return 0
+    other=$(other_mail_server)
+    if [ -n "$other" ]; then
+        unpack_postfix "$other"
+        return 0
+    fi
+    if [ "$(id -u)" = 0 ] && command -v debconf-set-selections >/dev/null; then
+        echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
+    fi
+    apt_install postfix
+}
+
+# The libraries that postfix needs are installed; the package itself is only unpacked.
+unpack_postfix() {
+    [ -e "$build/postfix/usr/sbin/postfix" ] && return 0
+    [ "$(id -u)" = 0 ] || fail "not root: run this once as root, to unpack Postfix beside $1"
+    say "$1 is this machine's mail server and stays; unpacking Postfix under build/postfix"
+    refresh_lists
+    rm -rf "$build/postfix" "$build/deb"
+    mkdir -p "$build/deb" "$build/postfix.new"
+    # _apt, as whom apt-get downloads, may be unable to write here; then it goes on as root and says so.
+    (cd "$build/deb" && apt-get download -q -o APT::Sandbox::User=root postfix)
+    libraries=$(dpkg-deb -f "$build"/deb/postfix_*.deb Pre-Depends Depends | tr ',|' '\n\n' |
+        sed -n 's/^\(Pre-Depends:\|Depends:\)\{0,1\} *\(lib[^ (:]*\|netbase\|ssl-cert\).*/\2/p')
+    # shellcheck disable=SC2086
+    install_packages $libraries
+    dpkg-deb -x "$build"/deb/postfix_*.deb "$build/postfix.new"
+    add_users
+    mv "$build/postfix.new" "$build/postfix"
+    rm -rf "$build/deb"
+}
+
+add_users() {
+    getent group postfix >/dev/null || addgroup --system postfix
+    getent group postdrop >/dev/null || addgroup --system postdrop
+    getent passwd postfix >/dev/null ||
+        adduser --system --ingroup postfix --no-create-home --home /var/spool/postfix --disabled-login postfix
+}
+
+# Never a python3 of pyenv or another shim: pymilter is built against Debian's headers, and another user must run it.
+make_venv() {
+    if [ ! -x "$1/bin/python" ]; then
+        say "virtual environment ${1#"$root"/}"
+        rm -rf "$1"
+        $python -m venv "$1"
+    fi
+}
+
+requirements() {
+    $python - "$root/setup.cfg" "$@" <<'PYTHON'
+import configparser, sys
+settings = configparser.ConfigParser()
+settings.read(sys.argv[1])
+wanted = [settings["options"]["install_requires"]]
+wanted += [settings["options.extras_require"][extra] for extra in sys.argv[2:]]
+print("\n".join(line.replace(" ", "") for block in wanted for line in block.split("\n") if line.strip()))
+PYTHON
+}
+
+pip_install() {
+    say "pip install into ${1#"$root"/}"
+    venv=$1
+    shift
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q "$@"
+}
+
+# One stamp for each thing wanted; it holds what the installation depends on.
+stamp=$build/.installed-$want
+state=$(cat "$root/setup.cfg" "$root/tests/lab/install.sh" "$root/tests/debian12.txt" 2>/dev/null | cksum)
+
+up_to_date() {
+    [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x "$build/venv/bin/python" ] &&
+        { [ -x /usr/sbin/postfix ] || [ -x "$build/postfix/usr/sbin/postfix" ]; }
+}
+
+command -v dpkg-query >/dev/null || fail "this is not Debian: see README.md for what is needed"
+if up_to_date; then exit 0; fi
+mkdir -p "$build"
+case $want in
+run)
+    # shellcheck disable=SC2086
+    install_packages $run_packages
+    install_postfix
+    make_venv "$build/venv"
+    requirements >"$build/requirements-run.txt"
+    pip_install "$build/venv" -r "$build/requirements-run.txt"
+    ;;
+test)
+    # shellcheck disable=SC2086
+    install_packages $test_packages
+    install_postfix
+    make_venv "$build/venv"
+    requirements test >"$build/requirements-test.txt"
+    pip_install "$build/venv" -r "$build/requirements-test.txt"
+    ;;
+debian12)
+    sh "$0" test
+    make_venv "$build/venv12"
+    requirements test >"$build/requirements-test.txt"
+    pip_install "$build/venv12" -r "$build/requirements-test.txt" -c "$root/tests/debian12.txt"
+    ;;
+*) fail "what is $want? One of: run test debian12" ;;
+esac
+printf '%s' "$state" >"$stamp"
+say "done"
