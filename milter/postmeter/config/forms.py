@@ -1,0 +1,45 @@
+"""The readers that sections are made of: a name for each kind of value a key may take.
+
+Knows no key; what a text must look like is in `values`.
+"""
+
+from __future__ import annotations
+
+from postmeter.config import values
+from postmeter.config.readers import Reader, bounded, listing, scalar
+
+boolean = scalar("true or false", values.boolean)
+word = scalar("a name", values.word)
+line = scalar("a text on one line", values.line)
+path = scalar("an absolute path", values.path)
+mode = scalar("a file mode", values.octal_mode)
+limit = scalar("a limit", values.limit)
+limits = listing(limit)
+network = scalar("a network", values.network)
+networks = listing(network)
+domain = scalar("a domain name", values.domain)
+selector = scalar("a selector", values.selector)
+host_pattern = scalar("a host name", values.host_pattern)
+address = scalar("a mail address", values.address)
+addresses = listing(address)
+address_or_domain = scalar("a mail address or @domain", values.address_or_domain)
+ip_address = scalar("an IP address", values.ip_address)
+inet = scalar("HOST:PORT", values.inet)
+socket_address = scalar("unix:PATH or inet:HOST:PORT", values.socket_address)
+origin = scalar("a web address", values.origin)
+url = scalar("a web address", values.url)
+percent = scalar("a percentage", values.percent)
+decimal = scalar("a number", values.decimal)
+words = listing(word)
+
+
+def duration(least: float = 0.0, most: float | None = None) -> Reader[float]:
+    return bounded("a duration", values.duration, least=least, most=most, show=values.duration_text)
+
+
+def size(least: int = 0, most: int | None = None) -> Reader[int]:
+    return bounded("a size", values.size, least=least, most=most, show=values.size_text)
+
+
+def whole(least: int = 0, most: int | None = None) -> Reader[int]:
+    return bounded("a whole number", values.whole, least=least, most=most)

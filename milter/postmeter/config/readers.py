@@ -1,0 +1,193 @@
+"""From a tree of texts to values: what a key accepts, and the complaint when it finds something else.
+
+A reader collects complaints in its `Reading` and goes on with the next key or item, so that one look at the file shows
+all that is wrong. Knows no key by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from postmeter.config import tree
+from postmeter.config.problem import MistakeError, Problem
+from postmeter.config.tree import Listing, Node, Scalar, Table
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+class UnreadableError(Exception):
+    """Complained already; there is no value."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One pass over one file: what was wrong, and the line of each key."""
+
+    file: str
+    problems: list[Problem] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the document a reader is: `dkim.sign[0].domain`."""
+
+    reading: Reading
+    path: str = ""
+
+    def key(self, name: str) -> Place:
+        return Place(self.reading, f"{self.path}.{name}" if self.path else name)
+
+    def item(self, index: int) -> Place:
+        return Place(self.reading, f"{self.path}[{index}]")
+
+    def complain(self, line: int, what: str, fix: str) -> UnreadableError:
+        self.reading.problems.append(Problem(self.reading.file, line, self.path, what, fix))
+        return UnreadableError()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(Generic[T]):
+    """`form` names what it accepts, for complaints and for the documentation."""
+
+    form: str
+    take: Callable[[Node, Place], T]
+
+    def read(self, node: Node, place: Place) -> T:
+        if node.line:
+            place.reading.lines.setdefault(place.path, node.line)
+        return self.take(node, place)
+
+    def default(self, raw: tree.Raw) -> T:
+        """The value of a default of ours; a mistake in it is a bug, found at import."""
+        place = Place(Reading("default"))
+        value = self.read(tree.node(raw), place)
+        if place.reading.problems:
+            raise ValueError(str(place.reading.problems[0]))
+        return value
+
+
+def scalar(form: str, parse: Callable[[str], T]) -> Reader[T]:
+    def take(node: Node, place: Place) -> T:
+        if not isinstance(node, Scalar) or node.null:
+            raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", f"write {form}")
+        try:
+            return parse(node.text)
+        except MistakeError as wrong:
+            raise place.complain(node.line, wrong.what, wrong.fix) from None
+
+    return Reader(form, take)
+
+
+def bounded(
+    form: str, parse: Callable[[str], T], *, least: T, most: T | None = None, show: Callable[[T], str] = str
+) -> Reader[T]:
+    """A number, size or duration within limits."""
+
+    def check(text: str) -> T:
+        value: Any = parse(text)
+        if value < least or (most is not None and value > most):
+            span = f"{show(least)} or more" if most is None else f"{show(least)} to {show(most)}"
+            raise MistakeError(f"{text!r} is out of range", f"write {span}")
+        return value  # type: ignore[no-any-return]
+
+    return scalar(form, check)
+
+
+def choice(*words: str, later: tuple[str, ...] = ()) -> Reader[str]:
+    """One of a few words; those in `later` are part of the contract and not of this version."""
+
+    def parse(text: str) -> str:
+        if text in later:
+            raise MistakeError(f"{text!r} is not available in this version", f"write {_either(_without(words, later))}")
+        if text not in words:
+            raise MistakeError(f"{text!r} is not known here", f"write {_either(_without(words, later))}")
+        return text
+
+    return scalar(_either(words), parse)
+
+
+def _without(words: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in later)
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def optional(inner: Reader[T]) -> Reader[T | None]:
+    def take(node: Node, place: Place) -> T | None:
+        return None if isinstance(node, Scalar) and node.null else inner.take(node, place)
+
+    return Reader(f"{inner.form}, or null", take)
+
+
+def word_or(*words: str, other: Reader[T]) -> Reader[T | str]:
+    """A word of its own meaning, e.g. auto, or what `other` reads."""
+
+    def take(node: Node, place: Place) -> T | str:
+        return node.text if isinstance(node, Scalar) and node.text in words else other.take(node, place)
+
+    return Reader(f"{', '.join(words)} or {other.form}", take)
+
+
+def listing(inner: Reader[T]) -> Reader[tuple[T, ...]]:
+    form = f"a list of {inner.form}"
+
+    def take(node: Node, place: Place) -> tuple[T, ...]:
+        if not isinstance(node, Listing):
+            raise place.complain(node.line, f"must be a list, not {tree.describe(node)}", _listing_fix(node))
+        values: list[T] = []
+        failed = False
+        for index, item in enumerate(node.items):
+            try:
+                values.append(inner.read(item, place.item(index)))
+            except UnreadableError:
+                failed = True
+        if failed:
+            raise UnreadableError
+        return tuple(values)
+
+    return Reader(form, take)
+
+
+def _listing_fix(node: Node) -> str:
+    if isinstance(node, Scalar):
+        return "write [] for none" if node.null else f"put it in brackets: [{node.text}]"
+    return "write it as [one, two] or with a dash before each item"
+
+
+def table(key: Callable[[str], K], inner: Reader[T], form: str) -> Reader[dict[K, T]]:
+    """A mapping whose keys are the operator's, e.g. domains."""
+
+    def take(node: Node, place: Place) -> dict[K, T]:
+        if not isinstance(node, Table):
+            raise place.complain(node.line, f"must be a mapping, not {tree.describe(node)}", "write {} for none")
+        values: dict[K, T] = {}
+        failed = False
+        for name, item in node.items:
+            try:
+                _put(values, _name(key, name, place.key(name.text)), inner, item, place.key(name.text))
+            except UnreadableError:
+                failed = True
+        if failed:
+            raise UnreadableError
+        return values
+
+    return Reader(form, take)
+
+
+def _name(key: Callable[[str], K], name: Scalar, place: Place) -> K:
+    try:
+        return key(name.text)
+    except MistakeError as wrong:
+        raise place.complain(name.line, wrong.what, wrong.fix) from None
+
+
+def _put(values: dict[K, T], name: K, inner: Reader[T], item: Node, place: Place) -> None:
+    if name in values:
+        raise place.complain(item.line, f"the same as {name} above", "leave one of them out")
+    values[name] = inner.read(item, place)

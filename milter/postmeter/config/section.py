@@ -1,0 +1,121 @@
+"""Keys of a section and how a frozen dataclass is made of them.
+
+A key is a dataclass field whose metadata holds how it is read, its default as it would be written, its doc line, and
+whether this version acts on it. Documentation and sample are made of the same metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from postmeter.config import tree
+from postmeter.config.readers import Place, Reader, UnreadableError
+from postmeter.config.tree import Node, Raw, Scalar, Table
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """`section` is the dataclass of a nested section; `built` False means that only the default is taken."""
+
+    name: str
+    attribute: str
+    reader: Reader[Any]
+    doc: str
+    default: Raw = None
+    built: bool = True
+    required: bool = False
+    section: type[Any] | None = None
+    example: str = ""
+
+
+def setting(reader: Reader[T], default: Raw, doc: str, *, built: bool = True, example: str = "") -> T:
+    """A key with its default as it would be written in the file."""
+    value = reader.default(default)
+    spec = Key("", "", reader, doc, default, built, example=example)
+    made: Any
+    if isinstance(value, dict):
+        made = dataclasses.field(default_factory=value.copy, metadata={"key": spec})
+    else:
+        made = dataclasses.field(default=value, metadata={"key": spec})
+    return cast(T, made)
+
+
+def required(reader: Reader[T], doc: str) -> T:
+    made: Any = dataclasses.field(metadata={"key": Key("", "", reader, doc, required=True)})
+    return cast(T, made)
+
+
+def part(kind: type[T], doc: str) -> T:
+    """A section within: a mapping of its own keys."""
+    spec = Key("", "", section(kind), doc, {}, section=kind)
+    made: Any = dataclasses.field(default_factory=kind, metadata={"key": spec})
+    return cast(T, made)
+
+
+def keys(kind: type[Any]) -> Iterator[Key]:
+    """The keys of a section in the order of the contract. An underscore ends an attribute that Python reserves."""
+    for field in dataclasses.fields(kind):
+        spec: Key = field.metadata["key"]
+        yield dataclasses.replace(spec, name=field.name.removesuffix("_"), attribute=field.name)
+
+
+def section(kind: type[T]) -> Reader[T]:
+    def take(node: Node, place: Place) -> T:
+        found = _read(node, place, tuple(keys(kind)))
+        absent = [spec for spec in keys(kind) if spec.required and spec.attribute not in found]
+        for spec in absent:
+            place.complain(node.line, f"{spec.name} is missing", f"add {spec.name}: {spec.reader.form}")
+        if absent:
+            raise UnreadableError
+        return kind(**found)
+
+    return Reader("a mapping", take)
+
+
+def overrides(kind: Callable[[], type[Any]], *, without: frozenset[str]) -> Reader[dict[str, object]]:
+    """Some keys of a section that is being defined; the result holds those that were written, by attribute."""
+
+    def take(node: Node, place: Place) -> dict[str, object]:
+        return _read(node, place, tuple(spec for spec in keys(kind()) if spec.name not in without))
+
+    return Reader("a mapping of keys of this section", take)
+
+
+def _read(node: Node, place: Place, known: tuple[Key, ...]) -> dict[str, Any]:
+    if isinstance(node, Scalar) and node.null:  # a section whose keys are all commented out
+        return {}
+    if not isinstance(node, Table):
+        raise place.complain(node.line, f"must be a mapping, not {tree.describe(node)}", "write its keys below it")
+    by_name = {spec.name: spec for spec in known}
+    found: dict[str, Any] = {}
+    failed = False
+    for name, item in node.items:
+        try:
+            spec = _known(name, by_name, place)
+            found[spec.attribute] = _value(spec, item, place.key(spec.name))
+        except UnreadableError:
+            failed = True
+    if failed:
+        raise UnreadableError
+    return found
+
+
+def _known(name: Scalar, by_name: dict[str, Key], place: Place) -> Key:
+    if name.text in by_name:
+        return by_name[name.text]
+    close = difflib.get_close_matches(name.text.lower().replace("-", "_"), by_name, n=1)
+    fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(by_name)}"
+    raise place.key(name.text).complain(name.line, "unknown key", fix)
+
+
+def _value(spec: Key, node: Node, place: Place) -> Any:
+    value = spec.reader.read(node, place)
+    if not spec.built and value != spec.reader.default(spec.default):
+        raise place.complain(node.line, "not available in this version", "leave it out, or keep its default")
+    return value

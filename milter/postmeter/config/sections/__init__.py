@@ -1,0 +1,1 @@
+"""The sections of the configuration, a frozen dataclass each; `schema` gathers them."""
