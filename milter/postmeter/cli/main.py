@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from postmeter import __version__
 from postmeter.cli.command import CONFIGURATION, OK, USAGE, Command
+from postmeter.config.problem import ConfigError
 
 DEFAULT_CONFIG = Path("/etc/postmeter/postmeter.yaml")
 _CTRL_C = 130
@@ -51,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, args: Namespace) -> int:
-    from postmeter.config.load import ConfigError  # here, so that help does not wait for the YAML library
-
     try:
         code = command.run(args)
         sys.stdout.flush()  # so that a broken pipe shows now and not at exit

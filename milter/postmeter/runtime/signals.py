@@ -2,7 +2,7 @@
 
 Knows nothing of what signals mean to a daemon beyond stop and reload. SIGUSR1 reloads; SIGHUP stops, as it stops
 every libmilter program (D22). The signals stay blocked, so that none is lost between two waits (sigtimedwait(2),
-signal(7)); a child inherits the mask and must call `release` before anything else, by `preexec_fn` when it is a program.
+signal(7)); a child inherits the mask and must call `release` before anything else (a program by `preexec_fn`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""Every figure that postmeter shows: its name, labels and meaning; and a stopwatch for those who count time.
+
+Knows nothing of the journal that keeps the totals or of the page that shows them, nor of prometheus_client, which no
+worker needs. Names are for ever: a metric may be added, none changes its meaning. No login, no address and no
+recipient's domain is a label (https://prometheus.io/docs/practices/naming/).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from postmeter.mail.draft import Figure
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Known: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Label values that are known beforehand, by label: where every label has some, their series start at 0."""
+
+PREFIX = "postmeter_"
+
+# Seconds. An end of message takes 0.5 ms at best and Postfix waits 300 s for it (milter_content_timeout); what takes
+# longer than 10 s is one bucket.
+BUCKETS = ("0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10")
+_BOUNDS = tuple(float(bound) for bound in BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One metric. `built` is false while the feature is not there: then it is not shown, for it would tell nothing."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    known: Known = field(default_factory=dict)
+    built: bool = True
+
+
+def _later(name: str, kind: Kind, labels: tuple[str, ...], text: str) -> Meaning:
+    return Meaning(name, kind, labels, text, built=False)
+
+
+METRICS: list[Meaning] = [
+    Meaning(
+        "messages_total",
+        "counter",
+        ("service", "result"),
+        "Messages of ours, by what their clients were told.",
+        {"result": ("accepted", "deferred", "rejected")},
+    ),
+    Meaning("recipients_total", "counter", (), "Recipients of accepted messages of ours."),
+    Meaning(
+        "quota_refusals_total",
+        "counter",
+        ("window", "unit"),
+        "Messages and recipients refused for a quota, by its window and unit.",
+        {
+            "window": ("message", "second", "minute", "hour", "day", "month"),
+            "unit": ("messages", "recipients", "bytes"),
+        },
+    ),
+    Meaning("quota_store_up", "gauge", (), "1 when the store of the quotas could be read just now."),
+    Meaning("quota_store_errors_total", "counter", (), "Failures to read or write the store of the quotas."),
+    _later("held_messages", "gauge", (), "Messages in Postfix's hold queue for a quota."),
+    _later("brake_logins", "gauge", (), "Logins stopped by the brake."),
+    Meaning(
+        "dkim_signatures_total",
+        "counter",
+        ("domain", "algorithm"),
+        "DKIM signatures made.",
+        {"algorithm": ("rsa-sha256", "ed25519-sha256")},
+    ),
+    Meaning(
+        "dkim_unsigned_total",
+        "counter",
+        ("reason",),
+        "Messages of ours that left unsigned, by reason.",
+        {"reason": ("no_from", "several_from", "from_mismatch", "no_key")},
+    ),
+    _later("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
+    Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),
+    Meaning(
+        "rewrite_skipped_total",
+        "counter",
+        ("reason",),
+        "Links, parts and messages left as they were although tracking is on, by reason.",
+    ),
+    _later(
+        "deliveries_total",
+        "counter",
+        ("status", "domain", "provider"),
+        "Recipients of mail of ours, by what became of them.",
+    ),
+    _later("delivery_delay_seconds", "histogram", (), "From submission to delivery."),
+    _later("queue_recipients", "gauge", ("state", "provider"), "Recipients in Postfix's queue."),
+    _later("bounces_total", "counter", ("type", "provider"), "Recipients whose mail came back."),
+    _later("complaints_total", "counter", (), "Feedback reports about mail of ours."),
+    _later("suppressed_total", "counter", ("reason",), "Recipients not written to because they are suppressed."),
+    _later("opens_total", "counter", ("by",), "Messages opened, by human, machine or unsure."),
+    Meaning(
+        "clicks_total",
+        "counter",
+        ("by",),
+        "Tracked links followed. Who follows a link is not told apart yet: all are unsure.",
+        {"by": ("human", "machine", "unsure")},
+    ),
+    _later("unsubscribes_total", "counter", (), "One-click unsubscriptions."),
+    Meaning(
+        "callback_seconds",
+        "histogram",
+        ("stage",),
+        "Time that a stage of a message took in the milter.",
+    ),
+    Meaning("errors_total", "counter", ("where",), "Bugs and failures of our own, by the place that failed."),
+    _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
+    _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
+    _later("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
+    _later("webhook_failures_total", "counter", (), "Webhook calls that failed."),
+    Meaning("daemon_seen_timestamp_seconds", "gauge", ("daemon",), "When a daemon of this host was last alive."),
+    Meaning("config_reload_timestamp_seconds", "gauge", (), "When `postmeter books` last took over a configuration."),
+    Meaning("build_info", "gauge", ("version",), "Always 1; the version of `postmeter books`."),
+]
+
+
+class Stopwatch:
+    """Collects durations in a worker until its next transaction takes them along. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._figures: Counter[Figure] = Counter()
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Count one duration: into the first bucket that it does not exceed, the sum in whole microseconds."""
+        at = bisect_left(_BOUNDS, seconds)
+        with self._lock:
+            if at < len(BUCKETS):
+                self._figures["callback_seconds", (stage, BUCKETS[at])] += 1
+            self._figures["callback_seconds", (stage, "sum")] += round(seconds * 1_000_000)
+            self._figures["callback_seconds", (stage, "count")] += 1
+
+    def take(self) -> dict[Figure, int]:
+        """What came together since the last time; whoever takes it must record it."""
+        with self._lock:
+            taken, self._figures = self._figures, Counter()
+        return dict(taken)
