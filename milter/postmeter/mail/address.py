@@ -5,6 +5,12 @@ Bytes in, text out; never raises on what a client may send (RFC 5321 4.1.2, RFC 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from postmeter.mail.message import Field
+
 
 def text(raw: bytes) -> str:
     """An address or header value as text that any log, database or JSON document can hold; foreign bytes as \\xNN."""
@@ -20,3 +26,138 @@ def bare(raw: bytes) -> bytes:
 def domain(address: str) -> str:
     """The part behind the last @, in lower case; empty when there is none."""
     return address.rpartition("@")[2].lower().rstrip(".") if "@" in address else ""
+
+
+def from_addresses(fields: Iterable[Field]) -> list[str]:
+    """The addresses of all From fields, in their order, each as `local@domain`; empty when there is any doubt.
+
+    A signature for another's domain is the classic fault of signers, and programs that show mail disagree on every
+    broken From. So what two readers could read differently is read as nothing: an unquoted @ or comma in a name,
+    an unclosed quote, text behind the address, routes, white space within an address, control characters.
+    """
+    found: list[str] = []
+    for field in fields:
+        if field.key == b"from":
+            addresses = mailboxes(field.value)
+            if not addresses:
+                return []
+            found += addresses
+    return found
+
+
+def mailboxes(value: bytes) -> list[str]:
+    """The addresses of a header value (RFC 5322 3.4 address-list, groups opened up); empty when one is in doubt."""
+    try:
+        elements = list(_elements(_tokens(value)))
+        return [_address(element).decode("utf-8") for element in elements if element]
+    except _DoubtError:
+        return []
+    except UnicodeDecodeError:  # an address is ASCII or UTF-8 (RFC 6532 3.2); a display name may be anything
+        return []
+
+
+class _DoubtError(ValueError):
+    """Not an address list, or one that could be read in two ways."""
+
+
+_Token: TypeAlias = tuple[str, bytes]
+"""What it is ("word", "quoted", "literal", or a special as itself; "apart" for space and comments), and its text."""
+
+_TOKEN = re.compile(
+    rb"""(?P<apart>[ \t\r\n]+)
+    |(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")
+    |(?P<literal>\[[^\[\]\\\s]*\])
+    |(?P<word>[^\s()<>@,;:"\\\[\]]+)
+    |(?P<special>[<>@,;:(])""",
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_MARK = re.compile(rb"[()]|\\.?", re.DOTALL)
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_DOMAIN = re.compile(rb"[^.]+(?:\.[^.]+)*\.?")
+_APART = ("apart", b"")
+
+
+def _tokens(value: bytes) -> Iterator[_Token]:
+    """The value cut up, each byte looked at once or twice."""
+    if _CONTROL.search(value):
+        raise _DoubtError
+    at = 0
+    while at < len(value):
+        match = _TOKEN.match(value, at)
+        if match is None or match.lastgroup is None:  # an unclosed quote, a stray backslash or closing mark
+            raise _DoubtError
+        at = match.end()
+        if match.group() == b"(":
+            at = _comment_end(value, at)
+            yield _APART
+        elif match.lastgroup == "special":
+            yield match.group().decode(), match.group()
+        else:
+            yield match.lastgroup, match.group()
+
+
+def _comment_end(value: bytes, at: int) -> int:
+    """Behind the parenthesis that closes the one before `at`; comments nest (RFC 5322 3.2.2)."""
+    depth = 1
+    for mark in _COMMENT_MARK.finditer(value, at):
+        depth += {b"(": 1, b")": -1}.get(mark.group(), 0)
+        if not depth:
+            return mark.end()
+    raise _DoubtError
+
+
+def _elements(tokens: Iterable[_Token]) -> Iterator[list[_Token]]:
+    """The mailboxes between commas, those within groups too; an empty one for an empty place in the list."""
+    element: list[_Token] = []
+    grouped = closed = False
+    for token in tokens:
+        kind = token[0]
+        if kind == ":" and not grouped and not closed:
+            _phrase(element, least=1)
+            element, grouped = [], True
+        elif kind == ";" and grouped:
+            yield element
+            element, grouped, closed = [], False, True
+        elif kind == ",":
+            yield element
+            element, closed = [], False
+        elif closed and kind != "apart":
+            raise _DoubtError
+        elif kind != "apart" or (element and element[-1][0] != "apart"):
+            element.append(token)
+    if grouped:
+        raise _DoubtError
+    yield element
+
+
+def _address(element: list[_Token]) -> bytes:
+    """The address of one mailbox: `name <local@domain>` or `local@domain`."""
+    element = element[:-1] if element[-1][0] == "apart" else element
+    kinds = [kind for kind, _ in element]
+    if "<" not in kinds:
+        return _spec(element)
+    opened = kinds.index("<")
+    if kinds[-1] != ">":
+        raise _DoubtError
+    _phrase(element[:opened], least=0)
+    inner = element[opened + 1 : -1]
+    return _spec([token for nth, token in enumerate(inner) if token[0] != "apart" or 0 < nth < len(inner) - 1])
+
+
+def _spec(tokens: list[_Token]) -> bytes:
+    """`local@domain` without white space or comments inside, which RFC 5322 4.4 calls obsolete."""
+    if len(tokens) != 3:
+        raise _DoubtError
+    (local_kind, local), (at, _), (domain_kind, domain_text) = tokens
+    if at != "@" or local_kind not in ("word", "quoted") or domain_kind not in ("word", "literal"):
+        raise _DoubtError
+    if domain_kind == "word" and not _DOMAIN.fullmatch(domain_text):
+        raise _DoubtError
+    return local + b"@" + domain_text
+
+
+def _phrase(tokens: list[_Token], *, least: int) -> None:
+    """A display name: words and quoted strings, and what real mail has besides, dots and bracketed words."""
+    kinds = [kind for kind, _ in tokens if kind != "apart"]
+    if len(kinds) < least or not set(kinds) <= {"word", "quoted", "literal"}:
+        raise _DoubtError
