@@ -43,3 +43,8 @@ class MistakeError(ValueError):
     def __init__(self, what: str, fix: str) -> None:
         self.what, self.fix = what, fix
         super().__init__(f"{what}; {fix}")
+
+
+def quoted(text: str) -> str:
+    """A text of the operator's in a complaint, not longer than a line can bear."""
+    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from postmeter.config import tree
-from postmeter.config.problem import MistakeError, Problem
+from postmeter.config.problem import MistakeError, Problem, quoted
 from postmeter.config.tree import Listing, Node, Scalar, Table
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def bounded(
         value: Any = parse(text)
         if value < least or (most is not None and value > most):
             span = f"{show(least)} or more" if most is None else f"{show(least)} to {show(most)}"
-            raise MistakeError(f"{text!r} is out of range", f"write {span}")
+            raise MistakeError(f"{quoted(text)} is out of range", f"write {span}")
         return value  # type: ignore[no-any-return]
 
     return scalar(form, check)
@@ -102,9 +102,11 @@ def choice(*words: str, later: tuple[str, ...] = ()) -> Reader[str]:
 
     def parse(text: str) -> str:
         if text in later:
-            raise MistakeError(f"{text!r} is not available in this version", f"write {_either(_without(words, later))}")
+            raise MistakeError(
+                f"{quoted(text)} is not available in this version", f"write {_either(_without(words, later))}"
+            )
         if text not in words:
-            raise MistakeError(f"{text!r} is not known here", f"write {_either(_without(words, later))}")
+            raise MistakeError(f"{quoted(text)} is not known here", f"write {_either(_without(words, later))}")
         return text
 
     return scalar(_either(words), parse)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from postmeter.config.problem import quoted
+
 Raw: TypeAlias = "str | Sequence[Raw] | Mapping[str, Raw] | None"
 """A default as it would be written in the file."""
 
@@ -63,5 +65,4 @@ def describe(found: Node) -> str:
         return "a mapping"
     if found.null:
         return "nothing"
-    text = found.text if len(found.text) <= 60 else found.text[:57] + "…"
-    return repr(text)
+    return quoted(found.text)

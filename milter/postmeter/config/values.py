@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from postmeter.config.problem import MistakeError
+from postmeter.config.problem import MistakeError, quoted
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MINUTE, HOUR, DAY, MONTH = 60, 3600, 86400, 30 * 86400
+_LONGEST_NAME = 253  # RFC 1035 section 2.3.4
 _LARGEST = 2**53  # what JSON numbers of every reader can hold (RFC 8259 section 6); fits SQLite's 64 bits too
 _LONGEST = 36500 * DAY
 _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -25,10 +26,11 @@ _BYTES = {"": 1, "k": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _UNITS = {"message": "messages", "recipient": "recipients", "byte": "bytes"}
 _WINDOWS = {"second": 1, "minute": MINUTE, "hour": HOUR, "day": DAY, "month": MONTH, "message": 0}
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT]?)")
-_LIMIT = re.compile(r"(?P<count>[0-9]+) *(?P<unit>[a-z]+) */ *(?P<window>[a-z]+)")
-_BYTE_LIMIT = re.compile(r"(?P<size>[0-9]+(?:\.[0-9]+)? ?[kKMGT]) */ *(?P<window>[a-z]+)")
+_NUMBER = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"  # longer ones are above every bound, and slow to convert
+_DURATION = re.compile(rf"({_NUMBER}) ?(ms|s|m|h|d)")
+_SIZE = re.compile(rf"({_NUMBER}) ?([kKMGT]?)")
+_LIMIT = re.compile(r"(?P<count>[0-9]{1,16}) *(?P<unit>[a-z]+) */ *(?P<window>[a-z]+)")
+_BYTE_LIMIT = re.compile(rf"(?P<size>{_NUMBER} ?[kKMGT]) */ *(?P<window>[a-z]+)")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")  # RFC 1035 2.3.1, and the underscore that DNS allows
 
 
@@ -81,11 +83,11 @@ def duration(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise MistakeError(
-            f"{text!r} is not a duration", "write a number and ms, s, m, h or d, for example 30s, 10m or 7d"
+            f"{quoted(text)} is not a duration", "write a number and ms, s, m, h or d, for example 30s, 10m or 7d"
         )
     seconds = Fraction(match[1]) * _MILLISECONDS[match[2]] / 1000
     if seconds > _LONGEST:
-        raise MistakeError(f"{text!r} is longer than a hundred years", "write a shorter time")
+        raise MistakeError(f"{quoted(text)} is longer than a hundred years", "write a shorter time")
     return float(seconds)
 
 
@@ -93,10 +95,12 @@ def size(text: str) -> int:
     """Bytes; k is 1024."""
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise MistakeError(f"{text!r} is not a size", "write bytes, or a number and k, M or G, for example 64k or 10M")
+        raise MistakeError(
+            f"{quoted(text)} is not a size", "write bytes, or a number and k, M or G, for example 64k or 10M"
+        )
     count = int(Fraction(match[1]) * _BYTES[match[2].replace("K", "k")])
     if count > _LARGEST:
-        raise MistakeError(f"{text!r} is too large", "write at most 8192T")
+        raise MistakeError(f"{quoted(text)} is too large", "write at most 8192T")
     return count
 
 
@@ -119,34 +123,34 @@ def size_text(count: int) -> str:
 
 def whole(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise MistakeError(f"{text!r} is not a whole number", "write digits alone")
+        raise MistakeError(f"{quoted(text)} is not a whole number", "write digits alone")
     return int(text)
 
 
 def decimal(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise MistakeError(f"{text!r} is not a number", "write it like 1.5")
+        raise MistakeError(f"{quoted(text)} is not a number", "write it like 1.5")
     return float(text)
 
 
 def percent(text: str) -> float:
     """A fraction of one: 80% is 0.8."""
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", text):
-        raise MistakeError(f"{text!r} is not a percentage", "write it like 80%")
+        raise MistakeError(f"{quoted(text)} is not a percentage", "write it like 80%")
     return float(Fraction(text[:-1]) / 100)
 
 
 def boolean(text: str) -> bool:
     known = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if text.lower() not in known:
-        raise MistakeError(f"{text!r} is neither true nor false", "write true or false")
+        raise MistakeError(f"{quoted(text)} is neither true nor false", "write true or false")
     return known[text.lower()]
 
 
 def octal_mode(text: str) -> int:
     """A file mode, e.g. 0660."""
     if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise MistakeError(f"{text!r} is not a file mode", 'write three octal digits, for example "0660"')
+        raise MistakeError(f"{quoted(text)} is not a file mode", 'write three octal digits, for example "0660"')
     return int(text, 8)
 
 
@@ -158,7 +162,7 @@ def limit(text: str) -> Limit:
     match = _BYTE_LIMIT.fullmatch(text)
     if match:
         return _limit(size(match["size"]), "bytes", match["window"], text)
-    raise MistakeError(f"{text!r} is not a limit", _limit_fix(text))
+    raise MistakeError(f"{quoted(text)} is not a limit", _limit_fix(text))
 
 
 def _limit_fix(text: str) -> str:
@@ -171,51 +175,51 @@ def _limit_fix(text: str) -> str:
 def _unit(word: str, text: str) -> str:
     unit = _UNITS.get(word.removesuffix("s"))
     if unit is None:
-        raise MistakeError(f"{text!r} counts {word!r}", "count messages, recipients or bytes")
+        raise MistakeError(f"{quoted(text)} counts {word!r}", "count messages, recipients or bytes")
     return unit
 
 
 def _limit(count: int, unit: str, window: str, text: str) -> Limit:
     if window not in _WINDOWS:
         raise MistakeError(
-            f"{text!r} is for each {window!r}", "write /second, /minute, /hour, /day, /month or /message"
+            f"{quoted(text)} is for each {window!r}", "write /second, /minute, /hour, /day, /month or /message"
         )
     if window == "message" and unit == "messages":
         raise MistakeError(
-            f"{text!r} limits nothing", "limit the recipients or bytes of a message, or messages in a time"
+            f"{quoted(text)} limits nothing", "limit the recipients or bytes of a message, or messages in a time"
         )
     if count < 1:
-        raise MistakeError(f"{text!r} would let nothing through", "write 1 or more, or leave the limit out")
+        raise MistakeError(f"{quoted(text)} would let nothing through", "write 1 or more, or leave the limit out")
     if count > _LARGEST:
-        raise MistakeError(f"{text!r} is too large to be counted", "leave the limit out")
+        raise MistakeError(f"{quoted(text)} is too large to be counted", "leave the limit out")
     return Limit(count, unit, _WINDOWS[window], text)
 
 
 def word(text: str) -> str:
     """A name without spaces or control characters."""
     if not text or not text.isprintable() or " " in text:
-        raise MistakeError(f"{text!r} is not a name", "write it without spaces")
+        raise MistakeError(f"{quoted(text)} is not a name", "write it without spaces")
     return text
 
 
 def line(text: str) -> str:
     """Any text on one line."""
     if not text or not text.isprintable():
-        raise MistakeError(f"{text!r} is not a text on one line", "write something printable")
+        raise MistakeError(f"{quoted(text)} is not a text on one line", "write something printable")
     return text
 
 
 def domain(text: str) -> str:
     """A domain name in lower case and as A-labels (RFC 5890), as DNS and a From field's domain know it."""
-    name = text.lower().rstrip(".")
+    name = text.lower().removesuffix(".")
     try:
-        ascii_name = name.encode("idna").decode("ascii") if not name.isascii() else name
+        if not name.isascii() and len(name) <= _LONGEST_NAME:
+            name = name.encode("idna").decode("ascii")
     except UnicodeError:
-        raise MistakeError(f"{text!r} is not a domain name", "write it like example.com") from None
-    labels = ascii_name.split(".")
-    if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # RFC 1035 section 2.3.4
-        raise MistakeError(f"{text!r} is not a domain name", "write it like example.com")
-    return ascii_name
+        name = ""
+    if len(name) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise MistakeError(f"{quoted(text)} is not a domain name", "write it like example.com")
+    return name
 
 
 def selector(text: str) -> str:
@@ -226,7 +230,7 @@ def selector(text: str) -> str:
         return domain(text)
     except MistakeError:
         raise MistakeError(
-            f"{text!r} is not a selector", "write letters, digits and dashes, for example pm2026a"
+            f"{quoted(text)} is not a selector", "write letters, digits and dashes, for example pm2026a"
         ) from None
 
 
@@ -239,7 +243,7 @@ def address(text: str) -> str:
     """A mail address as typed by people: one @, something on both sides."""
     local, _, host = text.rpartition("@")
     if not local or not text.isprintable() or " " in text or "@" in local.strip('"'):
-        raise MistakeError(f"{text!r} is not a mail address", "write it like postmaster@example.com")
+        raise MistakeError(f"{quoted(text)} is not a mail address", "write it like postmaster@example.com")
     return f"{local}@{domain(host)}"
 
 
@@ -257,22 +261,22 @@ def network(text: str) -> Network:
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise MistakeError(
-            f"{text!r} is not a network", "write it like 192.0.2.0/24, 2001:db8::/32 or 127.0.0.1"
+            f"{quoted(text)} is not a network", "write it like 192.0.2.0/24, 2001:db8::/32 or 127.0.0.1"
         ) from None
-    raise MistakeError(f"{text!r} has host bits set", f"write {meant}, or the address alone")
+    raise MistakeError(f"{quoted(text)} has host bits set", f"write {meant}, or the address alone")
 
 
 def ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise MistakeError(f"{text!r} is not an IP address", "write it like 192.0.2.53 or 2001:db8::53") from None
+        raise MistakeError(f"{quoted(text)} is not an IP address", "write it like 192.0.2.53 or 2001:db8::53") from None
 
 
 def path(text: str) -> Path:
     """An absolute path: a daemon's working directory is nobody's business."""
     if not text.startswith("/") or not text.isprintable():
-        raise MistakeError(f"{text!r} is not an absolute path", "begin it with /")
+        raise MistakeError(f"{quoted(text)} is not an absolute path", "begin it with /")
     return Path(text)
 
 
@@ -280,11 +284,11 @@ def inet(text: str) -> InetAddress:
     """HOST:PORT or [IPV6]:PORT."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise MistakeError(f"{text!r} has no port", "write HOST:PORT, for example 127.0.0.1:8891")
+        raise MistakeError(f"{quoted(text)} has no port", "write HOST:PORT, for example 127.0.0.1:8891")
     if host.startswith("[") and host.endswith("]"):
         return InetAddress(_ipv6(host[1:-1], text), int(port))
     if ":" in host:
-        raise MistakeError(f"{text!r} is not HOST:PORT", "write an IPv6 address in brackets: [::1]:8891")
+        raise MistakeError(f"{quoted(text)} is not HOST:PORT", "write an IPv6 address in brackets: [::1]:8891")
     return InetAddress(domain(host), int(port))
 
 
@@ -292,7 +296,7 @@ def _ipv6(host: str, text: str) -> str:
     try:
         return str(ipaddress.IPv6Address(host))
     except ValueError:
-        raise MistakeError(f"{text!r} holds no IPv6 address", "write it like [::1]:8891") from None
+        raise MistakeError(f"{quoted(text)} holds no IPv6 address", "write it like [::1]:8891") from None
 
 
 def socket_address(text: str) -> SocketAddress:
@@ -302,30 +306,39 @@ def socket_address(text: str) -> SocketAddress:
         return UnixAddress(path(rest))
     if kind == "inet":
         return inet(rest)
-    raise MistakeError(f"{text!r} is not a socket", "write unix:/PATH or inet:HOST:PORT")
+    raise MistakeError(f"{quoted(text)} is not a socket", "write unix:/PATH or inet:HOST:PORT")
 
 
 def origin(text: str) -> str:
     """A web server without a path: https://click.example.com, perhaps with a port."""
-    fix = "write it like https://click.example.com"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise MistakeError(f"{text!r} is not a web address", fix) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise MistakeError(f"{text!r} is not a web address", fix)
+    parts = _web(text, "https://click.example.com")
     if parts.path not in ("", "/") or "?" in text or "#" in text:
         raise MistakeError(
-            f"{text!r} has a path or a query", "give scheme and host alone, for example https://click.example.com"
+            f"{quoted(text)} has a path or a query", "give scheme and host alone, for example https://click.example.com"
         )
-    host = f"[{_ipv6(parts.hostname, text)}]" if ":" in parts.hostname else domain(parts.hostname)
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    name = parts.hostname or ""
+    host = f"[{_ipv6(name, text)}]" if ":" in name else domain(name)
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 def url(text: str) -> str:
     """A web address with any path."""
-    parts = urlsplit(text) if text.isprintable() and " " not in text and "[" not in text else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise MistakeError(f"{text!r} is not a web address", "write it like https://crm.example.com/mail")
+    _web(text, "https://crm.example.com/mail")
     return text
+
+
+def _web(text: str, example: str) -> SplitResult:
+    try:
+        parts = urlsplit(text if text.isprintable() and " " not in text else "")
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.port != 0
+    except ValueError:  # a bracket or a port that are none
+        good = False
+    if not good:
+        raise MistakeError(f"{quoted(text)} is not a web address", f"write it like {example}")
+    return parts
+
+
+def scheme(text: str) -> str:
+    """What stands before ://, in lower case; empty when nothing does."""
+    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://.", text)
+    return match[1].lower() if match else ""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from postmeter.config import forms
-from postmeter.config.problem import MistakeError
+from postmeter.config import forms, values
+from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import choice, listing, optional, scalar
 from postmeter.config.section import required, setting
 from postmeter.config.values import HOUR, InetAddress
@@ -29,9 +28,9 @@ _EVENTS = (
 
 
 def _postgresql(text: str) -> str:
-    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+    if values.scheme(text) not in ("postgresql", "postgres"):
         raise MistakeError(
-            f"{text!r} is not a PostgreSQL address", "write it like postgresql://postmeter@db.example.com/name"
+            f"{quoted(text)} is not a PostgreSQL address", "write it like postgresql://postmeter@db.example.com/name"
         )
     return text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms
-from postmeter.config.problem import MistakeError
+from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, word_or
 from postmeter.config.section import required, section, setting
 from postmeter.config.tree import Node
@@ -79,7 +79,9 @@ _sign_list = listing(section(SignEntry))
 def _header(text: str) -> HeaderRule:
     match = re.fullmatch(r"(?:\(([ox])\))?([!-9;-~]+)", text)  # RFC 5322 section 2.2
     if match is None:
-        raise MistakeError(f"{text!r} is not a header field", 'write it like "(o)from", "(x)date" or list-unsubscribe')
+        raise MistakeError(
+            f"{quoted(text)} is not a header field", 'write it like "(o)from", "(x)date" or list-unsubscribe'
+        )
     return HeaderRule(match[2].lower(), match[1] or "")
 
 

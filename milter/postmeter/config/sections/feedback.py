@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms, values
-from postmeter.config.problem import MistakeError
+from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import choice, optional, scalar, table, word_or
 from postmeter.config.section import setting
 from postmeter.config.values import SocketAddress
@@ -15,7 +15,7 @@ from postmeter.config.values import SocketAddress
 
 def _delimiter(text: str) -> str:
     if not re.fullmatch(r"[+=_.#!&*-]", text):
-        raise MistakeError(f"{text!r} is not a delimiter", 'write one character, for example "+"')
+        raise MistakeError(f"{quoted(text)} is not a delimiter", 'write one character, for example "+"')
     return text
 
 

@@ -6,10 +6,9 @@ import datetime
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from postmeter.config import forms, values
-from postmeter.config.problem import MistakeError
+from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, table, word_or
 from postmeter.config.section import part, required, section, setting
 from postmeter.config.tree import Node
@@ -20,24 +19,25 @@ _OVER = ("defer", "reject", "hold", "observe")
 
 
 def _store(text: str) -> str:
-    scheme = urlsplit(text).scheme if "[" not in text else ""
     if text == "sqlite":
         return text
-    if scheme not in _STORES or "://" not in text:
-        raise MistakeError(f"{text!r} is not a store", "write sqlite, redis://HOST:6379/0 or redis+unix:///PATH")
-    raise MistakeError(f"{text!r} is not available in this version", "write sqlite")
+    if values.scheme(text) not in _STORES:
+        raise MistakeError(f"{quoted(text)} is not a store", "write sqlite, redis://HOST:6379/0 or redis+unix:///PATH")
+    raise MistakeError(f"{quoted(text)} is not available in this version", "write sqlite")
 
 
 def _date(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        raise MistakeError(f"{text!r} is not a date", "write it like 2026-12-01") from None
+        raise MistakeError(f"{quoted(text)} is not a date", "write it like 2026-12-01") from None
 
 
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
-        raise MistakeError(f"{text!r} cannot begin a key", "write letters, digits, dots, dashes, colons or underscores")
+        raise MistakeError(
+            f"{quoted(text)} cannot begin a key", "write letters, digits, dots, dashes, colons or underscores"
+        )
     return text
 
 
