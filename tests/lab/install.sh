@@ -98,7 +98,7 @@ unpack_postfix() {
     # _apt, as whom apt-get downloads, may be unable to write here; then it goes on as root and says so.
     (cd "$build/deb" && apt-get download -q -o APT::Sandbox::User=root postfix)
     libraries=$(dpkg-deb -f "$build"/deb/postfix_*.deb Pre-Depends Depends | tr ',|' '\n\n' |
-        sed -n 's/^\(Pre-Depends:\|Depends:\)\{0,1\} *\(lib[^ (:]*\|netbase\|ssl-cert\).*/\2/p')
+        sed -n 's/^\(Pre-Depends:\|Depends:\)\{0,1\} *\(lib[^ (:]*\|netbase\).*/\2/p')
     # shellcheck disable=SC2086
     install_packages $libraries
     dpkg-deb -x "$build"/deb/postfix_*.deb "$build/postfix.new"
