@@ -1,7 +1,217 @@
-"""The one SQLite database of ledger and journal: opening, migrations, write transactions."""
+"""The one SQLite database of ledger and journal: opening it, migrations, write transactions, and what went wrong.
+
+WAL mode, so that readers and the one writer never wait for each other; writers take turns (`turn`). A connection never
+crosses a fork (sqlite.org/howtocorrupt.html, 2.6): whoever forks opens afterwards. Knows nothing of what is stored.
+"""
 
 from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from postmeter.store.migrations import MIGRATIONS
+from postmeter.store.turn import Turn
+
+PATIENCE = 3.0
+"""Seconds that a writer waits for its turn; a transaction takes well under a millisecond."""
+
+_BUSY = 2.0  # seconds for somebody who writes without taking turns: sqlite3(1), a backup
+_MODE = 0o640
+_FILE_CHECKPOINT = 4000  # pages of WAL before it is copied back: 16 MB, so that its fsync is paid once in hundreds
+_CACHE = 8_000  # kB; bounds the memory of a connection
+_SYNC = {"normal": "NORMAL", "full": "FULL"}
+
+_FIXES = (
+    ("malformed", "it is damaged: move it away, restore a backup, or start without it"),
+    ("not a database", "it is no SQLite database: move it away"),
+    ("locked", "another program holds it: end the transaction left open there"),
+    ("full", "make room on that file system"),
+    ("readonly", "give it, and its directory, to the user of the daemons"),
+    ("unable to open", "its directory must exist and belong to the user of the daemons"),
+    ("disk I/O", "look for errors of the disk, and for limits of file size and space"),
+)
+
+Row: TypeAlias = tuple[Any, ...]
 
 
 class StoreError(Exception):
     """The store cannot be read or written; its text names the file and what to do."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        fix = next((fix for sign, fix in _FIXES if sign in what), "see that file system and its permissions")
+        super().__init__(f"{path}: {what}; {fix}")
+
+
+class Database:
+    """One connection that threads may share; they are served one after the other."""
+
+    def __init__(self, path: Path, *, sync: str, readonly: bool) -> None:
+        self.path = path
+        self._sync = _SYNC[sync]
+        self._readonly = readonly
+        self._pid = os.getpid()
+        self._mutex = threading.RLock()
+        self._link: sqlite3.Connection | None = None
+        self._turn: Turn | None = None
+        self._inode = 0
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """All rows of one SELECT."""
+        with self._mutex, self._told():
+            return self._connection().execute(sql, values).fetchall()
+
+    @contextmanager
+    def transaction(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing, even when the process is killed. Raises StoreError; nothing is written then."""
+        with self._mutex, self._told():
+            self._forget_if_replaced()
+            link = self._connection()
+            with self._my_turn(patience):
+                link.execute("BEGIN IMMEDIATE")
+                try:
+                    yield link
+                    link.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        link.execute("ROLLBACK")
+                    raise
+
+    def close(self) -> None:
+        with self._mutex:
+            self._drop()
+            if self._turn is not None:
+                self._turn.close()
+            self._turn = None
+
+    def _connection(self) -> sqlite3.Connection:
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"{self.path} was opened by process {self._pid}: open it again after a fork")
+        if self._link is None:
+            self._link = self._read() if self._readonly else self._write()
+        return self._link
+
+    def _write(self) -> sqlite3.Connection:
+        """Created with our mode before SQLite sees it: its -wal and -shm get the mode and owner of the database.
+
+        One that exists is never opened besides: closing that descriptor would drop SQLite's locks on the file
+        (sqlite.org/howtocorrupt.html, 2.2).
+        """
+        if not self.path.exists():
+            os.close(_open(self.path))
+        if self._turn is None:
+            self._turn = Turn(_open(self.path.with_name(self.path.name + ".lock")))
+        self._inode = self.path.stat().st_ino
+        link = _connect(f"{_uri(self.path)}?mode=rw")
+        with self._my_turn(PATIENCE):
+            link.execute("PRAGMA journal_mode=WAL")
+            link.execute(f"PRAGMA synchronous={self._sync}")
+            link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
+            _migrate(link)
+        return link
+
+    def _read(self) -> sqlite3.Connection:
+        """Read-only WAL needs the -shm file, or leave to make it (sqlite.org/wal.html, 5): neither when nobody runs."""
+        try:
+            link = _connect(f"{_uri(self.path)}?mode=ro")
+            link.execute("SELECT count(*) FROM migrations")
+        except sqlite3.OperationalError:
+            if not self.path.exists():
+                raise StoreError(self.path, "there is no journal yet; the daemons make it: unable to open") from None
+            if self.path.with_name(self.path.name + "-wal").exists():
+                raise
+            link = _connect(f"{_uri(self.path)}?immutable=1")
+        return link
+
+    @contextmanager
+    def _my_turn(self, patience: float) -> Iterator[None]:
+        if self._turn is None:
+            raise RuntimeError(f"{self.path} is open for reading only")
+        if not self._turn.take(patience):
+            raise StoreError(self.path, f"database is locked: no turn to write within {patience:g} s")
+        try:
+            yield
+        finally:
+            self._turn.give()
+
+    def _forget_if_replaced(self) -> None:
+        """A file that was moved away would take our writes with it, into nowhere."""
+        if self._link is None:
+            return
+        try:
+            same = self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            same = False
+        if not same:
+            self._drop()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Every failure of SQLite or the file system as a StoreError; the next use opens the file afresh."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._drop()
+            raise StoreError(self.path, str(error)) from error
+        except StoreError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._link is not None and os.getpid() == self._pid:
+            with suppress(sqlite3.Error):
+                self._link.close()
+        self._link = None
+
+
+def open(path: Path, *, sync: str = "normal", readonly: bool = False) -> Database:
+    """The database, made and brought up to date if need be; StoreError when that is impossible."""
+    database = Database(path, sync=sync, readonly=readonly)
+    database.query("SELECT count(*) FROM migrations")
+    return database
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    link = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    link.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+    link.execute(f"PRAGMA cache_size=-{_CACHE}")
+    link.execute("PRAGMA mmap_size=0")  # a failing disk is to be an error, not SIGBUS
+    link.execute("PRAGMA foreign_keys=OFF")
+    return link
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _open(path: Path) -> int:
+    """A descriptor for writing; a file that root has to make belongs to whom its directory belongs to."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    os.fchmod(file, _MODE)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(file, owner.st_uid, owner.st_gid)
+    return file
+
+
+def _migrate(link: sqlite3.Connection) -> None:
+    link.execute("BEGIN IMMEDIATE")
+    try:
+        link.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, time REAL NOT NULL)")
+        done = {name for (name,) in link.execute("SELECT name FROM migrations")}
+        for name, sql in MIGRATIONS:
+            if name not in done:
+                for statement in sql.split(";"):
+                    link.execute(statement)
+                link.execute("INSERT INTO migrations VALUES (?, unixepoch())", (name,))
+    except BaseException:
+        link.execute("ROLLBACK")
+        raise
+    link.execute("COMMIT")

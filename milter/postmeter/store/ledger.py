@@ -1,11 +1,35 @@
 """The ledger: how much of each limit is used, one row a (key, unit, window), decided and charged inside a transaction.
 
 Knows nothing of rules, replies or mail: whoever asks brings finished charges. Time comes in as seconds since the epoch.
+The cost of a charge does not depend on how many keys there are, nor on how much was sent before.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
+from sqlite3 import Connection
+from typing import TypeAlias
+
+from postmeter.store.database import Database, Row
+from postmeter.store.window import Window
+
+Account: TypeAlias = tuple[str, str, int]
+"""What a row of the ledger is about: key, unit, window in seconds."""
+
+MICROSECONDS = 1_000_000
+
+# CROSS JOIN keeps SQLite from reading the ledger first and looking each row up in the question.
+_SELECT = """
+    SELECT ledger.key, ledger.unit, ledger.window, ledger.state FROM json_each(?) AS wanted CROSS JOIN ledger
+    ON key = wanted.value ->> 0 AND unit = wanted.value ->> 1 AND window = wanted.value ->> 2
+"""
+_SAVE = """
+    INSERT INTO ledger (key, unit, window, empty_at, state) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET empty_at = excluded.empty_at, state = excluded.state
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +47,10 @@ class Charge:
     text: str
     enforce: bool = True
 
+    @property
+    def account(self) -> Account:
+        return self.key, self.unit, self.window
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdrawn:
@@ -35,9 +63,99 @@ class Overdrawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """One row of the ledger as it stands: `room_at` says when something is free again (now, when it is)."""
+    """One row of the ledger as it stands."""
 
     key: str
     unit: str
     window: int
     used: int
+
+
+class Ledger:
+    """The rows that some charges need, read at once; `save` writes those that changed. Lives in one transaction."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._windows = {(key, unit, span): _window(span, state) for key, unit, span, state in rows}
+        self._changed: set[Account] = set()
+
+    def overdrawn(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
+        """The charge without room that frees last."""
+        found = [over for charge in charges if charge.enforce and (over := self._over(charge, now))]
+        return max(found, key=lambda over: inf if over.room_at is None else over.room_at, default=None)
+
+    def ahead(self, charges: Sequence[Charge], now: float) -> bool:
+        """Whether the clock was stepped back behind some account: only a transaction can put that right."""
+        return any(self._window(charge.account).ahead(_micro(now)) for charge in charges)
+
+    def charge(self, charges: Sequence[Charge], now: float) -> None:
+        """Put every amount on its account; two limits on one account charge it once."""
+        for account, amount in {charge.account: charge.amount for charge in charges if charge.amount}.items():
+            self._windows[account] = self._window(account).charged(_micro(now), amount)
+            self._changed.add(account)
+
+    def save(self, link: Connection) -> None:
+        windows = ((account, self._windows[account]) for account in self._changed)
+        link.executemany(_SAVE, [(*account, window.empty_at(), window.pack()) for account, window in windows])
+
+    def _over(self, charge: Charge, now: float) -> Overdrawn | None:
+        if not charge.amount:
+            return None
+        window, micro = self._window(charge.account), _micro(now)
+        if window.ahead(micro):
+            window = self._windows[charge.account] = window.settled(micro)
+            self._changed.add(charge.account)
+        at = window.room_at(micro, amount=charge.amount, limit=charge.limit)
+        if at == micro:
+            return None
+        return Overdrawn(charge=charge, used=window.used(micro), room_at=None if at is None else at / MICROSECONDS)
+
+    def _window(self, account: Account) -> Window:
+        return self._windows.get(account) or Window(account[2] * MICROSECONDS)
+
+
+def load(link: Connection, charges: Iterable[Charge]) -> Ledger:
+    """For a transaction on that connection."""
+    wanted = _wanted(charges)
+    return Ledger(link.execute(_SELECT, (json.dumps(wanted),)).fetchall() if wanted else ())
+
+
+def peek(database: Database, charges: Iterable[Charge]) -> Ledger:
+    """For a look without a transaction."""
+    wanted = _wanted(charges)
+    return Ledger(database.query(_SELECT, (json.dumps(wanted),)) if wanted else ())
+
+
+def usage(database: Database, now: float, *, key: str | None = None) -> list[Usage]:
+    """What every key, or one, has used of its windows; accounts that are empty again are left out."""
+    sql = "SELECT key, unit, window, state FROM ledger WHERE empty_at > ?1 AND (?2 IS NULL OR key = ?2)"
+    rows = database.query(sql + " ORDER BY key, window, unit", (_micro(now), key))
+    found = (
+        Usage(key=name, unit=unit, window=span, used=_window(span, state).used(_micro(now)))
+        for name, unit, span, state in rows
+    )
+    return [row for row in found if row.used]
+
+
+def reset(database: Database, key: str) -> int:
+    """Empty all accounts of a key; returns how many there were."""
+    with database.transaction() as link:
+        return link.execute("DELETE FROM ledger WHERE key = ?", (key,)).rowcount
+
+
+def sweep(database: Database, now: float) -> int:
+    """Forget accounts that have been empty for a day: keys that are client addresses would pile up for ever."""
+    idle = _micro(now) - 86_400 * MICROSECONDS
+    with database.transaction() as link:
+        return link.execute("DELETE FROM ledger WHERE empty_at < ?", (idle,)).rowcount
+
+
+def _wanted(charges: Iterable[Charge]) -> list[Account]:
+    return list({charge.account for charge in charges})
+
+
+def _window(seconds: int, state: bytes) -> Window:
+    return Window.unpack(seconds * MICROSECONDS, state)
+
+
+def _micro(seconds: float) -> int:
+    return int(seconds * MICROSECONDS)

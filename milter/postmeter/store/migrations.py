@@ -1,0 +1,52 @@
+"""The schema of the database, step by step. A step once released is never changed, only followed by another."""
+
+from __future__ import annotations
+
+MIGRATIONS: list[tuple[str, str]] = [
+    (
+        "2026-11 events",
+        """
+        CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            time REAL NOT NULL,
+            host TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            source TEXT NOT NULL UNIQUE,
+            reference TEXT NOT NULL,
+            queue_id TEXT NOT NULL,
+            login TEXT NOT NULL,
+            from_domain TEXT NOT NULL,
+            data TEXT NOT NULL
+        );
+        CREATE INDEX events_reference ON events (reference) WHERE reference != '';
+        CREATE INDEX events_queue_id ON events (queue_id) WHERE queue_id != '';
+        CREATE INDEX events_login ON events (login, time) WHERE login != '';
+        """,
+    ),
+    (
+        "2026-11 totals",
+        """
+        CREATE TABLE totals (
+            name TEXT NOT NULL,
+            labels TEXT NOT NULL,
+            value INTEGER NOT NULL,
+            PRIMARY KEY (name, labels)
+        ) WITHOUT ROWID;
+        CREATE TABLE positions (name TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE replayed (name TEXT PRIMARY KEY) WITHOUT ROWID;
+        """,
+    ),
+    (
+        "2026-11 ledger",
+        """
+        CREATE TABLE ledger (
+            key TEXT NOT NULL,
+            unit TEXT NOT NULL,
+            window INTEGER NOT NULL,
+            empty_at INTEGER NOT NULL,
+            state BLOB NOT NULL,
+            PRIMARY KEY (key, unit, window)
+        ) WITHOUT ROWID;
+        """,
+    ),
+]

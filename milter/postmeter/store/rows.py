@@ -1,0 +1,73 @@
+"""Events as rows of the journal and back: what is looked up has a column, the rest is JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields
+from sqlite3 import Connection
+from typing import Any
+
+from postmeter.events import KINDS, Event, kind
+from postmeter.store.database import Row
+
+_COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
+_REST = {name: tuple(f.name for f in fields(cls) if f.name not in _COLUMNS) for name, cls in KINDS.items()}
+
+SELECT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "
+"""Ends where WHERE begins."""
+
+# Refusals of one sender, reason and minute share a source and are one event that counts up.
+_INSERT = """
+    INSERT INTO events (host, kind, source, time, reference, queue_id, login, from_domain, data)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (source) DO UPDATE SET data = json_set(data,
+        '$.count', (data ->> '$.count') + (excluded.data ->> '$.count'),
+        '$.recipients', (data ->> '$.recipients') + (excluded.data ->> '$.recipients'))
+    WHERE excluded.kind = 'refused'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event with the number and host that the journal gave it."""
+
+    seq: int
+    host: str
+    event: Event
+
+
+def encode(event: Event, host: str) -> Row:
+    """Done before anybody's turn to write: it costs time, and what cannot be written fails here, alone."""
+    name = kind(event)
+    data = json.dumps({key: getattr(event, key) for key in _REST[name]}, separators=(",", ":"))
+    return host, name, *(getattr(event, column, "") for column in _COLUMNS), data
+
+
+def source(row: Row) -> str:
+    found: str = row[2]
+    return found
+
+
+def counts_up(row: Row) -> bool:
+    return bool(row[1] == "refused")
+
+
+def decode(row: Row) -> Entry:
+    """The opposite of `encode`, from a row of SELECT."""
+    seq, host, name, *columns, data = row
+    cls = KINDS[name]
+    known = {field.name for field in fields(cls)}
+    values: dict[str, Any] = {key: value for key, value in zip(_COLUMNS, columns, strict=True) if key in known}
+    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(data).items()}
+    return Entry(seq, host, cls(**values, **rest))
+
+
+def insert(link: Connection, rows: Iterable[Row]) -> None:
+    link.executemany(_INSERT, rows)
+
+
+def known(link: Connection, sources: Collection[str]) -> set[str]:
+    """Those that the journal holds already."""
+    sql = "SELECT source FROM json_each(?) AS asked CROSS JOIN events ON source = asked.value"
+    return {found for (found,) in link.execute(sql, (json.dumps(list(sources)),))} if sources else set()

@@ -1,0 +1,78 @@
+"""Taking turns: processes that want to write wait here, on a flock(2), rather than in SQLite's busy handler.
+
+SQLite lets a writer that finds the database busy sleep and try again: under load some wait for seconds while others
+pass. A flock wakes who waits at once, and is gone when its holder is killed. What flock lacks is a time limit: so one
+thread of ours does the waiting, and whoever asked it to waits no longer than they can afford.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+
+
+class Turn:
+    """The right to write, between processes. Within one process, one thread at a time may ask for it or hold it."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._changed = threading.Condition()
+        self._wanted = self._got = self._blocked = self._closed = False
+        self._waiter: threading.Thread | None = None
+
+    def take(self, patience: float) -> bool:
+        """True once it is ours; False when it was not within `patience` seconds."""
+        with self._changed:
+            if not self._blocked and self._try():
+                return True
+            self._wanted = True
+            self._send_waiter()
+            self._changed.wait_for(lambda: self._got, patience)
+            got = self._got
+            self._wanted = self._got = False
+            return got
+
+    def give(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            if self._waiter is None:
+                os.close(self._file)
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send_waiter(self) -> None:
+        self._blocked = True
+        if self._waiter is None:
+            self._waiter = threading.Thread(target=self._wait, name="turn", daemon=True)
+            self._waiter.start()
+        self._changed.notify_all()
+
+    def _wait(self) -> None:
+        while self._next():
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._hand_over()
+        os.close(self._file)  # closed here, so that no flock of ours can hit a descriptor used again
+
+    def _next(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocked or self._closed)
+            return self._blocked
+
+    def _hand_over(self) -> None:
+        with self._changed:
+            self._blocked = False
+            if self._wanted:
+                self._got = True
+                self._changed.notify_all()
+            else:
+                self.give()

@@ -1,0 +1,153 @@
+"""The sliding window against an oracle that keeps every stamp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from postmeter.store.window import MOST, SKEW, Window
+
+SECOND = 1_000_000
+LENGTHS = [SECOND, 60 * SECOND, 3600 * SECOND, 86_400 * SECOND, 30 * 86_400 * SECOND]
+
+
+@dataclass
+class Oracle:
+    """Every stamp, for ever, on a clock that does not step back: it stands still where the other one does."""
+
+    length: int
+    stamps: list[tuple[int, int]] = field(default_factory=list)
+
+    def used(self, now: int) -> int:
+        return sum(amount for time, amount in self.stamps if now - self.length < time <= now)
+
+    def most(self) -> int:
+        """The fullest of all windows; it is full at some stamp."""
+        return max((self.used(time) for time, _ in self.stamps), default=0)
+
+
+def charge(window: Window, now: int, amount: int, limit: int) -> Window | None:
+    """As the ledger does it, over a restart each time."""
+    if window.room_at(now, amount=amount, limit=limit) != now:
+        return None
+    return Window.unpack(window.length, window.charged(now, amount).pack())
+
+
+steps = st.one_of(st.integers(0, 50), st.integers(0, SECOND), st.integers(0, 90_000 * SECOND))
+amounts = st.one_of(st.just(1), st.integers(1, 60))
+
+
+@given(st.sampled_from(LENGTHS), st.integers(1, 400), st.lists(st.tuples(steps, amounts), max_size=300))
+@settings(deadline=None)
+def test_no_window_ever_lets_more_than_the_limit_through(length: int, limit: int, mail: list[tuple[int, int]]) -> None:
+    window, oracle, now = Window(length), Oracle(length), 10**15
+    for step, amount in mail:
+        now += step * length // (86_400 * SECOND)
+        if (new := charge(window, now, amount, limit)) is not None:
+            window = new
+            oracle.stamps.append((now, amount))
+        assert len(window.times) <= MOST
+        assert window.used(now) >= oracle.used(now)
+    assert oracle.most() <= limit
+
+
+back_and_forth = st.integers(-3 * 3600 * SECOND, 3 * 3600 * SECOND)
+
+
+@given(st.integers(1, 50), st.lists(st.tuples(st.one_of(steps, back_and_forth), amounts), max_size=200))
+@settings(deadline=None)
+@example(5, [(0, 5), (-SKEW // 2, 1), (3600 * SECOND, 1)])
+def test_a_clock_stepped_back_frees_nothing(limit: int, mail: list[tuple[int, int]]) -> None:
+    window, oracle, wall, real = Window(3600 * SECOND), Oracle(3600 * SECOND), 10**15, 0
+    for step, amount in mail:
+        wall += step
+        real += max(step, 0)
+        if (new := charge(window, wall, amount, limit)) is not None:
+            window = new
+            oracle.stamps.append((real, amount))
+    assert oracle.most() <= limit
+
+
+@given(st.integers(1, 400), st.integers(1, 10**6))
+def test_a_clock_that_was_years_ahead_locks_nobody_out_for_longer_than_one_window(limit: int, years: int) -> None:
+    window, now = Window(3600 * SECOND).charged(10**15 + years * 10**13, limit), 10**15
+    assert window.ahead(now)
+    assert window.room_at(now, amount=limit, limit=limit) == now + window.length
+    assert window.settled(now).room_at(now + window.length, amount=limit, limit=limit) == now + window.length
+
+
+@given(st.sampled_from(LENGTHS), st.integers(1, 3000), st.integers(1, 40), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=60)
+@example(86_400 * SECOND, 64, 1, 0)
+@example(86_400 * SECOND, 65, 1, 0)
+@example(86_400 * SECOND, 100, 1, 7)
+def test_a_steady_pace_of_95_percent_is_never_refused(length: int, messages: int, amount: int, start: int) -> None:
+    """Messages of one size, `messages` of which fill the limit; 95 % of that pace, over three windows."""
+    limit, gap = messages * amount, Fraction(length * 100, messages * 95)
+    window = Window(length)
+    for nth in range(min(3 * messages, messages + 900)):
+        now = 10**15 + start + int(nth * gap + Fraction(99, 100))
+        assert window.room_at(now, amount=amount, limit=limit) == now
+        window = window.charged(now, amount)
+
+
+@given(st.integers(1, MOST), st.lists(st.integers(0, 5000 * SECOND), max_size=200))
+def test_few_charges_are_counted_exactly(limit: int, gaps: list[int]) -> None:
+    window, oracle, now = Window(3600 * SECOND), Oracle(3600 * SECOND), 10**15
+    for gap in gaps:
+        now += gap
+        new = charge(window, now, 1, limit)
+        assert (new is not None) == (oracle.used(now) < limit)
+        if new is not None:
+            window = new
+            oracle.stamps.append((now, 1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 100 * SECOND), amounts), max_size=150), st.integers(1, 400))
+@settings(deadline=None)
+def test_room_is_there_at_the_time_told_and_not_before(mail: list[tuple[int, int]], amount: int) -> None:
+    window, now, limit = Window(3600 * SECOND), 10**15, 400
+    for step, size in mail:
+        now += step
+        window = charge(window, now, size, limit) or window
+    at = window.room_at(now, amount=amount, limit=limit)
+    assert at is not None
+    assert window.room_at(at, amount=amount, limit=limit) == at
+    if at > now:
+        assert window.room_at(at - 1, amount=amount, limit=limit) == at
+
+
+def test_what_is_more_than_the_limit_never_fits() -> None:
+    assert Window(SECOND).room_at(0, amount=11, limit=10) is None
+    assert Window(SECOND).room_at(0, amount=10, limit=10) == 0
+
+
+def test_a_burst_frees_its_room_close_to_when_it_was_sent_although_entries_were_joined() -> None:
+    """1,000 charges within a minute, then one an hour: the minute must not be smeared over half an hour."""
+    day = 86_400 * SECOND
+    window = Window(day)
+    for nth in range(1000):
+        window = window.charged(10**15 + nth * 60_000, 1)
+    later = 10**15 + 3600 * SECOND
+    freed = window.room_at(later, amount=1, limit=1000)
+    assert freed is not None
+    assert freed - (10**15 + day) <= 10 * SECOND
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 2**40)), max_size=MOST))
+def test_the_packed_state_is_read_back_as_it_was(entries: list[tuple[int, int]]) -> None:
+    window, now = Window(3600 * SECOND), 10**15
+    for gap, amount in entries:
+        now += gap
+        window = window.charged(now, amount)
+    assert Window.unpack(window.length, window.pack()) == window
+
+
+@pytest.mark.parametrize("state", [b"", b"Z", b"I" + bytes(11), b"Q" + bytes(12)])
+def test_what_pack_never_made_is_refused(state: bytes) -> None:
+    with pytest.raises(ValueError, match="window"):
+        Window.unpack(SECOND, state)
