@@ -49,8 +49,8 @@ METRICS: list[Meaning] = [
         "messages_total",
         "counter",
         ("service", "result"),
-        "Messages of ours, by what their clients were told.",
-        {"result": ("accepted", "deferred", "rejected")},
+        "Messages, by what was done: observed is mode observe, passed is mail that is not ours.",
+        {"result": ("accepted", "observed", "deferred", "rejected", "passed")},
     ),
     Meaning("recipients_total", "counter", (), "Recipients of accepted messages of ours."),
     Meaning(
@@ -65,6 +65,13 @@ METRICS: list[Meaning] = [
     ),
     Meaning("quota_store_up", "gauge", (), "1 when the store of the quotas could be read just now."),
     Meaning("quota_store_errors_total", "counter", (), "Failures to read or write the store of the quotas."),
+    Meaning(
+        "from_mismatch_total",
+        "counter",
+        ("action",),
+        "Messages whose login may not use their From domain, by what senders.from_mismatch does then.",
+        {"action": ("unsigned", "report", "reject")},
+    ),
     _later("held_messages", "gauge", (), "Messages in Postfix's hold queue for a quota."),
     _later("brake_logins", "gauge", (), "Logins stopped by the brake."),
     Meaning(

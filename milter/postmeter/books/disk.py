@@ -1,0 +1,27 @@
+"""Looks whether the journal's file system is about to be full, and says so before it is (`journal.min_free`).
+
+Knows nothing of the journal: when a disk is full, the failure policy of whoever writes decides. statvfs(3).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from postmeter.runtime.logs import OnceAMinute
+
+once = OnceAMinute(logging.getLogger(__name__))
+
+
+def check(directory: Path, least: int) -> None:
+    """Warn when less than `least` bytes are free for us."""
+    free = free_bytes(directory)
+    if free < least:
+        text = "%s: only %d MB free, fewer than journal.min_free (%d MB)"
+        once.log(logging.WARNING, "free", text, directory, free >> 20, least >> 20)
+
+
+def free_bytes(directory: Path) -> int:
+    state = os.statvfs(directory)
+    return state.f_bavail * state.f_frsize

@@ -1,0 +1,57 @@
+"""What the metrics page says about this host right now: totals as the journal has them, daemons as they were seen.
+
+Knows nothing of how a page is served. The journal is opened for each scrape: safe from any thread, about a
+millisecond, and a database that was locked, moved or not there yet is found again without anybody's help.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from postmeter import __version__
+from postmeter.books.families import Gauges
+from postmeter.mail.draft import Figure
+from postmeter.runtime import heartbeat
+from postmeter.runtime.logs import OnceAMinute
+from postmeter.store.database import StoreError
+from postmeter.store.journal import Journal
+
+DAEMONS = ("milter", "web", "books")
+
+once = OnceAMinute(logging.getLogger(__name__))
+
+
+class Host:
+    """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over."""
+
+    def __init__(self, journal: Callable[[], Journal], *, state: Path, loaded: float) -> None:
+        self._journal, self._state, self._loaded = journal, state, loaded
+        self._readable = False
+
+    def totals(self) -> Mapping[Figure, int] | None:
+        """Every total, or None when the journal cannot be read just now."""
+        self._readable = False
+        try:
+            with contextlib.closing(self._journal()) as journal:
+                totals = journal.totals()
+        except StoreError as error:
+            once.log(logging.WARNING, "totals", "metrics without totals: %s", error)
+            return None
+        self._readable = True
+        return totals
+
+    def gauges(self) -> Gauges:
+        """What is true now; `quota_store_up` tells of the last `totals`."""
+        gauges: dict[Figure, float] = {
+            ("quota_store_up", ()): float(self._readable),
+            ("config_reload_timestamp_seconds", ()): self._loaded,
+            ("build_info", (__version__,)): 1.0,
+        }
+        for daemon in DAEMONS:
+            seen = heartbeat.last_beat(heartbeat.place(self._state, daemon))
+            if seen is not None:
+                gauges["daemon_seen_timestamp_seconds", (daemon,)] = seen
+        return gauges

@@ -1,0 +1,109 @@
+"""The metrics page: GET /metrics answers with what a collector gives, as text or OpenMetrics, as the client asks.
+
+Knows nothing of what the figures mean or where they come from. One thread serves, one more a request, none of them
+outlives the process. https://prometheus.io/docs/instrumenting/exposition_formats/; RFC 9110 for the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any, TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from postmeter.books.families import Collector
+from postmeter.config.schema import InetAddress
+from postmeter.runtime.logs import OnceAMinute
+
+_PATIENCE = 10.0  # seconds for a client to send its request and take the answer; Prometheus' own scrape_timeout
+_STOP = 0.1  # seconds between two looks at whether to stop
+
+Render: TypeAlias = Callable[[str], tuple[bytes, str]]
+"""From an Accept header to the page and its content type."""
+
+once = OnceAMinute(logging.getLogger(__name__))
+
+
+class Page:
+    """Listens from the moment it is made (OSError: in use, no such address), answers once something is shown."""
+
+    def __init__(self, address: InetAddress) -> None:
+        self.address = address
+        self._server = _Server(address, lambda accept: self._render(accept))
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_STOP,), name="metrics", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def show(self, collector: Collector) -> None:
+        """Answer with this collector from now on."""
+        registry = CollectorRegistry()
+        registry.register(collector)
+        with self._lock:
+            self._registry = registry
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _render(self, accept: str) -> tuple[bytes, str]:
+        """One at a time: a collector remembers which names it has shown."""
+        encode, content_type = choose_encoder(accept)
+        with self._lock:
+            return encode(self._registry), content_type
+
+
+class _Server(ThreadingTCPServer):
+    """Not http.server's own class: that one asks the name servers for our name before it listens."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: InetAddress, render: Render) -> None:
+        family, _, _, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        self.address_family = family
+        self.render = render
+        super().__init__(place[:2], _Handler)  # type: ignore[arg-type]  # an IPv6 place has four parts
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        once.log(logging.WARNING, "handler", "metrics: a request could not be answered", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _PATIENCE
+    server_version = "postmeter"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != "/metrics":
+            self._answer(404, b"The figures are at /metrics.\n", "text/plain; charset=utf-8")
+            return
+        body, content_type = self.server.render(self.headers.get("Accept", ""))
+        self._answer(200, body, content_type)
+
+    do_HEAD = do_GET  # noqa: N815  (http.server wants this name)
+
+    def _answer(self, code: int, body: bytes, content_type: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A scrape every 15 seconds is nothing to tell."""

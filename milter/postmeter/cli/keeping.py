@@ -1,0 +1,119 @@
+"""The wiring of `postmeter books`: which chores it has, what it shows, and what a reload changes.
+
+Decides nothing about facts or figures.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from postmeter.books import disk
+from postmeter.books.daemon import Chore
+from postmeter.books.families import Collector, Scope
+from postmeter.books.host import Host
+from postmeter.books.page import Page
+from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.problem import ConfigError
+from postmeter.config.schema import Config
+from postmeter.mail.draft import Figure
+from postmeter.runtime import heartbeat, notify
+from postmeter.runtime.notify import Notifier
+from postmeter.store.journal import Journal
+
+log = logging.getLogger(__name__)
+
+_FIGURES = 5.0  # seconds that a figure of our own may wait for the journal
+_DISK = 60.0  # seconds between two looks at the free disk
+
+
+class Books:
+    """What the daemon is made of under one configuration; `reload` puts another one in its place."""
+
+    def __init__(self, loaded: Loaded, file: Path, notifier: Notifier) -> None:
+        self._file, self._notifier = file, notifier
+        self._figures: Counter[Figure] = Counter()
+        self._page = _open_page(loaded)
+        self._journal = _open_journal(loaded.config)
+        self._take(loaded)
+
+    def chores(self) -> list[Chore]:
+        journal = self._config.journal
+        state = journal.path.parent
+        beat = heartbeat.place(state, "books")
+        interval = notify.watchdog_interval(os.environ, os.getpid()) or heartbeat.EVERY
+        return [
+            Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
+            Chore("watchdog", self._notifier.watchdog, interval),
+            Chore("figures", self._record_figures, _FIGURES),
+            Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
+        ]
+
+    def reload(self) -> list[Chore] | None:
+        """A bad configuration changes nothing, nor does one that only a restart can take over."""
+        try:
+            loaded = load_with_lines(self._file)
+            if loaded.config.journal.path != self._config.journal.path:
+                raise ConfigError([loaded.problem("journal.path", "changes with a restart only", "restart postmeter")])
+            self._move_page(loaded)
+        except ConfigError as error:
+            log.error("not reloaded, the old configuration goes on: %s", error)
+            return None
+        self._take(loaded)
+        log.info("reloaded %s", self._file)
+        return self.chores()
+
+    def failed(self, chore: str) -> None:
+        self._figures["errors_total", (chore,)] += 1
+
+    def close(self) -> None:
+        if self._page is not None:
+            self._page.close()
+        self._journal.close()
+
+    def _take(self, loaded: Loaded) -> None:
+        config = self._config = loaded.config
+        if self._page is not None:
+            host = Host(lambda: _open_journal(config), state=config.journal.path.parent, loaded=time.time())
+            self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
+            log.info("figures at http://%s/metrics", self._page.address)
+
+    def _move_page(self, loaded: Loaded) -> None:
+        """To another address, if there is one; the old page stays until the new one listens."""
+        if self._config.metrics.listen != loaded.config.metrics.listen:
+            old, self._page = self._page, _open_page(loaded)
+            if old is not None:
+                old.close()
+
+    def _record_figures(self) -> None:
+        if self._figures:
+            self._journal.record((), figures=self._figures)
+            self._figures.clear()
+
+
+def _open_journal(config: Config) -> Journal:
+    journal = config.journal
+    return Journal(journal.path, sync=journal.sync, host=journal.host or socket.gethostname())
+
+
+def _open_page(loaded: Loaded) -> Page | None:
+    address = loaded.config.metrics.listen
+    if address is None:
+        return None
+    try:
+        return Page(address)
+    except OSError as error:
+        what = f"cannot listen on {address}: {error.strerror}"
+        fix = "end the program that listens there, or choose another address, or null for none"
+        raise ConfigError([loaded.problem("metrics.listen", what, fix)]) from None
+
+
+def _scope(config: Config) -> Scope:
+    """The From domains that we hold keys for, in the order of the file, and the services that are ours."""
+    domains = dict.fromkeys(entry.domain for entry in config.dkim.sign)
+    services = dict.fromkeys([*config.senders.daemon_names, "local"])
+    return Scope(domains=tuple(domains)[: config.metrics.domains], services=tuple(services))
