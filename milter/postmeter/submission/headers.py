@@ -1,0 +1,57 @@
+"""Which header fields a signature covers, and in what order.
+
+Knows nothing of keys or hashes. Fields are taken from the bottom up (RFC 6376 section 5.4.2). A name that stands in h=
+once more than there are such fields is oversigned: nobody can add another one unnoticed (section 8.15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from postmeter.config.schema import HeaderRule
+from postmeter.mail.message import Field
+
+# rspamd's list, the best model (C7): (o) oversigned, even when absent; (x) oversigned when present; else when present.
+# List-Unsubscribe and List-Unsubscribe-Post must be covered for one-click to work (RFC 8058 section 4).
+_DEFAULT = """
+    (o)from (x)sender (o)reply-to (o)subject (x)date (x)message-id (o)to (o)cc (x)mime-version (x)content-type
+    (x)content-transfer-encoding (x)in-reply-to (x)references
+    resent-date resent-from resent-sender resent-to resent-cc resent-message-id
+    list-id list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post list-owner list-archive
+    (x)openpgp (x)autocrypt
+"""
+
+
+def _rule(text: str) -> HeaderRule:
+    mark, _, name = text.rpartition(")")
+    return HeaderRule(name, mark.lstrip("("))
+
+
+DEFAULT = tuple(_rule(text) for text in _DEFAULT.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`names` is h= in order; `fields` are what a verifier will find for them: absent ones give nothing."""
+
+    names: tuple[bytes, ...]
+    fields: tuple[Field, ...]
+
+
+def choose(fields: Sequence[Field], rules: Sequence[HeaderRule] = DEFAULT) -> Choice:
+    """What to sign of a message with these `fields`."""
+    present: dict[bytes, list[Field]] = {}
+    for field in reversed(fields):
+        present.setdefault(field.name.lower().rstrip(b" \t"), []).append(field)
+    names: list[bytes] = []
+    chosen: list[Field] = []
+    for rule in rules:
+        name = rule.name.encode()
+        found = present.pop(name, None)  # taken once, were a name listed twice
+        if found:
+            names += [name] * (len(found) + bool(rule.mark))
+            chosen += found
+        elif rule.mark == "o" and name not in names:
+            names.append(name)
+    return Choice(tuple(names), tuple(chosen))

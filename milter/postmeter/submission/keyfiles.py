@@ -1,0 +1,118 @@
+"""Reading private keys from disk, and who else could.
+
+Knows nothing of what is in a key. OpenDKIM's rule (RequireSafeKeys, C14), told so that it can be mended: the exact
+path, its mode, the command. Besides root, one account at most may reach a key: the one that we run as.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+
+class KeyProblem(Exception):  # noqa: N818 (it may be no more than a warning, which is collected and not raised)
+    """What is wrong with a key file and how to mend it; `fatal` False for what signs, but badly."""
+
+    def __init__(self, path: Path, what: str, fix: str, *, fatal: bool = True) -> None:
+        self.path, self.what, self.fix, self.fatal = path, what, fix, fatal
+        super().__init__(f"{path}: {what}; {fix}")
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise KeyProblem(path, "no such file", "correct the path, or put the key there") from None
+    except IsADirectoryError:
+        raise KeyProblem(path, "is a directory", "name the key file in it") from None
+    except PermissionError:
+        name = _account(os.geteuid())
+        fix = f"chown {name} {path}, and let {name} enter the directories above it"
+        raise KeyProblem(path, f"user {name} may not read it", fix) from None
+    except OSError as error:
+        raise KeyProblem(path, f"cannot be read: {error.strerror}", "check the disk and the path") from None
+
+
+class Guard:
+    """Checks that nobody else can read or replace a key; remembers groups and directories while one keyring loads."""
+
+    def __init__(self, user: int | None = None) -> None:
+        self._user = os.geteuid() if user is None else user
+        self._safe: set[Path] = set()
+        self._members: dict[int, frozenset[int]] = {}
+
+    def check(self, path: Path) -> None:
+        """Raises KeyProblem for the file itself or for the directory that is at fault."""
+        real = Path(os.path.realpath(path))
+        try:
+            state = real.stat()
+        except OSError:
+            return  # reading it will say it better
+        self._check_file(real, state)
+        for folder in real.parents:
+            if folder in self._safe or self._ends_walk(folder):
+                break
+        self._safe.add(real.parent)
+
+    def _check_file(self, path: Path, state: os.stat_result) -> None:
+        mode = stat.S_IMODE(state.st_mode)
+        if mode & 0o006:
+            raise KeyProblem(path, f"others can read or write it (mode {mode:04o})", f"chmod o-rwx {path}")
+        self._check_owner(path, state.st_uid)
+        if mode & 0o060 and (names := self._strangers(state)):
+            what = f"group {_group(state.st_gid)} can read or write it (mode {mode:04o}): {names}"
+            raise KeyProblem(path, what, f"chmod g-rwx {path}")
+
+    def _ends_walk(self, folder: Path) -> bool:
+        """Whether nobody else gets below this directory; raises when somebody else could put another key there."""
+        state = folder.stat()
+        mode = stat.S_IMODE(state.st_mode)
+        sticky = bool(mode & stat.S_ISVTX)  # as /tmp: others may add entries, but not replace ours
+        if mode & 0o002 and not sticky:
+            raise KeyProblem(folder, f"others can replace keys below it (mode {mode:04o})", f"chmod o-w {folder}")
+        self._check_owner(folder, state.st_uid)
+        if mode & 0o020 and not sticky and (names := self._strangers(state)):
+            what = f"group {_group(state.st_gid)} can replace keys below it (mode {mode:04o}): {names}"
+            raise KeyProblem(folder, what, f"chmod g-w {folder}")
+        return not mode & 0o011
+
+    def _check_owner(self, path: Path, owner: int) -> None:
+        """Root, or we. Whoever checks as root cannot know whom the service runs as: then any one owner will do."""
+        if self._user and owner not in (0, self._user):
+            raise KeyProblem(path, f"belongs to {_account(owner)}", f"chown {_account(self._user)} {path}")
+
+    def _strangers(self, state: os.stat_result) -> str:
+        """The accounts that its group lets in too, in words; empty when there is nobody but us and root."""
+        accounts = (self._group_members(state.st_gid) | {state.st_uid}) - {0, self._user}
+        if len(accounts) <= (0 if self._user else 1):
+            return ""
+        return ", ".join(_account(uid) for uid in sorted(accounts)[:3])
+
+    def _group_members(self, gid: int) -> frozenset[int]:
+        if gid not in self._members:
+            try:
+                named = set(grp.getgrgid(gid).gr_mem)
+            except KeyError:
+                named = set()
+            everybody = pwd.getpwall()
+            self._members[gid] = frozenset(
+                account.pw_uid for account in everybody if account.pw_gid == gid or account.pw_name in named
+            )
+        return self._members[gid]
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

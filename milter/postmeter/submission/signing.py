@@ -1,0 +1,140 @@
+"""The last step: DKIM-Signature fields over the message as it will leave.
+
+RFC 6376 section 5, RFC 8463. dkimpy's rules, with the costly operation done by `cryptography` on a kept key. Knows
+nothing of who may use a domain (`may_sign` tells) nor of where keys come from. Never l=, which lets others append.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InternalError
+
+from postmeter.config.schema import Dkim, HeaderRule
+from postmeter.mail import canonical
+from postmeter.mail.draft import Draft, Step
+from postmeter.mail.message import Field
+from postmeter.mail.reply import Reply
+from postmeter.submission import headers
+from postmeter.submission.keys import KeyProblem, Keyring, SigningKey
+
+_NAME = b"DKIM-Signature"
+_WIDTH = 76  # RFC 5322 section 2.1.1 asks for 78 at most
+
+MaySign = Callable[[Draft], str]
+"""Empty, or the reason why this message must leave unsigned, as `dkim_unsigned_total` counts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A canonicalization, as in c=."""
+
+    name: bytes
+    field: Callable[[bytes, bytes], bytes]
+    body: Callable[[bytes], Iterator[bytes]]
+
+
+def form_of(name: str) -> Form:
+    header, _, body = name.partition("/")
+    return Form(
+        name.encode(),
+        {"relaxed": canonical.relaxed_field, "simple": canonical.simple_field}[header],
+        {"relaxed": canonical.relaxed_body, "simple": canonical.simple_body}[body],
+    )
+
+
+def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
+    """Sign with all keys of the From domain, or say why not."""
+    form = form_of(dkim.canonicalization)
+    rules = headers.DEFAULT if isinstance(dkim.headers, str) else dkim.headers
+
+    def sign_draft(draft: Draft) -> Reply | None:
+        reason = may_sign(draft)
+        try:
+            keys = () if reason else keyring.for_domain(draft.from_domain)
+            new = signatures(draft, keys, rules=rules, form=form) if keys else []
+        except (KeyProblem, ValueError, InternalError) as problem:
+            return _failed(draft, str(problem), tempfail=dkim.on_error == "tempfail")
+        if not keys:
+            _unsigned(draft, reason or "no_key")
+        # Each goes on top of all, Postfix's own Received too (D12): RSA, which every verifier knows, becomes the first.
+        for field in reversed(new):
+            draft.insert_field(field, at=0)
+        _record(draft, keys)
+        return None
+
+    return sign_draft
+
+
+def signatures(draft: Draft, keys: Sequence[SigningKey], *, rules: Sequence[HeaderRule], form: Form) -> list[Field]:
+    """One DKIM-Signature field a key, over the draft as it stands."""
+    choice = headers.choose(draft.fields, rules)
+    covered = b"".join(form.field(field.name, field.value) + b"\r\n" for field in choice.fields)
+    body_hash = _body_hash(draft.body, form)
+    made = []
+    for key in keys:
+        value = _tags(key, form=form, names=choice.names, body_hash=body_hash, time=int(draft.message.time))
+        # The field itself comes last, with b= empty and no line end (RFC 6376 section 3.7).
+        signature = key.sign(covered + form.field(_NAME, value))
+        made.append(Field(_NAME, value + _folded_base64(signature)))
+    return made
+
+
+def _body_hash(body: bytes, form: Form) -> bytes:
+    digest = hashlib.sha256()
+    for piece in form.body(body):
+        digest.update(piece)  # lets go of the GIL from 2 kB on
+    return base64.b64encode(digest.digest())
+
+
+def _tags(key: SigningKey, *, form: Form, names: Sequence[bytes], body_hash: bytes, time: int) -> bytes:
+    """The tag list up to `b=`, folded by LF and space, as Postfix wants it (D15). The leading space is ours (D14)."""
+    tags = [b"v=1;", b" a=%b;" % key.algorithm.encode(), b" c=%b;" % form.name]
+    tags += [b" d=%b;" % key.domain.encode(), b" s=%b;" % key.selector.encode(), b" q=dns/txt;", b" t=%d;" % time]
+    # White space is allowed around the colons of h= (RFC 6376 section 3.5), so it may be folded behind any of them.
+    listed = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
+    tags += [b" h=" + listed[0], *listed[1:], b" bh=%b;" % body_hash]
+    lines = [b" "]
+    width = len(_NAME) + 2
+    for tag in tags:
+        if width + len(tag) > _WIDTH:
+            lines.append(b"\n ")
+            tag = tag.lstrip()
+            width = 1
+        lines.append(tag)
+        width += len(tag)
+    return b"".join(lines) + b"\n b="
+
+
+def _folded_base64(signature: bytes) -> bytes:
+    text = base64.b64encode(signature)
+    first, others = _WIDTH - 3, _WIDTH - 1  # " b=" stands before the first line, a space before the others
+    lines = [text[:first], *(text[at : at + others] for at in range(first, len(text), others))]
+    return b"\n ".join(lines)
+
+
+def _record(draft: Draft, keys: Sequence[SigningKey]) -> None:
+    signed = [f"{key.domain}/{key.selector}/{key.algorithm}" for key in keys]
+    for key in keys:
+        draft.count("dkim_signatures_total", key.domain, key.algorithm)
+    if signed:
+        draft.facts["signatures"] = signed
+        draft.note("dkim", f"signed by {', '.join(signed)}")
+
+
+def _unsigned(draft: Draft, reason: str) -> None:
+    draft.count("dkim_unsigned_total", reason)
+    draft.note("dkim", f"not signed: {reason}")
+
+
+def _failed(draft: Draft, why: str, *, tempfail: bool) -> Reply | None:
+    """We hold a key and cannot use it. A bounce is never refused: nobody would be told (RFC 5321 section 4.5.5)."""
+    draft.count("errors_total", "dkim")
+    draft.note("dkim", f"signing failed: {why}")
+    if tempfail and draft.message.envelope.mail_from:
+        return Reply(451, "4.7.5", f"cannot sign mail from {draft.from_domain} now, try again later")
+    _unsigned(draft, "error")
+    return None
