@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -53,6 +54,13 @@ class Draft:
     def __post_init__(self) -> None:
         self.fields = list(self.message.fields)
         self.body = self.message.body
+
+    def copy(self) -> Draft:
+        """The draft as it stands, to fall back on; its lists are its own, the frozen values in them shared."""
+        twin = copy(self)
+        for name in ("fields", "changes", "notes", "figures", "facts"):
+            setattr(twin, name, copy(getattr(self, name)))
+        return twin
 
     def note(self, step: str, text: str) -> None:
         self.notes.append(Note(step, text))

@@ -1,0 +1,113 @@
+"""The wiring: which parts a daemon is made of, in which order mail goes through them.
+
+The one place that knows all rooms. Decides nothing about mail.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from postmeter.config.problem import ConfigError, Problem
+from postmeter.config.schema import Config
+from postmeter.store.settle import Settler
+from postmeter.submission import keys, signing
+from postmeter.submission.identity import Identity
+from postmeter.submission.pipeline import Pipeline, Stage
+from postmeter.submission.quota import Quotas
+from postmeter.token import Mint, parse_secrets
+from postmeter.tracking import links
+
+log = logging.getLogger(__name__)
+
+POSTFIX_DEFAULT_LIMIT = 10_240_000  # message_size_limit in postconf(5)
+UNLIMITED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is read from files before a worker is forked, and shared by all of one generation."""
+
+    config: Config
+    keyring: keys.Keyring
+    mint: Mint | None
+    size_limit: int
+
+
+def prepare(config: Config, *, file: Path) -> Material:
+    """Read keys, secrets and Postfix's size limit; ConfigError names what cannot be read."""
+    try:
+        keyring = keys.load(config.dkim)
+    except keys.KeyProblem as problem:
+        what = f"{problem.path}: {problem.what}"
+        raise ConfigError([Problem(str(file), 0, "dkim.sign", what, problem.fix)]) from None
+    return Material(config, keyring, _mint(config, file), _size_limit(config))
+
+
+def identity(material: Material) -> Identity:
+    return Identity(material.config.senders, material.keyring.holds)
+
+
+def pipeline(material: Material, *, who: Identity, quotas: Quotas) -> Pipeline:
+    """The steps in DESIGN's order. A bug in `links` spares the message, in any other it is refused for now."""
+    config = material.config
+    stages = [
+        Stage("identity", who.step),
+        Stage("from", who.check_from),
+        Stage("quota", quotas.check),
+        *_tracking(material),
+        Stage("signing", signing.step(config.dkim, material.keyring, may_sign=who.why_unsigned)),
+    ]
+    return Pipeline(stages, tolerant=config.milter.on_bug == "accept")
+
+
+def settler(config: Config) -> Settler:
+    """The way to the journal; to be opened after the fork."""
+    journal = config.journal
+    return Settler(journal.path, sync=journal.sync, host=journal.host or socket.gethostname())
+
+
+def reference() -> bytes:
+    return secrets.token_bytes(8)
+
+
+def _tracking(material: Material) -> list[Stage]:
+    if material.mint is None:
+        return []
+    step = links.step(material.config.tracking, material.mint, size_limit=material.size_limit)
+    return [Stage("links", step, spare=True)]
+
+
+def _mint(config: Config, file: Path) -> Mint | None:
+    """Secrets are needed only where some section of `tracking` has a url."""
+    tracking = config.tracking
+    overrides = [*tracking.domains.values(), *tracking.logins.values()]
+    if tracking.url is None and not any(known.get("url") for known in overrides):
+        return None
+    try:
+        return Mint(parse_secrets(tracking.secrets.read_text("ascii")))
+    except (OSError, ValueError) as error:
+        fix = f"make it: openssl rand -hex 32 > {tracking.secrets}"
+        raise ConfigError([Problem(str(file), 0, "tracking.secrets", f"{tracking.secrets}: {error}", fix)]) from None
+
+
+def _size_limit(config: Config) -> int:
+    """Octets that no message may outgrow. `auto` asks Postfix, and takes its default where there is none to ask."""
+    wanted = config.milter.message_size_limit
+    limit = _postfix_limit() if isinstance(wanted, str) else wanted
+    return limit or UNLIMITED
+
+
+def _postfix_limit() -> int:
+    program = shutil.which("postconf", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        return POSTFIX_DEFAULT_LIMIT
+    asked = subprocess.run([program, "-h", "message_size_limit"], capture_output=True, text=True, check=False)
+    text = asked.stdout.strip()
+    return int(text) if text.isdigit() else POSTFIX_DEFAULT_LIMIT

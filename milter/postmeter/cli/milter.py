@@ -1,0 +1,121 @@
+"""`postmeter milter`: the daemon that Postfix talks to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, Command, no_arguments
+from postmeter.config.check import check
+from postmeter.config.load import load
+from postmeter.config.problem import ConfigError, Problem
+from postmeter.config.schema import Config
+from postmeter.runtime import heartbeat, logs
+from postmeter.runtime.listener import listen
+from postmeter.runtime.prefork import Generation, Post, Prefork
+
+if TYPE_CHECKING:
+    from postmeter.cli.daemons import Material
+
+log = logging.getLogger(__name__)
+
+
+def run(args: Namespace) -> int:
+    """Check everything, bind, serve until told to stop."""
+    config = load(args.config)
+    logs.set_up(config.log, daemon="milter")
+    first = _generation(config, args.config)
+    try:
+        listener = listen(config.milter)
+    except OSError as error:
+        raise ConfigError([_cannot_listen(config, args.config, error)]) from None
+    log.info("listening on %s, mode %s", config.milter.listen, config.mode)
+    parent = Prefork(listener, first, reload=_reloader(config, args.config), beat=_beater(config))
+    return FOUND_A_PROBLEM if parent.run() else 0
+
+
+def _generation(config: Config, file: Path) -> Generation:
+    """Raises ConfigError for what would keep a worker from serving."""
+    from postmeter.cli import daemons
+
+    errors = [problem for problem in check(config) if problem.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    material = daemons.prepare(config, file=file)
+    workers = os.cpu_count() or 1 if isinstance(config.milter.workers, str) else config.milter.workers
+    return Generation(lambda post: _serve(material, post), workers, config.milter.drain)
+
+
+def _serve(material: Material, post: Post) -> None:
+    """In a worker: open the journal, wire the parts, hand over to libmilter."""
+    from postmeter.cli import daemons
+    from postmeter.submission.load import Load
+    from postmeter.submission.quota import Quotas
+    from postmeter.submission.record import Recorder
+    from postmeter.submission.server import Shift, serve
+    from postmeter.submission.session import Desk
+
+    config = material.config
+    settler = daemons.settler(config)
+    quotas = Quotas(config.quota, settler)
+    who = daemons.identity(material)
+    observe = config.mode == "observe"
+    recorder = Recorder(settler, quotas, observe=observe, tolerant=config.journal.on_error == "accept")
+    desk = Desk(
+        identity=who,
+        gates=(lambda envelope, recipient: quotas.gate(envelope, recipient, time()),),
+        pipeline=daemons.pipeline(material, who=who, quotas=quotas),
+        recorder=recorder,
+        load=Load(max_sessions=config.milter.max_sessions, max_memory=config.milter.max_memory),
+        observe=observe,
+        tolerant=config.milter.on_bug == "accept",
+        certificates=config.senders.certificates,
+        reference=daemons.reference,
+    )
+    serve(desk, Shift(post.listener, post.control, config.milter.drain, post.ready, recorder.close))
+
+
+def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:
+    """A bad configuration changes nothing; an address that moved needs a restart, since the parent owns the socket."""
+
+    def reload() -> Generation | None:
+        try:
+            config = load(file)
+            generation = _generation(config, file)
+        except ConfigError as error:
+            log.error("not reloaded, the old configuration goes on: %s", error)
+            return None
+        if config.milter.listen != first.milter.listen or config.journal.path != first.journal.path:
+            log.error("not reloaded: milter.listen and journal.path change with a restart only")
+            return None
+        return generation
+
+    return reload
+
+
+def _beater(config: Config) -> Callable[[], None]:
+    place = heartbeat.place(config.journal.path.parent, "milter")
+    due = 0.0
+
+    def beat() -> None:
+        nonlocal due
+        if monotonic() >= due:
+            due = monotonic() + heartbeat.EVERY
+            heartbeat.beat(place)
+
+    return beat
+
+
+def _cannot_listen(config: Config, file: Path, error: OSError) -> Problem:
+    fix = "stop the other program, or give another address" if error.errno == 98 else "see that the directory exists"
+    return Problem(str(file), 0, "milter.listen", f"{config.milter.listen}: {error.strerror}", fix)
+
+
+COMMANDS = (
+    Command("milter", "the daemon that Postfix talks to", "postmeter milter -c postmeter.yaml", no_arguments, run),
+)

@@ -1,0 +1,53 @@
+"""A message with its changes made, as Postfix would deliver it; the same changes as calls on libmilter are `session`'s.
+
+Pure; refuses to know why anything changed. Positions as in Postfix's cleanup_milter.c (D12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from postmeter.mail.message import (
+    Change,
+    DropField,
+    Field,
+    InsertField,
+    Message,
+    ReplaceBody,
+    ReplaceField,
+)
+
+
+def apply(message: Message, changes: Iterable[Change]) -> bytes:
+    """Header, empty line and body as they would leave, CRLF between lines."""
+    fields, body = list(message.fields), message.body
+    for change in ordered(changes):
+        match change:
+            case ReplaceBody(replaced):
+                body = replaced
+            case ReplaceField(name, nth, value):
+                fields[position(fields, name, nth)] = Field(name, value)
+            case DropField(name, nth):
+                del fields[position(fields, name, nth)]
+            case InsertField(at, field):
+                fields.insert(at, field)
+    return b"".join(field.wire() for field in fields) + b"\r\n" + body
+
+
+def ordered(changes: Iterable[Change]) -> list[Change]:
+    """The order in which changes reach Postfix: body, edits from the highest instance down (D13), insertions last (D7).
+
+    Only the last of several bodies counts. Insertions keep the order in which they were made.
+    """
+    known = list(changes)
+    bodies = [change for change in known if isinstance(change, ReplaceBody)]
+    edits = [change for change in known if isinstance(change, (ReplaceField, DropField))]
+    inserts = [change for change in known if isinstance(change, InsertField)]
+    rest = [c for c in known if not isinstance(c, (ReplaceBody, ReplaceField, DropField, InsertField))]
+    return [*bodies[-1:], *rest, *sorted(edits, key=lambda edit: edit.nth, reverse=True), *inserts]
+
+
+def position(fields: Sequence[Field], name: bytes, nth: int) -> int:
+    """Index of the `nth` field of that name, counted from 1."""
+    hits = [index for index, field in enumerate(fields) if field.key == name.lower()]
+    return hits[nth - 1]

@@ -1,0 +1,87 @@
+"""The listening socket of `milter.listen`: made, shared by forked workers, forgotten.
+
+Knows nothing of who serves it. socket(7), unix(7), TCP_NODELAY in tcp(7); D23, D39, D40, G10.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from postmeter.config.schema import Milter
+from postmeter.config.values import InetAddress, UnixAddress
+
+BACKLOG = 1024  # connects that wait while workers are being replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """`path` and `inode` are those of a unix socket's name; None and 0 for inet."""
+
+    socket: socket.socket
+    path: Path | None = None
+    inode: int = 0
+
+    def forget(self) -> None:
+        """Close our end and remove the name, unless another socket lies there by now (D23)."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path is not None and self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+        self.socket.close()
+
+
+def listen(milter: Milter) -> Listener:
+    """Bind and listen, non-blocking, with the mode and group asked for. Raises OSError."""
+    address = milter.listen
+    return _unix(address, milter) if isinstance(address, UnixAddress) else _inet(address)
+
+
+def _unix(address: UnixAddress, milter: Milter) -> Listener:
+    """A leftover name is removed, one that answers never (G10)."""
+    path = address.path
+    if path.is_socket():
+        if _answers(path):
+            raise OSError(errno.EADDRINUSE, "another program listens here", str(path))
+        path.unlink()
+    bound = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+    finally:
+        os.umask(before)
+    with contextlib.suppress(KeyError, PermissionError):
+        os.chown(path, -1, grp.getgrnam(milter.socket_group or "").gr_gid)
+    path.chmod(milter.socket_mode)
+    _share(bound)
+    return Listener(bound, path, path.stat().st_ino)
+
+
+def _inet(address: InetAddress) -> Listener:
+    """Accepted sockets inherit TCP_NODELAY: without it every added header waits 44 ms for an acknowledgement (D40)."""
+    family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound.bind(place)
+    _share(bound)
+    return Listener(bound)
+
+
+def _share(bound: socket.socket) -> None:
+    """Non-blocking before the fork: of several workers woken by one connect the losers must not hang (D39)."""
+    bound.listen(BACKLOG)
+    bound.setblocking(False)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,240 @@
+"""A parent of one thread that owns the listening socket, and generations of forked workers that share it.
+
+The parent never serves. A worker never changes its configuration: a reload starts a new generation and lets the old one
+drain. A worker drains when the pipe to its parent closes, which also happens when the parent dies. Knows nothing of
+libmilter: what a worker does is a function it is given. D22, D23, D39; fork(2), waitpid(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import NoReturn
+
+from postmeter.runtime.listener import Listener
+from postmeter.runtime.notify import Notifier
+from postmeter.runtime.signals import CHILD, RELOAD, STOP, Signals
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0  # seconds that a worker may stay beyond its drain before it is killed
+SICK = 1.0  # a worker that lives shorter than this is not replaced at once
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a worker gets: the shared listener, the pipe whose end-of-file says drain, and a way to say it is ready."""
+
+    listener: socket.socket
+    control: int
+    ready: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Workers of one configuration. `serve` runs in the worker and does not return in order (a return is an end)."""
+
+    serve: Callable[[Post], None]
+    workers: int
+    drain: float
+
+
+@dataclass(slots=True)
+class Worker:
+    pid: int
+    control: int
+    """Our end of its pipe; -1 once it has been told to drain."""
+    ready: int
+    """Read end on which it says that it is ready; -1 once it did."""
+    generation: Generation
+    started: float = field(default_factory=monotonic)
+    deadline: float = float("inf")
+
+
+class Prefork:
+    """Runs one generation after the other until a signal ends it."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        first: Generation,
+        *,
+        reload: Callable[[], Generation | None],
+        beat: Callable[[], None],
+    ) -> None:
+        """`reload` gives the next generation, or None to keep the present one; `beat` runs about once a second."""
+        self._listener = listener
+        self._generation = first
+        self._reload = reload
+        self._beat = beat
+        self._notifier = Notifier.from_environment()
+        self._signals = Signals()
+        self._workers: dict[int, Worker] = {}
+        self._stopping = False
+        self._announced = False
+        self._failed = False
+        self._due: list[float] = []
+
+    def run(self) -> int:
+        """Until a stop signal and the last worker's end; 1 when the first workers could not even start."""
+        with self._signals as signals:
+            self._fill()
+            while self._workers or not self._stopping:
+                self._handle(signals.wait(1.0 if self._announced else 0.05))
+                self._announce()
+                self._replace_the_dead()
+                self._kill_the_late()
+                self._beat()
+        return 1 if self._failed else 0
+
+    def _handle(self, received: signal.Signals | None) -> None:
+        if received == CHILD:
+            for pid, status in _reap():
+                self._bury(pid, failed=os.WIFEXITED(status))
+        elif received == RELOAD and not self._stopping:
+            self._turn_over()
+        elif received in STOP:
+            self._stop(at_once=self._stopping and received == signal.SIGINT)
+
+    def _fill(self) -> None:
+        for _ in range(self._generation.workers):
+            self._hire()
+
+    def _hire(self) -> None:
+        theirs, ours = os.pipe()
+        ready_ours, ready_theirs = os.pipe()
+        generation = self._generation
+        pid = os.fork()
+        if pid == 0:
+            for fd in (ours, ready_ours, *self._ends()):
+                os.close(fd)
+            self._signals.release()
+            _work(generation, Post(self._listener.socket, theirs, lambda: _say_ready(ready_theirs)))
+        os.close(theirs)
+        os.close(ready_theirs)
+        os.set_blocking(ready_ours, False)
+        self._workers[pid] = Worker(pid, ours, ready_ours, generation)
+
+    def _ends(self) -> Iterator[int]:
+        """Our ends of other workers' pipes: a worker that kept one open would keep its siblings from draining."""
+        for worker in self._workers.values():
+            yield from (fd for fd in (worker.control, worker.ready) if fd >= 0)
+
+    def _turn_over(self) -> None:
+        self._notifier.reloading()
+        following = self._reload()
+        if following is not None:
+            old = [worker for worker in self._workers.values() if worker.control >= 0]
+            self._generation = following
+            self._fill()
+            for worker in old:
+                _drain(worker)
+            log.info("reloaded: %d new workers, %d draining", following.workers, len(old))
+        self._notifier.ready()
+
+    def _stop(self, *, at_once: bool) -> None:
+        if not self._stopping:
+            self._notifier.stopping()
+            self._stopping = True
+            self._listener.forget()
+        for worker in self._workers.values():
+            _drain(worker)
+            if at_once:
+                worker.deadline = 0.0
+
+    def _announce(self) -> None:
+        """Tell systemd once every worker of the first generation serves."""
+        if self._announced or self._stopping:
+            return
+        for worker in self._workers.values():
+            if worker.ready >= 0 and _is_ready(worker.ready):
+                os.close(worker.ready)
+                worker.ready = -1
+        if all(worker.ready < 0 for worker in self._workers.values()):
+            self._announced = True
+            log.info("%d workers ready", len(self._workers))
+            self._notifier.ready(f"{len(self._workers)} workers")
+
+    def _bury(self, pid: int, *, failed: bool) -> None:
+        """A worker has ended: replace it, unless it was told to, or could not even start (`failed`, by no signal)."""
+        worker = self._workers.pop(pid, None)
+        if worker is None:
+            return
+        served = worker.ready < 0 or _is_ready(worker.ready)
+        for fd in (worker.control, worker.ready):
+            if fd >= 0:
+                os.close(fd)
+        if worker.control < 0 or self._stopping:
+            return
+        if failed and not served and not self._announced:
+            log.error("a worker ended before it was ready; giving up")
+            self._failed = True
+            self._stop(at_once=False)
+            return
+        log.warning("worker %d ended; replacing it", pid)
+        sick = monotonic() - worker.started < SICK
+        self._due.append(monotonic() + (SICK if sick else 0.0))
+
+    def _replace_the_dead(self) -> None:
+        now = monotonic()
+        ripe = [due for due in self._due if due <= now]
+        self._due = [due for due in self._due if due > now]
+        for _ in ripe:
+            if not self._stopping:
+                self._hire()
+
+    def _kill_the_late(self) -> None:
+        for worker in self._workers.values():
+            if monotonic() > worker.deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+
+
+def _reap() -> Iterator[tuple[int, int]]:
+    """Children that have ended, with their wait status; one SIGCHLD may stand for several."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
+def _work(generation: Generation, post: Post) -> NoReturn:
+    """In the child: a process group of its own, so that a terminal's Ctrl-C reaches the parent alone."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        generation.serve(post)
+        code = 0
+    except BaseException:  # nothing may return into the parent's loop
+        log.exception("worker failed")
+    finally:
+        os._exit(code)
+
+
+def _drain(worker: Worker) -> None:
+    if worker.control >= 0:
+        os.close(worker.control)
+        worker.control = -1
+        worker.deadline = monotonic() + worker.generation.drain + GRACE
+
+
+def _say_ready(fd: int) -> None:
+    os.write(fd, b"r")
+    os.close(fd)
+
+
+def _is_ready(fd: int) -> bool:
+    try:
+        return os.read(fd, 1) == b"r"
+    except BlockingIOError:
+        return False

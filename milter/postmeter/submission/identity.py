@@ -1,0 +1,143 @@
+"""Whose mail is it, who answers for it, and which From may it bear.
+
+Decides from the envelope as early as it can and from the header where it must; refuses to know quotas, keys (it is told
+for which domains we hold one) and libmilter. Mail that merely passes through this host is never ours, whatever it
+claims: a content filter or fetchmail re-injecting forged mail from 127.0.0.1 must not get our signature.
+Received fields: RFC 5321 section 4.4, protocol names RFC 3848 and RFC 6531 section 4.3.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from postmeter.config.schema import Senders
+from postmeter.mail import address
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import Client, Envelope, Field
+from postmeter.mail.reply import Reply
+
+HoldsKey = Callable[[str], bool]
+
+# Comments are searched too: a HELO name with a stray parenthesis must not hide the clause. At worst mail passes as is.
+_RELAYED = re.compile(rb"\bwith\b[^;]{0,200}?[SL]MTP", re.IGNORECASE)
+
+
+class Whose(Enum):
+    """`UNDECIDED`: ours if the header says that it was submitted here, for a domain of ours."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    UNDECIDED = "undecided"
+
+
+class Identity:
+    """The `senders` section at work, for one generation of workers."""
+
+    def __init__(self, senders: Senders, holds_key: HoldsKey) -> None:
+        self._senders = senders
+        self._holds_key = holds_key
+        self._named = {domain for allowed in senders.from_.values() if allowed != "any" for domain in allowed}
+
+    def by_envelope(self, envelope: Envelope) -> Whose:
+        """What MAIL tells already; OURS and FOREIGN are final."""
+        senders = self._senders
+        known = (
+            (senders.authenticated and envelope.login)
+            or (senders.certificates and envelope.client.certificate)
+            or envelope.service in senders.daemon_names
+        )
+        if known:
+            return Whose.OURS
+        return Whose.UNDECIDED if self._in_networks(envelope.client) else Whose.FOREIGN
+
+    def by_header(self, fields: Sequence[Field]) -> str:
+        """Why mail from a trusted network is not ours after all; empty when it is: submitted here, a domain of ours."""
+        if any(relayed(field.value) for field in fields if field.key == b"received"):
+            return "relayed"
+        return "" if self._is_ours(from_domain(fields)) else "foreign_domain"
+
+    def step(self, draft: Draft) -> Reply | None:
+        """First of the steps: who is charged for the message, and in whose name it goes out."""
+        draft.sender = sender(draft.message.envelope)
+        draft.from_domain = from_domain(draft.fields)
+        draft.note("identity", f"sender {draft.sender}, From domain {draft.from_domain or 'none or several'}")
+        return None
+
+    def check_from(self, draft: Draft) -> Reply | None:
+        """Second: a login that puts on a domain it may not use is counted, and refused where that is asked."""
+        action = self._senders.from_mismatch
+        if draft.from_domain and not self._may_use(draft):
+            name = answerable(draft.message.envelope)
+            draft.count("from_mismatch_total", action)
+            draft.note("from", f"{name} may not use From addresses of {draft.from_domain}: {action}")
+            if action == "reject" and draft.message.envelope.mail_from:
+                return Reply(550, "5.7.1", f"{name} may not send as {draft.from_domain}")
+        return None
+
+    def why_unsigned(self, draft: Draft) -> str:
+        """Why this message must leave unsigned, as `dkim_unsigned_total` counts it; empty when it may be signed."""
+        if not draft.from_domain:
+            return "several_from" if any(field.key == b"from" for field in draft.fields) else "no_from"
+        if self._senders.from_mismatch != "report" and not self._may_use(draft):
+            return "from_mismatch"
+        return ""
+
+    def _in_networks(self, client: Client) -> bool:
+        try:
+            ip = ipaddress.ip_address(client.address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._senders.networks)
+
+    def _is_ours(self, domain: str) -> bool:
+        return bool(domain) and (self._holds_key(domain) or domain in self._named)
+
+    def _may_use(self, draft: Draft) -> bool:
+        """Whether the login's own domain or its list covers the From domain; who has no name is trusted by place."""
+        name = answerable(draft.message.envelope)
+        if not name:
+            return True
+        lists = [allowed for pattern, allowed in self._senders.from_.items() if fnmatchcase(name, pattern.lower())]
+        if any(allowed == "any" for allowed in lists):
+            return True
+        own = address.domain(name)
+        if not own and not lists:
+            return True
+        patterns = [domain for allowed in lists for domain in allowed]
+        return draft.from_domain == own or any(fnmatchcase(draft.from_domain, pattern) for pattern in patterns)
+
+
+def answerable(envelope: Envelope) -> str:
+    """The login, or else the name on the client's certificate; in lower case, so that spelling gains nobody a quota."""
+    return (envelope.login or envelope.client.certificate).lower()
+
+
+def sender(envelope: Envelope) -> str:
+    """Whom quotas count: login, certificate's name, client address (an IPv6 one by its /64), or `local`."""
+    name = answerable(envelope)
+    if name:
+        return name
+    if envelope.client.local:
+        return "local"
+    try:
+        ip = ipaddress.ip_address(envelope.client.address)
+    except ValueError:
+        return "unknown"
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))
+
+
+def from_domain(fields: Sequence[Field]) -> str:
+    """Domain of the only address of the only From field, in lower case; empty otherwise (RFC 6376, RFC 7489 6.6.1)."""
+    if sum(field.key == b"from" for field in fields) != 1:
+        return ""
+    found = address.from_addresses(fields)
+    return address.domain(found[0]) if len(found) == 1 else ""
+
+
+def relayed(received: bytes) -> bool:
+    """Whether a Received field says that an SMTP or LMTP server took the message: then it was not written here."""
+    return _RELAYED.search(received) is not None

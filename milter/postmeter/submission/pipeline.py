@@ -1,0 +1,107 @@
+"""The way of a message through the steps, in one fixed order, each with its policy for our own bugs.
+
+`session` runs it for Postfix, `explain` for people, `mode: observe` for those who only look on: the same list. Knows
+nothing of libmilter and has no effect outside the draft (DESIGN: Step).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from postmeter.events import Refused, Submitted
+from postmeter.mail import address
+from postmeter.mail.draft import Draft, Step
+from postmeter.mail.message import Envelope
+from postmeter.mail.reply import Reply
+
+log = logging.getLogger(__name__)
+
+BUG = Reply(451, "4.3.0", "internal error, try again later")  # RFC 3463 X.3.0: other mail system status
+
+Gate = Callable[[Envelope, bytes | None], Reply | None]
+"""Early refusal at MAIL (no recipient yet) or RCPT; reads only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`spare`: a bug in this step leaves the message as it was before it, instead of refusing the message for now."""
+
+    name: str
+    step: Step
+    spare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`reply` is what the client is told, none when the message is taken; `stage` names who refused."""
+
+    draft: Draft
+    reply: Reply | None = None
+    stage: str = ""
+
+
+class Pipeline:
+    """Runs the stages one after the other until one refuses."""
+
+    def __init__(self, stages: Sequence[Stage], *, tolerant: bool = False) -> None:
+        """`tolerant` is `milter.on_bug: accept`: what we fail at is left out instead of refused for now."""
+        self._stages = tuple(stages)
+        self._tolerant = tolerant
+
+    def run(self, draft: Draft) -> Outcome:
+        for stage in self._stages:
+            before = draft.copy() if stage.spare or self._tolerant else draft
+            try:
+                reply = stage.step(draft)
+            except Exception:  # the boundary of DESIGN's failure policy: a bug in a step ends here, whatever it is
+                log.exception("%s: bug in %s", draft.message.queue_id, stage.name)
+                reply = None if stage.spare or self._tolerant else BUG
+                draft = before
+                draft.count("errors_total", stage.name)
+                draft.note(stage.name, "failed by a bug of ours; left out")
+            if reply is not None:
+                return Outcome(draft, reply, stage.name)
+        return Outcome(draft)
+
+
+def submitted(draft: Draft, *, observed: str = "") -> Submitted:
+    """The fact that a message was taken. `observed` says what an observer would have answered instead."""
+    message, envelope = draft.message, draft.message.envelope
+    facts = dict(draft.facts)
+    if observed:
+        facts["would_refuse"] = observed
+    return Submitted(
+        source=f"eom:{message.queue_id}:{message.time:.6f}",
+        time=message.time,
+        queue_id=message.queue_id,
+        reference=message.reference.hex(),
+        message_id=_first(draft, b"message-id"),
+        login=envelope.login,
+        sender=draft.sender,
+        service=envelope.service,
+        mail_from=address.text(envelope.mail_from),
+        from_domain=draft.from_domain,
+        recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
+        size=message.size(),
+        facts=facts,
+    )
+
+
+def refused(envelope: Envelope, reply: Reply, *, sender: str, reason: str, time: float) -> Refused:
+    """The fact that we refused mail: one event a minute for a sender and a reason, counted up."""
+    return Refused(
+        source=f"refused:{sender}:{reason}:{int(time // 60)}",
+        time=time,
+        login=envelope.login,
+        sender=sender,
+        service=envelope.service,
+        reason=reason,
+        reply=str(reply),
+        recipients=len(envelope.rcpt_to),
+    )
+
+
+def _first(draft: Draft, name: bytes) -> str:
+    return next((address.text(field.value).strip() for field in draft.fields if field.key == name), "")

@@ -1,0 +1,106 @@
+"""What became of a message goes into ledger and journal: one transaction a message, then the verdict stands.
+
+Knows nothing of libmilter or of how limits are chosen. The journal's failure policy lives here (`journal.on_error`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from time import time
+
+from postmeter.mail.draft import Draft, Figure
+from postmeter.mail.message import Envelope
+from postmeter.mail.reply import Reply
+from postmeter.metrics import Stopwatch
+from postmeter.store.database import StoreError
+from postmeter.store.ledger import Charge
+from postmeter.store.settle import Settler
+from postmeter.submission.identity import sender
+from postmeter.submission.pipeline import refused, submitted
+from postmeter.submission.quota import Quotas
+
+log = logging.getLogger(__name__)
+
+LOST = Reply(451, "4.3.0", "the journal cannot be written, try again later")
+# What is true of a message although nothing was changed in it, or although it was refused.
+_ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors_total", "from_mismatch_total"})
+_FLUSH = 1.0  # seconds between two contributions of the stopwatch
+
+
+class Recorder:
+    """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`."""
+
+    def __init__(self, settler: Settler, quotas: Quotas, *, observe: bool, tolerant: bool) -> None:
+        self._settler = settler
+        self._quotas = quotas
+        self._observe = observe
+        self._tolerant = tolerant
+        self._stopwatch = Stopwatch()
+        self._flushed = time()
+
+    def accepted(self, draft: Draft) -> Reply | None:
+        """Charge every limit and record the message; a reply means that it must be refused after all."""
+        result = "observed" if self._observe else "accepted"
+        figures = _always(draft) if self._observe else dict(draft.figures)
+        service = draft.message.envelope.service
+        figures["messages_total", (service, result)] = 1
+        figures["recipients_total", ()] = len(draft.message.envelope.rcpt_to)
+        event = submitted(draft)
+        try:
+            overdrawn = self._settler.settle(self._charges(draft), event, figures, draft.message.time)
+        except StoreError as error:
+            return self._lost(error, draft.message.queue_id)
+        if overdrawn is None:
+            return None
+        reply = self._quotas.refuse(draft, overdrawn)
+        self.refused(draft.message.envelope, reply, stage="quota", draft=draft)
+        return reply
+
+    def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:
+        """One event a minute for a sender and reason, counted up; a failure here cannot make a refusal worse."""
+        now = time()
+        figures = _always(draft) if draft else {}
+        figures["messages_total", (envelope.service, "rejected" if reply.permanent else "deferred")] = 1
+        event = refused(envelope, reply, sender=sender(envelope), reason=stage, time=now)
+        try:
+            self._settler.settle((), event, figures, now)
+        except StoreError as error:
+            self._lost(error, sender(envelope))
+
+    def passed(self, service: str) -> None:
+        self._settler.add({("messages_total", (service, "passed")): 1})
+
+    def failed(self, where: str) -> None:
+        self._settler.add({("errors_total", (where,)): 1})
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Timings ride along about once a second; they cost no transaction of their own."""
+        self._stopwatch.observe(stage, seconds)
+        now = time()
+        if now - self._flushed >= _FLUSH:
+            self._flushed = now
+            self._settler.add(self._stopwatch.take())
+
+    def close(self) -> None:
+        try:
+            self._settler.add(self._stopwatch.take())
+            self._settler.close()
+        except StoreError as error:
+            log.error("last figures lost: %s", error)
+
+    def _charges(self, draft: Draft) -> tuple[Charge, ...]:
+        charges = self._quotas.charges(draft)
+        return tuple(replace(charge, enforce=False) for charge in charges) if self._observe else charges
+
+    def _lost(self, error: StoreError, subject: str) -> Reply | None:
+        """The emergency spool failed as well: refuse for now, or accept what nobody will know of."""
+        log.error("%s: not recorded: %s", subject, error)
+        self._settler.add({("errors_total", ("journal",)): 1})
+        return None if self._tolerant or self._observe else LOST
+
+
+def _always(draft: Draft) -> dict[Figure, int]:
+    figures: Mapping[Figure, int] = draft.figures
+    return {figure: count for figure, count in figures.items() if figure[0] in _ALWAYS}

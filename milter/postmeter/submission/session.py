@@ -1,0 +1,276 @@
+"""One SMTP client's connection as libmilter tells it: collect the message, have it decided, apply, record, answer.
+
+The only place that talks to libmilter about messages, and only at their end. Refuses to know how anything is decided.
+Whatever happens a callback answers once and with an int (D6, D31): what goes wrong in here ends in the policy of
+`milter.on_bug`. Postfix's MILTER_README and cleanup_milter.c say when each callback comes; libmilter's own page for
+each function says what may be called in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Any, Protocol
+
+import milter
+
+from postmeter.mail.address import bare
+from postmeter.mail.apply import ordered
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import (
+    Change,
+    Client,
+    DropField,
+    Envelope,
+    Field,
+    InsertField,
+    Message,
+    ReplaceBody,
+    ReplaceField,
+)
+from postmeter.mail.reply import Reply
+from postmeter.submission.identity import Identity, Whose
+from postmeter.submission.load import Load
+from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
+
+log = logging.getLogger(__name__)
+
+TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again later")
+
+
+class Recorder(Protocol):
+    """Where what became of a message is settled and written down (`ledger` of this worker)."""
+
+    def accepted(self, draft: Draft) -> Reply | None:
+        """Charge and record in one transaction; a reply refuses the message after all."""
+
+    def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:
+        """Record that we refused mail, at MAIL or RCPT without a draft."""
+
+    def passed(self, service: str) -> None:
+        """Count mail that is not ours."""
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Add to the timing of a callback."""
+
+    def failed(self, where: str) -> None:
+        """Count a failure of our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every session of a worker shares."""
+
+    identity: Identity
+    gates: tuple[Gate, ...]
+    pipeline: Pipeline
+    recorder: Recorder
+    load: Load
+    observe: bool = False
+    tolerant: bool = False
+    """`milter.on_bug: accept`."""
+    certificates: bool = False
+    reference: Callable[[], bytes] = field(kw_only=True)
+    """Eight random bytes, anew at each call."""
+
+
+class Session:
+    """State of one connection; a message's state is reset at MAIL and let go at its end (D4, D31)."""
+
+    __slots__ = (
+        "_body",
+        "_desk",
+        "_fields",
+        "_held",
+        "_overflow",
+        "_undecided",
+        "_waits",
+        "broken",
+        "client",
+        "envelope",
+    )
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._overflow = False
+        self.client = Client(name="unknown", address="", port=-1)
+        self._held = 0
+        self._reset()
+
+    def connect(self, name: str, hostaddr: Sequence[Any] | str | None) -> None:
+        """`hostaddr` is (address, port, …) of an inet client, a path, or None where Postfix knows none (D1)."""
+        if isinstance(hostaddr, tuple) and len(hostaddr) >= 2:
+            self.client = Client(name=name, address=str(hostaddr[0]), port=int(hostaddr[1]))
+        else:
+            self.client = Client(name=name, address="", port=-1)
+
+    def mail(self, ctx: Any, args: Sequence[bytes]) -> int:
+        self._reset()
+        desk = self._desk
+        full = desk.load.refusal()
+        if full is not None:
+            return answer(ctx, full)
+        self._waits = not symbol(ctx, "i")
+        self.envelope = self._open(ctx, args)
+        whose = desk.identity.by_envelope(self.envelope)
+        if whose is Whose.FOREIGN:
+            desk.recorder.passed(self.envelope.service)
+            return milter.ACCEPT
+        self._undecided = whose is Whose.UNDECIDED
+        return self._gate(ctx, None)
+
+    def rcpt(self, ctx: Any, args: Sequence[bytes]) -> int:
+        recipient = bare(args[0])
+        verdict = self._gate(ctx, recipient)
+        if verdict == milter.CONTINUE:
+            self.envelope = replace(self.envelope, rcpt_to=(*self.envelope.rcpt_to, recipient))
+        return verdict
+
+    def header(self, name: str, value: bytes) -> None:
+        if self._hold(len(name) + len(value) + 100):
+            self._fields.append(Field(name.encode(), value))
+
+    def end_of_header(self) -> int:
+        """The last moment to step aside: mail that only passes through costs nothing from here on."""
+        if not self._undecided:
+            return milter.CONTINUE
+        if reason := self._desk.identity.by_header(self._fields):
+            log.debug("not ours: %s", reason)
+            self._desk.recorder.passed(self.envelope.service)
+            self._reset()
+            return milter.ACCEPT
+        self._undecided = False
+        return milter.CONTINUE
+
+    def body(self, chunk: bytes) -> None:
+        if self._hold(len(chunk)):
+            self._body.append(chunk)
+
+    def end_of_message(self, ctx: Any) -> int:
+        try:
+            return self.fail(ctx, "session") if self.broken else self._decide(ctx)
+        finally:
+            self._reset()
+
+    def abort(self) -> None:
+        self._reset()
+
+    def fail(self, ctx: Any, where: str) -> int:
+        """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
+        self._desk.recorder.failed(where)
+        self.broken = True
+        return milter.ACCEPT if self._desk.tolerant else answer(ctx, BUG)
+
+    def _decide(self, ctx: Any) -> int:
+        desk = self._desk
+        if self._overflow:
+            desk.recorder.refused(self.envelope, TOO_MUCH, stage="memory")
+            return answer(ctx, TOO_MUCH)
+        outcome = desk.pipeline.run(Draft(self._message(ctx)))
+        if outcome.reply is not None and not desk.observe:
+            desk.recorder.refused(self.envelope, outcome.reply, stage=outcome.stage, draft=outcome.draft)
+            return answer(ctx, outcome.reply)
+        return self._take(ctx, outcome)
+
+    def _take(self, ctx: Any, outcome: Outcome) -> int:
+        """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits."""
+        draft = outcome.draft
+        if self._desk.observe:
+            draft.facts["observed"] = str(outcome.reply or "accept")
+        else:
+            send(ctx, draft.changes)
+        late = self._desk.recorder.accepted(draft)
+        return milter.ACCEPT if late is None else answer(ctx, late)
+
+    def _gate(self, ctx: Any, recipient: bytes | None) -> int:
+        """Early refusal: of ours that have an SMTP client (D8), never of the null sender, never while observing.
+
+        A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
+        """
+        desk, envelope = self._desk, self.envelope
+        if self._undecided or desk.observe or not envelope.mail_from or not self._waits:
+            return milter.CONTINUE
+        for gate in desk.gates:
+            reply = gate(envelope, recipient)
+            if reply is not None:
+                desk.recorder.refused(envelope, reply, stage="quota")
+                return answer(ctx, reply)
+        return milter.CONTINUE
+
+    def _open(self, ctx: Any, args: Sequence[bytes]) -> Envelope:
+        """The envelope as MAIL opens it; the login exists from here on (D1)."""
+        client = self.client
+        if self._desk.certificates:
+            client = replace(client, certificate=symbol(ctx, "{cert_subject}"))
+        return Envelope(
+            mail_from=bare(args[0]),
+            args=tuple(args[1:]),
+            client=client,
+            login=symbol(ctx, "{auth_authen}"),
+            service="local" if client.local else symbol(ctx, "{daemon_name}"),
+        )
+
+    def _message(self, ctx: Any) -> Message:
+        return Message(
+            envelope=self.envelope,
+            fields=tuple(self._fields),
+            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            queue_id=symbol(ctx, "i"),
+            time=time(),
+            reference=self._desk.reference(),
+        )
+
+    def _hold(self, octets: int) -> bool:
+        """Whether there is memory for so many more octets; when not, what we have of the message is let go."""
+        if self._overflow:
+            return False
+        if self._desk.load.hold(octets):
+            self._held += octets
+            return True
+        self._let_go()
+        self._overflow = True
+        return False
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._desk.load.release(self._held)
+        self._held = 0
+        self._fields: list[Field] = []
+        self._body: list[bytes] = []
+
+    def _reset(self) -> None:
+        self._let_go()
+        self._overflow = False
+        self._undecided = False
+        self._waits = True
+        self.broken = False
+        self.envelope = Envelope(b"")
+
+
+def symbol(ctx: Any, name: str) -> str:
+    """A macro's value, empty where Postfix sent none (D3)."""
+    return ctx.getsymval(name) or ""
+
+
+def answer(ctx: Any, reply: Reply) -> int:
+    """Tell the client; the verdict's class always equals the code's (D10). A % is doubled: Postfix formats the text."""
+    ctx.setreply(str(reply.code), reply.status, reply.line().replace("%", "%%"))
+    return milter.REJECT if reply.permanent else milter.TEMPFAIL
+
+
+def send(ctx: Any, changes: Sequence[Change]) -> None:
+    """The changes as calls on libmilter: one run of body chunks, then header edits, our own fields last (D7, D17)."""
+    for change in ordered(changes):
+        match change:
+            case ReplaceBody(body):
+                ctx.replacebody(body)
+            case ReplaceField(name, nth, value):
+                ctx.chgheader(name.decode(), nth, value.decode())
+            case DropField(name, nth):
+                ctx.chgheader(name.decode(), nth, None)
+            case InsertField(at, new):
+                ctx.addheader(new.name.decode(), new.value.decode(), at)
+            case _:
+                raise NotImplementedError(f"no call for {change}")

@@ -1,0 +1,373 @@
+"""What a client of Postfix's kind is answered, over the wire, by the real libmilter in a forked worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from postmeter.config.schema import Senders
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import Envelope, Field
+from postmeter.mail.reply import Reply
+from postmeter.submission.pipeline import Stage
+from tests.lab.mta import Mta
+from tests.session.conftest import Running
+
+FIELDS = [("From", b" alice@example.com"), ("Subject", b" hello")]
+BODY = b"one\r\ntwo\r\n"
+
+
+def sign(draft: Draft) -> None:
+    draft.insert_field(Field(b"X-Stamp", b" by us\n\tfolded"))
+
+
+def send(mta: Mta, body: bytes = BODY, sender: str = "alice@example.com", login: str = "alice@example.com") -> str:
+    mta.mail(sender, login=login)
+    mta.rcpt("bob@example.net")
+    return mta.message(FIELDS, body).verdict.code
+
+
+def test_only_what_is_used_is_negotiated(running: Running) -> None:
+    """HELO, unknown commands and DATA are declined, connect, fields and body go unanswered, leading space stays."""
+    running.start()
+    with running.mta() as mta:
+        mta.negotiate()
+        assert mta.actions == 0x01 | 0x02 | 0x10
+        assert mta.steps == 0x02 | 0x100 | 0x200 | 0x1000 | 0x80 | 0x80000 | 0x100000
+
+
+def test_an_mta_that_offers_too_little_is_refused_at_once(running: Running) -> None:
+    running.start()
+    with running.mta() as mta, pytest.raises(ConnectionError):
+        mta.negotiate(steps=0x7F)
+
+
+def test_mail_of_ours_is_collected_whole_and_stamped_last(running: Running) -> None:
+    """The message reaches the steps byte for byte; the inserted field comes with its leading space and LF fold."""
+    running.start(Stage("sign", sign))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com", args=[b"SIZE=100"])
+        mta.rcpt("bob@example.net")
+        taken = mta.message([*FIELDS, ("X-Odd", b"\tfolded\n more"), ("X-Raw", b" \xff\xfe"), ("X-Empty", b"")], BODY)
+    assert taken.verdict.code == "a"
+    assert taken.inserted("X-Stamp") == [" by us\n\tfolded"]
+    kind, message, *_ = running.told()
+    assert kind == "accepted"
+    assert message.body == BODY
+    assert message.fields[2:] == (
+        Field(b"X-Odd", b"\tfolded\n more"),
+        Field(b"X-Raw", b" \xff\xfe"),
+        Field(b"X-Empty", b""),
+    )
+    assert message.envelope.login == "alice@example.com"
+    assert message.envelope.args == (b"SIZE=100",)
+    assert message.envelope.rcpt_to == (b"bob@example.net",)
+    assert message.queue_id == "4XyZ1234567"
+
+
+def test_several_messages_of_one_session_share_nothing(running: Running) -> None:
+    """State is reset at MAIL, also after RSET in the middle of a message (D4)."""
+    running.start()
+    with running.session() as mta:
+        assert send(mta, b"first\r\n") == "a"
+        mta.abort()
+        mta.mail("mallory@example.com", login="alice@example.com")
+        mta.rcpt("eve@example.net")
+        mta.header("X-Left", b" over")
+        mta.step("B", b"left over\r\n")
+        mta.abort()
+        assert send(mta, b"second\r\n") == "a"
+    first, second = running.told()[1], running.told()[1]
+    assert (first.body, second.body) == (b"first\r\n", b"second\r\n")
+    assert [field.name for field in second.fields] == [b"From", b"Subject"]
+    assert second.envelope.rcpt_to == (b"bob@example.net",)
+
+
+@pytest.mark.parametrize("cut", ["C", "M", "R", "L", "N", "B"])
+def test_a_client_may_vanish_at_any_point(running: Running, cut: str) -> None:
+    """Nothing is recorded, and the next session is served."""
+    running.start()
+    mta = running.mta()
+    mta.negotiate()
+    steps: dict[str, Callable[[], object]] = {
+        "C": lambda: mta.connect(),
+        "M": lambda: mta.mail("alice@example.com", login="alice@example.com"),
+        "R": lambda: mta.rcpt("bob@example.net"),
+        "L": lambda: mta.header("From", b" alice@example.com"),
+        "N": lambda: mta.step("N", b""),
+        "B": lambda: mta.step("B", b"half a li"),
+    }
+    for name, step in steps.items():
+        step()
+        if name == cut:
+            break
+    mta.close()
+    with running.session() as after:
+        assert send(after, b"after\r\n") == "a"
+    assert running.told()[1].body == b"after\r\n"
+
+
+def test_foreign_mail_is_let_go_at_mail(running: Running) -> None:
+    """Another service, another network, no login: accepted at MAIL, so that Postfix sends nothing more of it (D8)."""
+    running.start()
+    with running.session(service="smtpd") as mta:
+        assert mta.mail("someone@example.net").code == "a"
+        assert running.told() == ("passed", "smtpd")
+        assert mta.mail("alice@example.com", login="alice@example.com").code == "c"
+
+
+def test_mail_that_passes_through_loopback_is_let_go_before_its_body(running: Running) -> None:
+    """A Received field with ESMTP: a content filter gave it back (issue: whose mail is ours)."""
+    running.start()
+    received = ("Received", b" from mx (mx [192.0.2.9])\n\tby host (Postfix) with ESMTPS id 4Xy\n\tfor <x@y>; now")
+    with running.session(service="smtpd", address="127.0.0.1") as mta:
+        assert mta.mail("mallory@example.com").code == "c"
+        mta.rcpt("bob@example.net")
+        assert mta.message([received, *FIELDS], BODY).verdict.code == "a"
+        assert running.told() == ("passed", "smtpd")
+
+
+def test_local_mail_is_ours_when_its_domain_is(running: Running) -> None:
+    running.start()
+    with running.session(service="smtpd", address="127.0.0.1", port=0) as mta:
+        mta.mail("root@example.com", queue_id="4Local")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, BODY).verdict.code == "a"
+    kind, message, *_ = running.told()
+    assert kind == "accepted"
+    assert message.envelope.service == "local"
+    assert message.envelope.client.local
+
+
+def test_octets_of_addresses_and_fields_need_not_be_utf_8(running: Running) -> None:
+    """D28: nothing raises, nothing is lost."""
+    running.start()
+    with running.session() as mta:
+        mta.mail(b"al\xeece@example.com", login="alice@example.com")
+        mta.rcpt(b"b\xf6b@example.net")
+        taken = mta.message([("From", b" \xe4\xf6 <alice@example.com>"), ("Subject", b" \xff\x80")], b"\xff\x00\r\n")
+    assert taken.verdict.code == "a"
+    message = running.told()[1]
+    assert message.envelope.mail_from == b"al\xeece@example.com"
+    assert message.envelope.rcpt_to == (b"b\xf6b@example.net",)
+    assert message.fields[1].value == b" \xff\x80"
+    assert message.body == b"\xff\x00\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 50_000_000])
+def test_bodies_of_any_size_arrive_whole(running: Running, size: int) -> None:
+    def remember(draft: Draft) -> None:
+        draft.note("size", f"{len(draft.body)} {draft.body[:1]!r} {draft.body[-2:]!r}")
+
+    def shorten(draft: Draft) -> Reply | None:
+        object.__setattr__(draft.message, "body", b"")  # the diary's datagram holds no 50 MB
+        return None
+
+    running.start(Stage("size", remember), settle=shorten)
+    body = (b"x" * 998 + b"\r\n") * (size // 1000) + b"y" * (size % 1000)
+    with running.session() as mta:
+        assert send(mta, body) == "a"
+    assert running.told()[2][0].text == f"{size} {body[:1]!r} {body[-2:]!r}"
+
+
+def test_a_thousand_recipients_are_kept_in_order(running: Running) -> None:
+    running.start()
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        for number in range(1000):
+            mta.rcpt(f"r{number}@example.net")
+        mta.message(FIELDS, BODY)
+    assert running.told()[1].envelope.rcpt_to == tuple(f"r{number}@example.net".encode() for number in range(1000))
+
+
+def refuse_with(reply: Reply) -> Callable[[Draft], Reply]:
+    return lambda draft: reply
+
+
+def test_a_percent_in_a_reply_reaches_the_client_doubled_for_postfix(running: Running) -> None:
+    """Postfix turns %% into % (D10); line ends and foreign letters never leave."""
+    running.start(Stage("no", refuse_with(Reply(451, "4.7.1", "100% of é\r\n250 ok"))))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, BODY).reply == "451 4.7.1 100%% of \\xe9  250 ok"
+
+
+def test_a_charge_refused_last_is_answered_though_edits_were_sent(running: Running) -> None:
+    running.start(Stage("sign", sign), settle=refuse_with(Reply(451, "4.7.1", "no room")))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert taken.inserted("X-Stamp")
+    assert taken.reply == "451 4.7.1 no room"
+
+
+def test_observing_changes_and_refuses_nothing(running: Running) -> None:
+    running.start(Stage("sign", sign), Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), observe=True)
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert taken.verdict.code == "a"
+    assert taken.changes == []
+    assert running.told()[0] == "accepted"
+
+
+def bug(draft: Draft) -> None:
+    raise ZeroDivisionError(draft.message.queue_id)
+
+
+def test_a_bug_is_answered_once_with_451_and_the_session_lives_on(running: Running) -> None:
+    running.start(Stage("step", lambda draft: bug(draft) if draft.body == b"bug\r\n" else None))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, b"bug\r\n").reply.startswith("451 4.3.0")
+        assert send(mta, b"fine\r\n") == "a"
+
+
+def test_a_bug_in_a_sparing_step_leaves_the_message_as_it_was(running: Running) -> None:
+    def half(draft: Draft) -> None:
+        draft.replace_body(b"damaged", ())
+        bug(draft)
+
+    running.start(Stage("links", half, spare=True), Stage("sign", sign))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert taken.verdict.code == "a"
+    assert taken.body() is None
+    assert taken.inserted("X-Stamp")
+
+
+def test_on_bug_accept_lets_mail_through(running: Running) -> None:
+    running.start(Stage("step", bug), tolerant=True)
+    with running.session() as mta:
+        assert send(mta) == "a"
+
+
+def test_a_gate_refuses_at_mail_for_smtp_clients_only(running: Running) -> None:
+    def gate(envelope: Envelope, recipient: bytes | None) -> Reply | None:
+        return Reply(451, "4.7.1", "over") if recipient is None else None
+
+    running.start(gates=(gate,), senders=Senders())
+    with running.session() as mta:
+        assert mta.mail("alice@example.com", login="alice@example.com").data == b"451 4.7.1 over\0"
+        assert mta.mail("", login="alice@example.com").code == "c"
+        mta.abort()
+        assert mta.mail("alice@example.com", login="alice@example.com", queue_id="4Requeued").code == "c"
+
+
+def test_memory_is_bounded_by_refusal(running: Running) -> None:
+    """What does not fit gets 451 4.3.1 at its end; the next message has room again."""
+    running.start(max_memory=1_000_000)
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, b"x" * 2_000_000).reply.startswith("451 4.3.1")
+        assert send(mta, b"small\r\n") == "a"
+
+
+def test_one_session_too_many_is_refused_for_now(running: Running) -> None:
+    running.start(max_sessions=2)
+    first, second, third = running.session(), running.session(), running.session()
+    assert third.mail("alice@example.com", login="alice@example.com").data.startswith(b"451 4.3.2")
+    for mta in (first, second):
+        mta.quit()
+        mta.close()
+    with running.session() as later:
+        third.close()
+        wait_for(lambda: later.mail("alice@example.com", login="alice@example.com").code == "c")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_stop_waits_for_the_message_in_flight(running: Running) -> None:
+    """SIGTERM to the parent: no new sessions, the open message is finished, then exit 0 (D23)."""
+    running.start(Stage("sign", sign))
+    mta = running.session()
+    mta.mail("alice@example.com", login="alice@example.com")
+    mta.rcpt("bob@example.net")
+    os.kill(running.pid, signal.SIGTERM)
+    wait_for(lambda: not running.address.exists())
+    with pytest.raises(OSError, match=r"(?i)refused|no such"):
+        running.mta()
+    assert mta.message(FIELDS, BODY).inserted("X-Stamp")
+    mta.close()
+    assert running.wait() == 0
+
+
+def test_a_session_that_goes_on_during_a_drain_is_sent_away_with_421(running: Running) -> None:
+    running.start(drain=2.0)
+    mta = running.session()
+    assert send(mta) == "a"
+    os.kill(running.pid, signal.SIGTERM)
+    replies: list[bytes] = []
+
+    def sent_away() -> bool:
+        replies.append(mta.mail("alice@example.com", login="alice@example.com").data)
+        mta.abort()
+        return replies[-1].startswith(b"421 4.3.2")
+
+    wait_for(sent_away, 5)
+    mta.close()
+    assert running.wait() == 0
+
+
+def test_a_reload_brings_new_workers_while_old_sessions_end_in_peace(running: Running) -> None:
+    running.start(Stage("sign", sign), workers=2)
+    mta = running.session()
+    mta.mail("alice@example.com", login="alice@example.com")
+    old = set(running.workers())
+    os.kill(running.pid, signal.SIGUSR1)
+    wait_for(lambda: len(set(running.workers()) - old) == 2)
+    with running.session() as fresh:
+        assert send(fresh) == "a"
+    mta.rcpt("bob@example.net")
+    assert mta.message(FIELDS, BODY).inserted("X-Stamp")
+    mta.close()
+    wait_for(lambda: not old & set(running.workers()))
+    assert running.stop() == 0
+
+
+def test_a_killed_worker_is_replaced(running: Running) -> None:
+    running.start(workers=2)
+    victim = running.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: victim not in running.workers() and len(running.workers()) == 2)
+    with running.session() as mta:
+        assert send(mta) == "a"
+
+
+def test_an_orderly_end_of_a_worker_leaves_the_socket(running: Running) -> None:
+    """libmilter unlinks the path that it opened: not the shared one (D39)."""
+    running.start(workers=1)
+    victim = running.workers()[0]
+    os.kill(victim, signal.SIGTERM)
+    wait_for(lambda: victim not in running.workers() and len(running.workers()) == 1)
+    with running.session() as mta:
+        assert send(mta) == "a"
+
+
+def test_workers_end_when_their_parent_is_killed(running: Running) -> None:
+    running.start(workers=2)
+    orphans = running.workers()
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") and alive(pid) for pid in orphans))
+
+
+def alive(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
