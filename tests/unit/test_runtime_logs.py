@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from postmeter.config.schema import Log
 from postmeter.runtime import logs
 
@@ -30,16 +31,13 @@ def _written(log: Log, say: object, **environ: str) -> list[bytes]:
     """What `say` makes the process write to its log."""
     assert callable(say)
     reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        stat = os.fstat(writer)
-        names = {key: value.format(dev=stat.st_dev, ino=stat.st_ino) for key, value in environ.items()}
-        logs.set_up(log, daemon="milter", fd=writer, environ=names)
-        say()
-        return os.read(reader, 1 << 16).splitlines(keepends=True)
-    finally:
-        os.close(reader)
-        os.close(writer)
+    stat = os.fstat(writer)
+    names = {key: value.format(dev=stat.st_dev, ino=stat.st_ino) for key, value in environ.items()}
+    logs.set_up(log, daemon="milter", fd=writer, environ=names)
+    say()
+    os.close(writer)
+    with open(reader, "rb") as file:
+        return file.readlines()
 
 
 @given(st.text())

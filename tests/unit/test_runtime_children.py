@@ -1,0 +1,104 @@
+"""Real small programs as children: who is started again, who is stopped first, what ends everything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from postmeter.runtime.children import Program
+
+PATIENCE = 20.0
+
+
+def _parent(tmp_path: Path, *scripts: str) -> subprocess.Popen[bytes]:
+    """A process that runs `scripts`, shell programs named a, b, c …, as its children."""
+    programs = [Program(chr(97 + n), ("/bin/sh", "-c", text), 1.0) for n, text in enumerate(scripts)]
+    source = f"""
+        import logging, os
+        from postmeter.runtime.children import Children, Program
+        from postmeter.runtime.signals import Signals
+        logging.basicConfig()
+        with Signals() as signals:
+            raise SystemExit(Children({programs!r}, environment=os.environ, signals=signals, delay=0.05).run())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    environment = {**os.environ, "LOG": str(tmp_path / "log"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def _lines(tmp_path: Path) -> list[str]:
+    log = tmp_path / "log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def _wait_for(tmp_path: Path, line: str, *, times: int = 1) -> None:
+    end = time.monotonic() + PATIENCE
+    while _lines(tmp_path).count(line) < times:
+        assert time.monotonic() < end, f"no {line!r} among {_lines(tmp_path)}"
+        time.sleep(0.01)
+
+
+LIVE = 'trap "echo {0} stops >>$LOG; exit 0" TERM; echo {0} lives >>$LOG; while :; do sleep 0.05; done'
+
+
+def test_the_first_is_stopped_before_the_others(tmp_path: Path) -> None:
+    slow = 'trap "sleep 0.3; echo a stops >>$LOG; exit 0" TERM; echo a lives >>$LOG; while :; do sleep 0.05; done'
+    with _parent(tmp_path, slow, LIVE.format("b")) as parent:
+        _wait_for(tmp_path, "a lives")
+        _wait_for(tmp_path, "b lives")
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+    assert _lines(tmp_path)[-2:] == ["a stops", "b stops"]
+
+
+def test_who_dies_is_started_again(tmp_path: Path) -> None:
+    with _parent(tmp_path, LIVE.format("a"), "echo b dies >>$LOG; exit 3") as parent:
+        _wait_for(tmp_path, "b dies", times=3)
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+        assert parent.stderr is not None
+        assert b"b ended with code 3; again in" in parent.stderr.read()
+
+
+def test_a_wrong_configuration_ends_everything(tmp_path: Path) -> None:
+    with _parent(tmp_path, LIVE.format("a"), "while ! grep -q 'a lives' $LOG; do sleep 0.05; done; exit 78") as parent:
+        assert parent.wait(PATIENCE) == 78
+    assert _lines(tmp_path) == ["a lives", "a stops"]
+
+
+def test_a_reload_is_passed_on(tmp_path: Path) -> None:
+    with _parent(tmp_path, 'trap "echo reloads >>$LOG" USR1; ' + LIVE.format("a")) as parent:
+        _wait_for(tmp_path, "a lives")
+        parent.send_signal(signal.SIGUSR1)
+        _wait_for(tmp_path, "reloads")
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(PATIENCE) == 0
+
+
+def test_who_does_not_stop_is_killed(tmp_path: Path) -> None:
+    with _parent(tmp_path, 'trap "" TERM; echo a lives >>$LOG; while :; do sleep 0.05; done') as parent:
+        _wait_for(tmp_path, "a lives")
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+
+
+def test_nobody_outlives_a_killed_parent(tmp_path: Path) -> None:
+    with _parent(tmp_path, LIVE.format("a")) as parent:
+        _wait_for(tmp_path, "a lives")
+        parent.kill()
+        _wait_for(tmp_path, "a stops")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_program_can_run_as_another_user(tmp_path: Path) -> None:
+    from postmeter.runtime.children import _as_user
+
+    shown = subprocess.run(["id", "-un"], **_as_user("nobody"), capture_output=True, text=True, check=True)
+    assert shown.stdout == "nobody\n"
