@@ -1,0 +1,188 @@
+"""Transfer encodings that keep their place: edits found in the decoded octets, made in the encoded ones.
+
+Knows nothing of what the octets mean. In 7bit, 8bit and binary an edit is made where it stands, unless a line would
+pass 998 octets; then the whole becomes quoted-printable. In quoted-printable only the encoded lines that hold an edit
+change; base64 is written anew in the line length it had. Whatever decoders could disagree about is not decoded at all
+(RFC 2045 section 6).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+IDENTITY = frozenset({"7bit", "8bit", "binary"})
+MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
+_QP_LINE = 76  # RFC 2045 section 6.7 (5), the "=" of a soft line break included
+_ESCAPE = re.compile(rb"[^!-<>-~]")  # what quoted-printable may not hold as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """`new` takes the place of decoded octets `start` to `end`."""
+
+    start: int
+    end: int
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Octets as they go on the wire, and the transfer encoding to declare for them."""
+
+    raw: bytes
+    encoding: str
+
+
+def decode(raw: bytes, encoding: str) -> bytes | None:
+    """The decoded octets, or none where the encoding is unknown or not kept strictly."""
+    if encoding in IDENTITY:
+        return raw
+    if encoding == "quoted-printable":
+        return _decode_quoted(raw)
+    return _decode_base64(raw) if encoding == "base64" else None
+
+
+def splice(octets: bytes, edits: Sequence[Edit]) -> bytes:
+    """The octets with the edits made. Edits are in order and do not overlap."""
+    pieces: list[bytes] = []
+    at = 0
+    for edit in edits:
+        pieces += octets[at : edit.start], edit.new
+        at = edit.end
+    pieces.append(octets[at:])
+    return b"".join(pieces)
+
+
+def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> Coded | None:
+    """The part with the edits made; none where that cannot be had without another difference."""
+    if encoding == "quoted-printable":
+        return Coded(_edit_quoted(raw, edits), encoding)
+    changed = splice(decoded, edits)
+    if encoding == "base64":
+        return Coded(_encode_base64(changed, raw), encoding)
+    if not _passes(changed, edits):
+        return Coded(changed, encoding)
+    quoted = binascii.b2a_qp(changed, istext=True)
+    return Coded(quoted, "quoted-printable") if _decode_quoted(quoted) == changed else None
+
+
+def _passes(changed: bytes, edits: Sequence[Edit]) -> bool:
+    """Whether a line that holds an edit is longer than a line may be."""
+    shift = 0
+    for edit in edits:
+        start = edit.start + shift
+        shift += len(edit.new) - (edit.end - edit.start)
+        stop = changed.find(b"\n", start)
+        stop = len(changed) if stop < 0 else stop - (changed[stop - 1 : stop] == b"\r")
+        if stop - (changed.rfind(b"\n", 0, start) + 1) > MAX_LINE:
+            return True
+    return False
+
+
+def _decode_quoted(raw: bytes) -> bytes | None:
+    """Strict, by arithmetic: binascii leaves out two octets for an escape or `=LF`, three for `=CRLF`.
+
+    All it does with anything else is to leave out fewer, once no CR stands alone; so the length tells.
+    """
+    if raw.count(b"\r") != raw.count(b"\r\n"):
+        return None
+    decoded = binascii.a2b_qp(raw)
+    left_out = 2 * raw.count(b"=") + raw.count(b"=\r\n")
+    return decoded if len(decoded) == len(raw) - left_out else None
+
+
+def _edit_quoted(raw: bytes, edits: Sequence[Edit]) -> bytes:
+    """Only what stands between the two ends of an edit changes, and soft line breaks keep its lines within 76."""
+    line_end = b"\r\n" if b"\r\n" in raw else b"\n"
+    writer = _Lines(line_end)
+    at = decoded_at = 0
+    for edit in edits:
+        start = _encoded_at(raw, at, edit.start - decoded_at)
+        writer.keep(raw, at, start)
+        at, decoded_at = _encoded_at(raw, start, edit.end - edit.start), edit.end
+        writer.write(_quote(edit.new))
+    writer.keep(raw, at, len(raw))
+    return b"".join(writer.pieces)
+
+
+def _encoded_at(raw: bytes, start: int, count: int) -> int:
+    """The first place behind `start` before which `count` octets are encoded.
+
+    The least solution of place = start + count + what decoding leaves out before it, approached from below: what is
+    left out never shrinks as the place grows, so no solution is passed over.
+    """
+    at, seen = start + count, start
+    while seen < at:
+        begun = max(start, seen - 2)  # a soft line break may lie across what was seen
+        left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", begun, at)
+        seen, at = at, at + left_out
+    return at
+
+
+def _quote(octets: bytes) -> bytes:
+    return _ESCAPE.sub(lambda found: b"=%02X" % found[0][0], octets)
+
+
+class _Lines:
+    """Writes quoted-printable and knows the column it is in."""
+
+    __slots__ = ("_break", "_column", "pieces")
+
+    def __init__(self, line_end: bytes) -> None:
+        self.pieces: list[bytes] = []
+        self._break = b"=" + line_end
+        self._column = 0
+
+    def keep(self, raw: bytes, start: int, end: int) -> None:
+        """Encoded text as it stood. Its first line moves to a line of its own where it no longer fits."""
+        newline = raw.find(b"\n", start, end)
+        stop = end if newline < 0 else newline + 1
+        first = len(raw[start:stop].rstrip(b"\r\n"))
+        ends = newline >= 0 or end == len(raw)
+        if self._column and first and self._column + first > _QP_LINE - (not ends):
+            self._soft_break()
+        self.pieces.append(raw[start:end])
+        self._column = self._column + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
+
+    def write(self, quoted: bytes) -> None:
+        """New encoded text, in as many lines as it takes; an escape is never cut."""
+        at = 0
+        while at < len(quoted):
+            stop = at + _QP_LINE - 1 - self._column
+            if stop < len(quoted):
+                escape = quoted.rfind(b"=", max(at, stop - 2), max(at, stop))
+                stop = escape if escape >= 0 else stop
+            piece = quoted[at : max(at, stop)]
+            if piece:
+                self.pieces.append(piece)
+                self._column += len(piece)
+                at += len(piece)
+            else:
+                self._soft_break()
+
+    def _soft_break(self) -> None:
+        self.pieces.append(self._break)
+        self._column = 0
+
+
+def _decode_base64(raw: bytes) -> bytes | None:
+    """Strict: nothing but the alphabet and line ends, padding at the end only (RFC 4648 section 3.3)."""
+    try:
+        return binascii.a2b_base64(raw.replace(b"\r\n", b"").replace(b"\n", b""), strict_mode=True)
+    except binascii.Error:
+        return None
+
+
+def _encode_base64(octets: bytes, like: bytes) -> bytes:
+    """In lines as long as the first one was, and with the line ends that stood before and behind."""
+    core = like.strip(b"\r\n")
+    lead, trail = like[: like.find(core)], like[like.find(core) + len(core) :]
+    line_end = b"\r\n" if b"\r\n" in like else b"\n"
+    length = min(len(core.partition(b"\n")[0].rstrip(b"\r")), MAX_LINE)
+    text = binascii.b2a_base64(octets, newline=False)
+    if b"\n" not in core:  # one line: the longest that may go, in whole groups
+        length = len(text) if len(text) <= MAX_LINE else 76
+    return lead + line_end.join(text[at : at + length] for at in range(0, len(text), length)) + trail

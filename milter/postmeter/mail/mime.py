@@ -1,0 +1,195 @@
+"""The parts of a message and where their bytes lie: a scanner that keeps offsets and never builds a message anew.
+
+Knows nothing of what a part says: it decodes nothing and changes nothing. A multipart is cut at its boundary lines
+(RFC 2046 section 5.1.1), an outer boundary before an inner one; CRLF and bare LF are both line ends. What cannot be
+read without guessing is marked `broken`, so that whoever wants to change a part can hold back. The work is linear in
+the input, whatever the input: a depth and a number of parts bound it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from postmeter.mail.message import Field
+from postmeter.mail.parameters import Value, read
+
+MAX_DEPTH = 20  # Postfix gives up at mime_nesting_limit (100); real mail stays below 10
+MAX_PARTS = 1000
+_MAX_HEADER = 65536  # Postfix itself cuts header lines at 60,000 (KLUDGE_HEADER_LIMIT)
+_MAX_BOUNDARY = 998  # RFC 2046 says 70, RFC 5322 section 2.1.1 bounds the line
+
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*)(?:\n|\Z)")  # RFC 5322 section 2.2
+_BLANK = re.compile(rb"\r?\n")
+_TAIL = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\Z)")  # RFC 2046: transport padding behind a delimiter
+_COMMENT = re.compile(rb"\([^()]*+\)")
+
+_TYPE = b"content-type"
+_ENCODING = b"content-transfer-encoding"
+_DISPOSITION = b"content-disposition"
+_OURS = frozenset({_TYPE, _ENCODING, _DISPOSITION})
+_TEXT = Value("text/plain")  # RFC 2045 section 5.2
+_DIGEST = Value("message/rfc822")  # RFC 2046 section 5.1.5
+
+_Raw: TypeAlias = dict[bytes, tuple[bytes, tuple[int, int] | None]]
+"""The fields that matter, by name in lower case: value, and where it stands in the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A leaf: all that is not a multipart cut into its own parts.
+
+    `start` is the first octet of its header in the body, `body_start` that behind its blank line, `end` that behind its
+    last octet (the line end before a delimiter belongs to the delimiter). The one part of a message that is no
+    multipart starts with the body, and its fields are those of the message.
+    """
+
+    path: str
+    kind: str
+    params: dict[str, str]
+    encoding: str
+    disposition: str
+    named: bool
+    """Has a file name: more of an attachment than of a text to read."""
+    start: int
+    body_start: int
+    end: int
+    encoding_span: tuple[int, int] | None
+    """The value of its Content-Transfer-Encoding field in the body; none where it has no such field there."""
+    enclosing: tuple[str, ...]
+    """Types of the multiparts around it, outermost first."""
+    broken: bool
+    """Its header cannot be read without guessing, or it is a multipart that could not be cut."""
+
+    @property
+    def multipart(self) -> bool:
+        return self.kind.startswith("multipart/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What a header says of the body behind it."""
+
+    content: Value = _TEXT
+    encoding: str = "7bit"
+    disposition: Value = Value("")  # noqa: RUF009 - frozen
+    encoding_span: tuple[int, int] | None = None
+    broken: bool = False
+    body_start: int = 0
+
+    def boundary(self) -> bytes:
+        """The boundary of a multipart that may be cut; RFC 2045 section 6.4 forbids it to be encoded."""
+        if not self.content.token.startswith("multipart/") or self.encoding not in ("7bit", "8bit", "binary"):
+            return b""
+        boundary = self.content.params.get("boundary", "").rstrip(" ").encode("latin-1", "replace")
+        return boundary if len(boundary) <= _MAX_BOUNDARY else b""
+
+
+def leaves(fields: Sequence[Field], body: bytes) -> tuple[Part, ...]:
+    """The leaf parts of a message in the order of the body."""
+    raw: _Raw = {}
+    twice = False
+    for one in fields:
+        key = one.name.lower()
+        if key in _OURS:
+            twice = twice or key in raw
+            raw.setdefault(key, (one.value, None))
+    walk = _Walk(body)
+    walk.descend(_head(raw, _TEXT, broken=twice), "", 0, len(body), ())
+    return tuple(walk.found)
+
+
+@dataclass(slots=True)
+class _Walk:
+    body: bytes
+    found: list[Part] = field(default_factory=list)
+
+    def descend(self, head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...]) -> None:
+        boundary = b"" if head.broken or len(enclosing) >= MAX_DEPTH else head.boundary()
+        spans = self._cut(boundary, head.body_start, end) if boundary else []
+        if not spans or len(self.found) + len(spans) > MAX_PARTS:
+            self.found.append(_leaf(head, path or "1", start, end, enclosing))
+            return
+        kind = head.content.token
+        default = _DIGEST if kind == "multipart/digest" else _TEXT
+        for number, (begin, stop) in enumerate(spans, 1):
+            inner = _part_head(self.body, begin, stop, default)
+            self.descend(inner, f"{path}.{number}" if path else str(number), begin, stop, (*enclosing, kind))
+
+    def _cut(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
+        """The spans between delimiter lines. Without a close delimiter the last part goes on to the end."""
+        spans: list[tuple[int, int]] = []
+        begin = -1
+        for at, after, closing in _delimiters(self.body, b"--" + boundary, start, end):
+            if begin >= 0:
+                spans.append((begin, max(begin, _before(self.body, at))))
+            begin = after
+            if closing or len(spans) > MAX_PARTS:
+                return spans
+        return [*spans, (begin, end)] if begin >= 0 else spans
+
+
+def _delimiters(body: bytes, dashed: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Each delimiter line: where it starts, where the next line starts, whether it is the close delimiter."""
+    at = body.find(dashed, start, end)
+    while at >= 0:
+        if at == start or body[at - 1] == 10:
+            tail = _TAIL.match(body, at + len(dashed), end)
+            if tail:
+                yield at, tail.end(), tail[1] is not None
+        at = body.find(dashed, at + len(dashed), end)
+
+
+def _before(body: bytes, at: int) -> int:
+    """Where the text before a delimiter line ends: the line end in front of it is the delimiter's own."""
+    return at - 2 if body[at - 2 : at] == b"\r\n" else at - 1
+
+
+def _part_head(body: bytes, start: int, end: int, default: Value) -> _Head:
+    """The header of a part: its fields up to the blank line."""
+    raw: _Raw = {}
+    at, limit, broken = start, min(end, start + _MAX_HEADER), False
+    while at < limit and not (blank := _BLANK.match(body, at, limit)):
+        found = _FIELD.match(body, at, limit)
+        if not found or (found.end() == limit < end):
+            return _head(raw, default, broken=True, body_start=at)
+        key = found[1].lower()
+        if key in _OURS:
+            broken = broken or key in raw
+            raw.setdefault(key, (found[2], found.span(2)))
+        at = found.end()
+    return _head(raw, default, broken=broken, body_start=blank.end() if at < limit and blank else at)
+
+
+def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _Head:
+    content = read(raw[_TYPE][0]) if _TYPE in raw else default
+    disposition = read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else Value("")
+    encoding, span = raw.get(_ENCODING, (b"7bit", None))
+    return _Head(
+        content or _TEXT,
+        _COMMENT.sub(b"", encoding).strip().lower().decode("latin-1"),
+        disposition or Value(""),
+        span,
+        broken or content is None or disposition is None,
+        body_start,
+    )
+
+
+def _leaf(head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...]) -> Part:
+    kind = head.content.token
+    return Part(
+        path=path,
+        kind=kind,
+        params=head.content.params,
+        encoding=head.encoding,
+        disposition=head.disposition.token,
+        named="name" in head.content.params or "filename" in head.disposition.params,
+        start=start,
+        body_start=head.body_start,
+        end=end,
+        encoding_span=head.encoding_span,
+        enclosing=enclosing,
+        broken=head.broken or kind.startswith("multipart/"),
+    )
