@@ -61,12 +61,14 @@ class _DoubtError(ValueError):
 
 
 _Token: TypeAlias = tuple[str, bytes]
-"""What it is ("word", "quoted", "literal", or a special as itself; "apart" for space and comments), and its text."""
+"""What it is ("word", "quoted", "literal", "bracket", or a special as itself; "apart" for space and comments), and its
+text."""
 
 _TOKEN = re.compile(
     rb"""(?P<apart>[ \t\r\n]+)
     |(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")
-    |(?P<literal>\[[^\[\]\\\s]*\])
+    |(?P<literal>\[[0-9A-Za-z.:]+\])
+    |(?P<bracket>[\[\]])
     |(?P<word>[^\s()<>@,;:"\\\[\]]+)
     |(?P<special>[<>@,;:(])""",
     re.VERBOSE | re.DOTALL,
@@ -157,7 +159,7 @@ def _spec(tokens: list[_Token]) -> bytes:
 
 
 def _phrase(tokens: list[_Token], *, least: int) -> None:
-    """A display name: words and quoted strings, and what real mail has besides, dots and bracketed words."""
+    """A display name: words and quoted strings, and what real mail has besides, dots and brackets."""
     kinds = [kind for kind, _ in tokens if kind != "apart"]
-    if len(kinds) < least or not set(kinds) <= {"word", "quoted", "literal"}:
+    if len(kinds) < least or not set(kinds) <= {"word", "quoted", "literal", "bracket"}:
         raise _DoubtError
