@@ -1,0 +1,48 @@
+# make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.PHONY: help setup run test unit lint types e2e all all-debian12 bench clean
+
+PYTHON = build/venv/bin/python
+PYTEST = $(PYTHON) -m pytest
+INSTALL = sh tests/lab/install.sh
+
+help:  ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+
+setup:  ## install what tests need
+	@$(INSTALL) test
+
+run:  ## a demonstration: a private Postfix with postmeter, and what it does to mail
+	@$(INSTALL) run
+	@PYTHONPATH=milter:. $(PYTHON) -m tests.lab.demo
+
+test: setup lint types  ## what must hold before a commit: lint, types, unit, architecture, end to end
+	$(PYTEST) -q tests
+
+unit: setup  ## the quick ones, under ten seconds
+	$(PYTEST) -q tests/unit tests/session
+
+lint: setup  ## ruff
+	$(PYTHON) -m ruff check milter tests
+
+types: setup  ## mypy, strict
+	$(PYTHON) -m mypy
+
+e2e: setup  ## end to end on a private Postfix
+	$(PYTEST) -q tests/e2e
+
+all: lint types  ## everything, whole corpora, nothing skipped; then with Debian 12's Python packages
+	POSTMETER_ALL=1 $(PYTEST) -q tests
+	@$(MAKE) --no-print-directory all-debian12
+
+all-debian12:
+	@$(INSTALL) debian12
+	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
+
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
+
+clean:  ## remove what was built; installed Debian packages stay
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

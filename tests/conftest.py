@@ -1,0 +1,42 @@
+"""What tests may ask for before they begin.
+
+A skip for want of Postfix, root or a verifier is a failure where everything must run: in CI and in `make all`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests import corpora
+from tests.lab import postfix, verify
+
+
+def _everything_must_run() -> bool:
+    return os.environ.get("CI") == "true" or os.environ.get("POSTMETER_ALL") == "1"
+
+
+def _want(reason: str) -> None:
+    if reason and _everything_must_run():
+        pytest.fail(f"{reason}, and here nothing may be skipped")
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def needs_postfix() -> None:
+    """For a test that runs a private Postfix."""
+    _want(postfix.missing())
+
+
+@pytest.fixture(scope="session")
+def needs_verifiers() -> None:
+    """For a test that asks OpenDKIM, Mail::DKIM and dkimpy."""
+    _want(verify.missing())
+
+
+@pytest.fixture(scope="session")
+def needs_corpora() -> None:
+    """For a test that reads mail which nobody here wrote."""
+    corpora.need()
