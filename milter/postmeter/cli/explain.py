@@ -1,0 +1,93 @@
+"""`postmeter explain`: what would happen to a message, and why, changing nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+
+if TYPE_CHECKING:
+    from postmeter.mail.message import Envelope, Field, Message
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("message", metavar="MESSAGE.eml", help="a message as a mail program sends it; - for stdin")
+    parser.add_argument("--login", default="", help="the SASL login; without one the mail is sendmail(1)'s")
+    parser.add_argument("--rcpt", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
+    parser.add_argument("--sender", metavar="ADDRESS", help="the envelope sender; the From address by default")
+    parser.add_argument("--client", metavar="IP", help="the client's address, where it is no sendmail(1)")
+    parser.add_argument("--service", help="the smtpd service's milter_macro_daemon_name")
+    parser.add_argument("--diff", action="store_true", help="show what would change, line by line")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: Namespace) -> int:
+    """0 when the message would be taken, 1 when it would be refused."""
+    from postmeter.cli import daemons
+    from postmeter.config.load import load
+    from postmeter.explain import as_json, as_text, explain
+    from postmeter.submission.quota import Quotas
+
+    try:
+        raw = sys.stdin.buffer.read() if args.message == "-" else Path(args.message).read_bytes()
+    except OSError as error:
+        print(f"{args.message}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    config = load(args.config)
+    material = daemons.prepare(config, file=args.config)
+    settler = daemons.settler(config)
+    who = daemons.identity(material)
+    pipeline = daemons.pipeline(material, who=who, quotas=Quotas(config.quota, settler))
+    told = explain(_message(raw, args), who=who, pipeline=pipeline)
+    if args.json:
+        print(json.dumps(as_json(told, diff=args.diff), indent=2))
+    else:
+        print("\n".join(as_text(told, diff=args.diff)))
+    return FOUND_A_PROBLEM if told.verdict == "refuse" else OK
+
+
+def _message(raw: bytes, args: Namespace) -> Message:
+    from postmeter.cli.daemons import reference
+    from postmeter.mail.message import Message
+    from postmeter.mail.reading import read
+
+    fields, body = read(raw)
+    return Message(
+        envelope=_envelope(args, fields),
+        fields=fields,
+        body=body,
+        queue_id="explain",
+        time=time(),
+        reference=reference(),
+    )
+
+
+def _envelope(args: Namespace, fields: tuple[Field, ...]) -> Envelope:
+    from postmeter.mail.address import from_addresses
+    from postmeter.mail.message import Client, Envelope
+
+    local = not args.login and not args.client and not args.service
+    author = (from_addresses(fields) or [""])[0]
+    return Envelope(
+        mail_from=(author if args.sender is None else args.sender).encode(),
+        rcpt_to=tuple(address.encode() for address in args.rcpt),
+        client=Client() if local else Client(name="unknown", address=args.client or "192.0.2.1", port=1),
+        login=args.login,
+        service=args.service or ("local" if local else "ORIGINATING" if args.login else "smtpd"),
+    )
+
+
+COMMANDS = (
+    Command(
+        "explain",
+        "what would happen to a message, and why, changing nothing",
+        "postmeter explain newsletter.eml --login alice@example.com --rcpt bob@example.net --diff",
+        arguments,
+        run,
+    ),
+)

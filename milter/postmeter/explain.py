@@ -1,0 +1,88 @@
+"""What would happen to a message and why, told without doing any of it: the steps of the milter run over a file.
+
+Knows nothing of files, arguments or terminals. Nothing is charged, recorded or sent; reading the ledger is left to the
+pipeline it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import unified_diff
+
+from postmeter.mail.apply import apply
+from postmeter.mail.draft import Draft, Note
+from postmeter.mail.message import Message
+from postmeter.mail.reply import Reply
+from postmeter.submission.identity import Identity, Whose
+from postmeter.submission.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`verdict` is accept, refuse or pass (not ours); `before` and `after` are whole messages with CRLF line ends."""
+
+    verdict: str
+    notes: tuple[Note, ...]
+    before: bytes
+    after: bytes
+    reply: Reply | None = None
+
+    def diff(self) -> str:
+        """A unified diff of the wire forms; what is not printable ASCII is shown as \\xNN."""
+        before, after = (_lines(raw) for raw in (self.before, self.after))
+        return "\n".join(unified_diff(before, after, "as submitted", "as it would leave", lineterm="", n=2))
+
+
+def explain(message: Message, *, who: Identity, pipeline: Pipeline) -> Explanation:
+    """Run a message that has come to its end through the same decisions as the milter's."""
+    before = apply(message, ())
+    reason = _foreign(message, who)
+    if reason:
+        return Explanation("pass", (Note("identity", f"not ours, passes untouched: {reason}"),), before, before)
+    outcome = pipeline.run(Draft(message))
+    notes = tuple(outcome.draft.notes)
+    if outcome.reply is not None:
+        return Explanation("refuse", notes, before, before, outcome.reply)
+    return Explanation("accept", notes, before, apply(message, outcome.draft.changes))
+
+
+def as_text(explanation: Explanation, *, diff: bool) -> Iterator[str]:
+    """Lines for people."""
+    width = max((len(note.step) for note in explanation.notes), default=0)
+    for note in explanation.notes:
+        yield f"{note.step:<{width}}  {note.text}"
+    yield {
+        "accept": "Accepted.",
+        "pass": "Passed on, untouched.",
+        "refuse": f"Refused: {explanation.reply}",
+    }[explanation.verdict]
+    if diff:
+        yield explanation.diff() or "Nothing changes."
+
+
+def as_json(explanation: Explanation, *, diff: bool) -> dict[str, object]:
+    """The same for programs."""
+    told: dict[str, object] = {
+        "verdict": explanation.verdict,
+        "reply": str(explanation.reply) if explanation.reply else None,
+        "notes": [{"step": note.step, "text": note.text} for note in explanation.notes],
+    }
+    return told | ({"diff": explanation.diff()} if diff else {})
+
+
+def _foreign(message: Message, who: Identity) -> str:
+    """Why the message would not be ours; empty when it would."""
+    whose = who.by_envelope(message.envelope)
+    if whose is Whose.FOREIGN:
+        return "no login, no service of ours, no trusted network"
+    return who.by_header(message.fields) if whose is Whose.UNDECIDED else ""
+
+
+def _lines(raw: bytes) -> list[str]:
+    text = raw.decode("ascii", "backslashreplace").replace("\r\n", "\n")
+    return ["".join(_visible(char) for char in line) for line in text.split("\n")]
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() or char == "\t" else repr(char)[1:-1]
