@@ -1,0 +1,121 @@
+"""`postmeter check-config`: everything that would keep the daemons from starting, and what they would do.
+
+Puts together what `config` finds in the file and on the machine and what `submission.keys` finds in the keys.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from postmeter.cli.command import CONFIGURATION, OK, Command
+from postmeter.config.check import check, tracked_urls, whose
+from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.problem import Problem
+from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
+
+
+def run(args: Namespace) -> int:
+    loaded = load_with_lines(args.file or args.config)
+    problems = [*check(loaded, me=whose(loaded.config)), *key_problems(loaded)]
+    for problem in sorted(problems, key=lambda problem: problem.line):
+        print(problem, file=sys.stderr)
+    if any(problem.severity == "error" for problem in problems):
+        return CONFIGURATION
+    print(f"{loaded.file}: OK")
+    for topic, text in summary(loaded.config):
+        print(f"  {topic:<8} {text}")
+    return OK
+
+
+def key_problems(loaded: Loaded) -> list[Problem]:
+    """What is wrong with the DKIM keys, at the line of the key that shows it; nothing twice."""
+    from postmeter.submission import keys
+
+    found: dict[str, Problem] = {}
+    for problem in keys.check(loaded.config.dkim):
+        key = _blamed(loaded.config.dkim, problem.path)
+        tell = loaded.problem if problem.fatal else loaded.warning
+        found.setdefault(str(problem), tell(key, f"{problem.path}: {problem.what}", problem.fix))
+    return list(found.values())
+
+
+def _blamed(dkim: Dkim, path: Path) -> str:
+    """The first key that lies there or, when a directory is to blame, below it."""
+    for at, entry in enumerate(dkim.sign):
+        for nth, listed in enumerate(entry.keys if not isinstance(entry.keys, str) else ()):
+            real = Path(os.path.realpath(listed.file))
+            if path in (listed.file, real, *real.parents):
+                return f"dkim.sign[{at}].keys[{nth}].file"
+    return "dkim.sign"
+
+
+def summary(config: Config) -> Iterator[tuple[str, str]]:
+    """What the daemons do with such a configuration, in words."""
+    if config.mode == "observe":
+        yield "mode", "observe: nothing is refused, changed or signed"
+    yield "listens", _listeners(config)
+    yield "ours", _senders(config.senders)
+    yield "limits", _limits(config.quota)
+    yield "signs", ", ".join(_signed(config.dkim)) or "nothing"
+    yield "tracks", _tracked(config)
+    yield "journal", str(config.journal.path)
+
+
+def _listeners(config: Config) -> str:
+    listeners = [f"{config.milter.listen} (Postfix)"]
+    if any(True for _ in tracked_urls(config)):
+        listeners.append(f"{config.web.listen} (links)")
+    if config.metrics.listen:
+        listeners.append(f"{config.metrics.listen} (metrics)")
+    return ", ".join(listeners)
+
+
+def _senders(senders: Senders) -> str:
+    kinds = ["logins"] * senders.authenticated + ["client certificates"] * senders.certificates
+    kinds += [f"service {name}" for name in senders.daemon_names]
+    kinds += [f"network {network}" for network in senders.networks]
+    return "mail of " + ", ".join(kinds) if kinds else "no mail at all"
+
+
+def _limits(quota: Quota) -> str:
+    rules = f"{len(quota.rules)} {'rule' if len(quota.rules) == 1 else 'rules'}" if quota.rules else ""
+    text = ", ".join(part for part in (_texts(quota.limits), rules) if part)
+    return f"{text}; over: {quota.over}" if text else "nothing"
+
+
+def _texts(limits: tuple[Limit, ...]) -> str:
+    return ", ".join(limit.text for limit in limits)
+
+
+def _signed(dkim: Dkim) -> Iterator[str]:
+    for entry in dkim.sign:
+        listed = ", ".join(key.selector for key in entry.keys if not isinstance(key, str))
+        below = " and below" if entry.subdomains else ""
+        yield f"{entry.domain}{below} ({listed or 'auto'})"
+
+
+def _tracked(config: Config) -> str:
+    urls = sorted({url for _, url in tracked_urls(config)})
+    if not urls or config.tracking.links == "off":
+        return "nothing"
+    kind = "bulk mail" if config.tracking.mail == "bulk" else "all mail"
+    return f"links in {kind}, by {', '.join(urls)}"
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the configuration, instead of -c")
+
+
+COMMANDS = (
+    Command(
+        "check-config",
+        "say what is wrong with a configuration, or what it does",
+        "postmeter check-config /etc/postmeter/postmeter.yaml",
+        _arguments,
+        run,
+    ),
+)

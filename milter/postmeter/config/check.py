@@ -1,0 +1,263 @@
+"""What only the machine can tell about a configuration, before the first message is accepted.
+
+Files, modes, users, sockets; looks and changes nothing. Private keys are judged where they are loaded, by those who
+sign. Each complaint stands at the line of its key.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from postmeter.config import permissions
+from postmeter.config.load import Loaded
+from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
+from postmeter.config.problem import Problem
+from postmeter.config.schema import Config, InetAddress, Rule, SocketAddress, UnixAddress
+from postmeter.token import parse_secrets
+
+Daemon: TypeAlias = Literal["milter", "web", "books"]
+
+_LONGEST_SOCKET = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
+_POSTFIX = "postfix"  # mail_owner in postconf(5)
+
+
+def check(config: Config | Loaded, *, daemon: Daemon = "milter", me: Person | None = None) -> list[Problem]:
+    """What would keep that daemon, run by `me`, from its work. A `Loaded` lets complaints name file and line."""
+    loaded = config if isinstance(config, Loaded) else Loaded(config, "configuration")
+    me = me or permissions.myself()
+    found = [*_clashes(loaded)]
+    if daemon == "milter":
+        found += [*_listen(loaded, me), *_rules(loaded)]
+    if daemon != "books":
+        found += [*_urls(loaded), *_secrets(loaded, me)]
+    if daemon != "web":
+        found += _journal(loaded, me)
+    return sorted(found, key=lambda problem: problem.line)
+
+
+def whose(config: Config) -> Person:
+    """Whom to check for: ourselves, or, for root, the user that the state directory belongs to."""
+    me = permissions.myself()
+    return permissions.owner(config.journal.path.parent) or me if me.uid == 0 else me
+
+
+def cannot_bind(loaded: Loaded, path: str, address: SocketAddress, error: OSError) -> Problem:
+    """For the daemon that finds at bind(2) what no look beforehand can tell."""
+    if error.errno == errno.EADDRINUSE:
+        return loaded.problem(
+            path, f"{address} is in use", f"stop what listens there ({_finder(address)}), or change it"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return loaded.problem(path, f"{address} is no address of this host", "give one that `ip address` shows")
+    if error.errno == errno.EACCES and isinstance(address, InetAddress):
+        return loaded.problem(path, f"{address} is a port for root alone", "give a port above 1023")
+    return loaded.problem(path, f"cannot listen on {address}: {error.strerror or error}", "give another address")
+
+
+def _finder(address: SocketAddress) -> str:
+    return f"ss -xlp src {address.path}" if isinstance(address, UnixAddress) else f"ss -tlnp sport = :{address.port}"
+
+
+def _listen(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    milter = loaded.config.milter
+    if isinstance(milter.listen, UnixAddress):
+        yield from _unix(loaded, milter.listen.path, me)
+    elif not milter.listen.loopback and not milter.trust_network:
+        what = f"{milter.listen} can be reached from the network, and whoever connects can have anything signed"
+        yield loaded.problem(
+            "milter.listen", what, "listen on 127.0.0.1 or unix:PATH, or set milter.trust_network: true"
+        )
+
+
+def _clashes(loaded: Loaded) -> Iterator[Problem]:
+    """Two of our own sockets on one port."""
+    config = loaded.config
+    listeners = (
+        ("milter.listen", config.milter.listen),
+        ("web.listen", config.web.listen),
+        ("metrics.listen", config.metrics.listen),
+    )
+    taken: dict[SocketAddress, str] = {}
+    for path, address in listeners:
+        if address in taken:
+            yield loaded.problem(path, f"{address} is {taken[address]} already", "give another port")
+        elif address is not None:
+            taken[address] = path
+
+
+def _unix(loaded: Loaded, path: Path, me: Person) -> Iterator[Problem]:
+    if len(str(path).encode()) > _LONGEST_SOCKET:
+        what = f"a socket's path has at most {_LONGEST_SOCKET} bytes, this one {len(str(path).encode())}"
+        yield loaded.problem("milter.listen", what, "choose a shorter path")
+        return
+    fault = _place(path, me, f"install -d -o {me.name} -g {_POSTFIX} -m 2750 {path.parent}") or _taken(path)
+    if fault:
+        yield loaded.problem("milter.listen", fault.what, fault.fix)
+        return
+    group = _socket_group(loaded)
+    if group is None and "milter.socket_group" in loaded.lines:
+        what = f"there is no group {loaded.config.milter.socket_group}"
+        yield loaded.warning("milter.socket_group", what, "make it, or name another or null")
+    yield from _reachable(loaded, path, me, group)
+
+
+def _place(path: Path, me: Person, make: str) -> Fault | None:
+    """Why `me` could not make or replace a file of that path; `make` is the command for a directory to be."""
+    fault = permissions.barrier(path, me)
+    if fault:
+        return fault if fault.path.exists() else Fault(fault.path, fault.what, f"make it: {make}")
+    if not permissions.may(me, path.parent.stat(), WRITE | ENTER):
+        return Fault(path.parent, f"{me.name} may not write in {path.parent}", f"chown {me.name} {path.parent}")
+    return None
+
+
+def _taken(path: Path) -> Fault | None:
+    if path.exists() and not path.is_socket():
+        return Fault(path, f"{path} is there and is not a socket", "move it away, or choose another path")
+    return None
+
+
+def _socket_group(loaded: Loaded) -> int | None:
+    name = loaded.config.milter.socket_group
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        return None
+
+
+def _reachable(loaded: Loaded, path: Path, me: Person, group: int | None) -> Iterator[Problem]:
+    """Whether smtpd and cleanup, which run as the user postfix, can walk to the socket and connect to it."""
+    postfix = permissions.person(_POSTFIX)
+    if postfix is None:
+        return
+    fault = permissions.barrier(path, postfix)
+    if fault:
+        yield loaded.problem("milter.listen", f"Postfix cannot reach the socket: {fault.what}", fault.fix)
+    mode = loaded.config.milter.socket_mode
+    ours = _group_of_new(path, me, group)
+    if ours in postfix.gids and not mode >> 3 & WRITE:
+        what = f"Postfix could not write to a socket of mode {mode:04o}"
+        yield loaded.problem("milter.socket_mode", what, 'write "0660"')
+    elif ours not in postfix.gids and not mode & WRITE and me.uid != postfix.uid:
+        what = f"the socket would be of group {permissions.group_name(ours)}, and Postfix could not write to it"
+        fix = f"usermod -a -G {_POSTFIX} {me.name}" if me.uid else f"write {_POSTFIX}"
+        yield loaded.problem("milter.socket_group", what, fix)
+
+
+def _group_of_new(path: Path, me: Person, wanted: int | None) -> int:
+    """The socket's group: the one asked for if `me` may give it away, or else as open(2) tells."""
+    if wanted is not None and (me.uid == 0 or wanted in me.gids):
+        return wanted
+    state = path.parent.stat()
+    return state.st_gid if state.st_mode & stat.S_ISGID else me.gid
+
+
+def _rules(loaded: Loaded) -> Iterator[Problem]:
+    """A rule without conditions holds for everyone: those behind it are never asked."""
+    rules = loaded.config.quota.rules
+    for index, rule in enumerate(rules[:-1]):
+        if _unconditional(rule):
+            what = "this rule has no conditions, so that those behind it are never reached"
+            yield loaded.warning(f"quota.rules[{index}]", what, "move it to the end")
+
+
+def _unconditional(rule: Rule) -> bool:
+    conditions = (rule.login, rule.logins_file, rule.group, rule.network, rule.service, rule.from_domain)
+    return all(condition is None for condition in conditions)
+
+
+def _unreadable(path: Path, me: Person, missing: str) -> Fault | None:
+    fault = permissions.barrier(path, me)
+    if fault:
+        return Fault(fault.path, fault.what, missing) if not fault.path.exists() else fault
+    try:
+        state = path.stat()
+    except OSError as error:
+        return Fault(path, f"{path}: {error.strerror}", missing)
+    if not stat.S_ISREG(state.st_mode):
+        return Fault(path, f"{path} is not a file", missing)
+    if not permissions.may(me, state, READ):
+        what = f"{me.name} may not read {path} ({permissions.mode(state)})"
+        return Fault(path, what, f"chown {me.name} {path} && chmod u+r {path}")
+    return None
+
+
+def tracked_urls(config: Config) -> Iterator[tuple[str, str]]:
+    """The path and the value of each tracking.url that is set, those of single domains and logins too."""
+    tracking = config.tracking
+    if tracking.url:
+        yield "tracking.url", tracking.url
+    for kind, overrides in (("domains", tracking.domains), ("logins", tracking.logins)):
+        for name, keys in overrides.items():
+            if keys.get("url"):
+                yield f"tracking.{kind}.{name}.url", str(keys["url"])
+
+
+def _urls(loaded: Loaded) -> Iterator[Problem]:
+    for path, url in tracked_urls(loaded.config):
+        if url.startswith("http:"):
+            what = "links over http can be read and changed on their way"
+            yield loaded.warning(path, what, "use https as soon as there is a certificate")
+
+
+def _secrets(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    path = loaded.config.tracking.secrets
+    if not any(True for _ in tracked_urls(loaded.config)):
+        return
+    make = f"make it: (umask 027; openssl rand -hex 32 > {path})"
+    fault = _unreadable(path, me, make) or _shared(path) or _for_web(loaded, me) or _malformed(path)
+    if fault:
+        yield loaded.problem("tracking.secrets", fault.what, fault.fix)
+
+
+def _shared(path: Path) -> Fault | None:
+    """Secrets are for the milter and, by their group, for the web user; nobody else."""
+    state = path.stat()
+    if state.st_mode & 0o027:
+        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
+    return None
+
+
+def _for_web(loaded: Loaded, me: Person) -> Fault | None:
+    """Whether the user that root makes of the web server can read them."""
+    path, name = loaded.config.tracking.secrets, loaded.config.web.user
+    if name is None or me.uid != 0:
+        return None
+    user = permissions.person(name)
+    if user is None:
+        return Fault(path, f"web.user: there is no user {name}", f"adduser --system --group {name}")
+    if not permissions.may(user, path.stat(), READ):
+        group = permissions.group_name(user.gid)
+        return Fault(path, f"{name} may not read {path}", f"chgrp {group} {path} && chmod 0640 {path}")
+    return permissions.barrier(path, user)
+
+
+def _malformed(path: Path) -> Fault | None:
+    try:
+        parse_secrets(path.read_text("ascii", "backslashreplace"))
+    except (OSError, ValueError) as error:
+        return Fault(path, f"{path}: {error}", f"write a line with: openssl rand -hex 32 > {path}")
+    return None
+
+
+def _journal(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    path = loaded.config.journal.path
+    fault = _place(path, me, f"install -d -o {me.name} -m 0750 {path.parent}")
+    if fault is None and path.exists():
+        fault = _unwritable(path, me)
+    if fault:
+        yield loaded.problem("journal.path", fault.what, fault.fix)
+
+
+def _unwritable(path: Path, me: Person) -> Fault | None:
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        return Fault(path, f"{path} is not a file", "name a file that may be made there")
+    if not permissions.may(me, state, READ | WRITE):
+        return Fault(path, f"{me.name} may not write {path}", f"chown {me.name} {path}")
+    return None
