@@ -78,7 +78,11 @@ class Books:
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
         if self._page is not None:
-            host = Host(lambda: _open_journal(config), state=config.journal.path.parent, loaded=time.time())
+            host = Host(
+                lambda: Journal(config.journal.path, readonly=True),
+                state=config.journal.path.parent,
+                loaded=time.time(),
+            )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)
 

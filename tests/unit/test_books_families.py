@@ -1,0 +1,176 @@
+"""The page's content, read back by prometheus_client's own parsers and, where it is installed, judged by promtool."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from postmeter.books.families import SERVICES, Collector, Gauges, Scope
+from postmeter.mail.draft import Figure
+from postmeter.metrics import BUCKETS, METRICS, Stopwatch
+
+SCOPE = Scope(domains=("example.com", "example.org"), services=("ORIGINATING", "local"))
+NOW: Gauges = {("quota_store_up", ()): 1.0, ("build_info", ("0.1.0",)): 1.0}
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def _page(totals: Mapping[Figure, int] | None, *, accept: str = "text/plain", scope: Scope = SCOPE) -> str:
+    registry = CollectorRegistry()
+    registry.register(Collector(scope, totals=lambda: totals, gauges=lambda: NOW))
+    encode, _ = choose_encoder(accept)
+    return encode(registry).decode()
+
+
+def _samples(page: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(page)
+        for sample in family.samples
+    }
+
+
+def _value(page: str, name: str, **labels: str) -> float | None:
+    return _samples(page).get((name, frozenset(labels.items())))
+
+
+def test_a_total_is_shown_with_its_labels() -> None:
+    page = _page({("dkim_signatures_total", ("example.com", "rsa-sha256")): 7, ("recipients_total", ()): 12})
+    assert _value(page, "postmeter_dkim_signatures_total", domain="example.com", algorithm="rsa-sha256") == 7
+    assert _value(page, "postmeter_recipients_total") == 12
+
+
+def test_known_label_values_start_at_0() -> None:
+    page = _page({})
+    assert _value(page, "postmeter_messages_total", service="local", result="accepted") == 0
+    assert _value(page, "postmeter_dkim_signatures_total", domain="example.org", algorithm="ed25519-sha256") == 0
+    assert _value(page, "postmeter_quota_refusals_total", window="day", unit="recipients") == 0
+    assert _value(page, "postmeter_links_rewritten_total") == 0
+
+
+def test_a_journal_that_cannot_be_read_shows_no_total_rather_than_0() -> None:
+    shown = {name for name, _ in _samples(_page(None))}
+    assert shown == {"postmeter_quota_store_up", "postmeter_build_info"}
+
+
+def test_only_domains_with_a_key_are_named() -> None:
+    domains = ("example.com", "a.test", "b.test")
+    totals: dict[Figure, int] = {("dkim_signatures_total", (domain, "rsa-sha256")): 1 for domain in domains}
+    page = _page(totals)
+    assert _value(page, "postmeter_dkim_signatures_total", domain="other", algorithm="rsa-sha256") == 2
+    assert "a.test" not in page
+
+
+@given(st.dictionaries(st.text(max_size=20), st.integers(0, 10**12), max_size=60))
+def test_services_are_bounded_and_nothing_is_lost(services: dict[str, int]) -> None:
+    page = _page({("messages_total", (service, "accepted")): count for service, count in services.items()})
+    shown = {
+        dict(labels)["service"]: value
+        for (name, labels), value in _samples(page).items()
+        if name == "postmeter_messages_total" and ("result", "accepted") in labels
+    }
+    assert len(shown) <= SERVICES + 1
+    assert sum(shown.values()) == sum(services.values())
+
+
+def test_a_service_that_has_its_place_keeps_it() -> None:
+    totals: dict[Figure, int] = {}
+    registry = CollectorRegistry()
+    registry.register(Collector(SCOPE, totals=lambda: totals, gauges=dict))
+    encode, _ = choose_encoder("")
+    for number in range(40):
+        totals["messages_total", (f"smtp{number}", "accepted")] = number + 1
+        encode(registry)
+    page = encode(registry).decode()
+    assert _value(page, "postmeter_messages_total", service="smtp0", result="accepted") == 1
+    assert _value(page, "postmeter_messages_total", service="smtp39", result="accepted") is None
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50))
+def test_the_histogram_counts_as_a_plain_list_would(durations: list[float]) -> None:
+    stopwatch = Stopwatch()
+    for seconds in durations:
+        stopwatch.observe("eom", seconds)
+    page = _page(stopwatch.take())
+    for bound in BUCKETS:
+        expected = sum(seconds <= float(bound) for seconds in durations)
+        assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le=bound) == expected, bound
+    assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="+Inf") == len(durations)
+    assert _value(page, "postmeter_callback_seconds_count", stage="eom") == len(durations)
+    total = _value(page, "postmeter_callback_seconds_sum", stage="eom")
+    assert total is not None
+    assert math.isclose(total, sum(durations), abs_tol=1e-6 * len(durations))
+
+
+def test_a_stopwatch_gives_each_duration_once() -> None:
+    stopwatch = Stopwatch()
+    stopwatch.observe("eom", 0.003)
+    assert stopwatch.take() == {
+        ("callback_seconds", ("eom", "0.005")): 1,
+        ("callback_seconds", ("eom", "sum")): 3000,
+        ("callback_seconds", ("eom", "count")): 1,
+    }
+    assert stopwatch.take() == {}
+
+
+def test_bounds_of_an_older_version_fall_into_todays() -> None:
+    old: dict[Figure, int] = {
+        ("callback_seconds", ("eom", "0.003")): 4,
+        ("callback_seconds", ("eom", "count")): 4,
+    }
+    page = _page(old)
+    assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="0.0025") == 0
+    assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="0.005") == 4
+
+
+def test_what_is_not_built_is_not_shown() -> None:
+    page = _page({("deliveries_total", ("sent", "example.com", "gmail")): 3})
+    assert all(f"postmeter_{meaning.name}" not in page for meaning in METRICS if not meaning.built)
+
+
+def test_labels_that_do_not_fit_are_left_out_instead_of_failing_the_page() -> None:
+    page = _page({("recipients_total", ("surprise",)): 3, ("no_such_total", ()): 1})
+    assert _value(page, "postmeter_recipients_total") == 0
+    assert "no_such_total" not in page
+
+
+FULL: dict[Figure, int] = {
+    ("messages_total", ('sub"mis\\sion\n', "accepted")): 2,
+    ("callback_seconds", ("eom", "0.005")): 1,
+    ("callback_seconds", ("eom", "sum")): 4000,
+    ("callback_seconds", ("eom", "count")): 1,
+}
+
+
+def test_openmetrics_is_given_to_who_asks_and_is_valid() -> None:
+    page = _page(FULL, accept=OPENMETRICS)
+    assert page.endswith("# EOF\n")
+    families = parse_openmetrics(page)  # type: ignore[no-untyped-call]
+    assert any(family.name == "postmeter_messages" for family in families)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+def test_promtool_finds_nothing_to_say() -> None:
+    checked = subprocess.run(["promtool", "check", "metrics"], input=_page(FULL), capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_every_name_is_a_good_one() -> None:
+    """https://prometheus.io/docs/practices/naming/: counters end in _total, nothing else does; units are base units."""
+    for meaning in METRICS:
+        assert meaning.name.endswith("_total") == (meaning.kind == "counter"), meaning.name
+        assert not meaning.name.endswith(("_ms", "_milliseconds", "_kb", "_mb")), meaning.name
+        assert not set(meaning.labels) & {"login", "address", "recipient", "le"}, meaning.name
+        assert set(meaning.known) <= set(meaning.labels), meaning.name
+    assert len({meaning.name for meaning in METRICS}) == len(METRICS)
