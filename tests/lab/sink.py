@@ -32,6 +32,11 @@ class Delivery:
     def body(self) -> bytes:
         return self.data.partition(b"\r\n\r\n")[2]
 
+    @property
+    def as_sent(self) -> bytes:
+        """Without the topmost Received field, which is our own Postfix's (RFC 5321 section 4.4)."""
+        return re.sub(rb"(?mi)^received:.*\r\n(?:[ \t].*\r\n)*", b"", self.data, count=1)
+
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of that name, from the top, folded lines joined by CRLF as they came."""
         unfolded = re.sub(rb"\r\n(?=[ \t])", b"\0", self.header)
