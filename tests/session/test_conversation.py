@@ -207,6 +207,38 @@ def test_a_charge_refused_last_is_answered_though_edits_were_sent(running: Runni
     assert taken.reply == "451 4.7.1 no room"
 
 
+def test_a_bounce_is_never_refused(running: Running) -> None:
+    """Whatever a step says, and whatever fails: nobody would be told (RFC 5321 section 4.5.5)."""
+    running.start(Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), max_memory=1_000_000)
+    with running.session() as mta:
+        assert send(mta, sender="") == "a"
+        assert send(mta, b"x" * 2_000_000, sender="") == "a"
+
+
+def test_changes_come_as_one_run_of_body_then_edits_then_insertions(running: Running) -> None:
+    """Exact bytes, in order: body chunks, fields from the highest instance down, our own field last (D7, D13, D17)."""
+
+    def change(draft: Draft) -> None:
+        draft.insert_field(Field(b"X-Stamp", b" 1"))
+        draft.drop_field(b"X-Twice", nth=2)
+        draft.replace_field(b"x-twice", nth=1, value=b" changed")
+        draft.replace_body(b"z" * 100_000 + b"\r\n", ())
+
+    running.start(Stage("change", change))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message([*FIELDS, ("X-Twice", b" a"), ("X-Twice", b" b")], BODY)
+    assert taken.body() == b"z" * 100_000 + b"\r\n"
+    codes = [answer.code for answer in taken.changes]
+    assert codes == sorted(codes, key="bmi".index)
+    assert [answer.data for answer in taken.changes if answer.code == "m"] == [
+        b"\0\0\0\2X-Twice\0\0",
+        b"\0\0\0\1x-twice\0 changed\0",
+    ]
+    assert taken.changes[-1].data == b"\0\0\0\0X-Stamp\0 1\0"
+
+
 def test_observing_changes_and_refuses_nothing(running: Running) -> None:
     running.start(Stage("sign", sign), Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), observe=True)
     with running.session() as mta:

@@ -120,7 +120,7 @@ def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
 
 
 def _negotiator(desk: Desk) -> Callable[[Any, list[int]], int]:
-    def negotiate(ctx: Any, options: list[int]) -> int:
+    def negotiate(ctx: milter.milterContext, options: list[int]) -> int:
         """Ask for what is used and no more (D25); with certificates, for their name at MAIL besides (D26, D27)."""
         offered_actions, offered_steps = options[0], options[1]
         if ACTIONS & ~offered_actions or STEPS & ~offered_steps:
@@ -140,35 +140,35 @@ def _negotiator(desk: Desk) -> Callable[[Any, list[int]], int]:
 def _callbacks(desk: Desk) -> dict[str, Callback]:
     """libmilter's callbacks. Each finds its session, and answers as the negotiation promised, whatever happens (D6)."""
 
-    def connect(ctx: Any, name: str, family: int, hostaddr: Any) -> int:
+    def connect(ctx: milter.milterContext, name: str, family: int, hostaddr: Any) -> int:
         ctx.getpriv().connect(name, hostaddr)
         return NO_REPLY
 
-    def envfrom(ctx: Any, *args: bytes) -> int:
+    def envfrom(ctx: milter.milterContext, *args: bytes) -> int:
         return ctx.getpriv().mail(ctx, args)  # type: ignore[no-any-return]
 
-    def envrcpt(ctx: Any, *args: bytes) -> int:
+    def envrcpt(ctx: milter.milterContext, *args: bytes) -> int:
         return ctx.getpriv().rcpt(ctx, args)  # type: ignore[no-any-return]
 
-    def header(ctx: Any, name: str, value: bytes) -> int:
+    def header(ctx: milter.milterContext, name: str, value: bytes) -> int:
         ctx.getpriv().header(name, value)
         return NO_REPLY
 
-    def eoh(ctx: Any) -> int:
+    def eoh(ctx: milter.milterContext) -> int:
         return ctx.getpriv().end_of_header()  # type: ignore[no-any-return]
 
-    def body(ctx: Any, chunk: bytes) -> int:
+    def body(ctx: milter.milterContext, chunk: bytes) -> int:
         ctx.getpriv().body(chunk)
         return NO_REPLY
 
-    def eom(ctx: Any) -> int:
+    def eom(ctx: milter.milterContext) -> int:
         return ctx.getpriv().end_of_message(ctx)  # type: ignore[no-any-return]
 
-    def abort(ctx: Any) -> int:
+    def abort(ctx: milter.milterContext) -> int:
         ctx.getpriv().abort()
         return milter.CONTINUE
 
-    def close(ctx: Any) -> int:
+    def close(ctx: milter.milterContext) -> int:
         session = ctx.getpriv()
         ctx.setpriv(None)
         if session is not None:
@@ -190,7 +190,7 @@ def _spoken(desk: Desk, name: str, callback: Callback) -> Callback:
     """A callback that is answered: timed, and never left by an exception."""
     stage = {"envfrom": "mail", "envrcpt": "rcpt"}.get(name, name)
 
-    def guarded(ctx: Any, *args: Any) -> int:
+    def guarded(ctx: milter.milterContext, *args: Any) -> int:
         start = perf_counter()
         try:
             return callback(ctx, *args)
@@ -206,7 +206,7 @@ def _spoken(desk: Desk, name: str, callback: Callback) -> Callback:
 def _silent(desk: Desk, name: str, callback: Callback) -> Callback:
     """A callback whose reply nobody waits for: a bug is kept for the end of the message."""
 
-    def guarded(ctx: Any, *args: Any) -> int:
+    def guarded(ctx: milter.milterContext, *args: Any) -> int:
         try:
             return callback(ctx, *args)
         except Exception:  # as above, but this event may not be answered (D6)
@@ -219,7 +219,7 @@ def _silent(desk: Desk, name: str, callback: Callback) -> Callback:
     return guarded
 
 
-def _after_bug(ctx: Any, desk: Desk, where: str) -> int:
+def _after_bug(ctx: milter.milterContext, desk: Desk, where: str) -> int:
     session = ctx.getpriv()
     if session is None:
         return answer(ctx, BUG)

@@ -106,14 +106,14 @@ class Session:
         else:
             self.client = Client(name=name, address="", port=-1)
 
-    def mail(self, ctx: Any, args: Sequence[bytes]) -> int:
+    def mail(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
         self._reset()
         desk = self._desk
-        full = desk.load.refusal()
-        if full is not None:
-            return answer(ctx, full)
         self._waits = not symbol(ctx, "i")
         self.envelope = self._open(ctx, args)
+        full = desk.load.refusal()
+        if full is not None:
+            return self._answer(ctx, full)
         whose = desk.identity.by_envelope(self.envelope)
         if whose is Whose.FOREIGN:
             desk.recorder.passed(self.envelope.service)
@@ -121,7 +121,7 @@ class Session:
         self._undecided = whose is Whose.UNDECIDED
         return self._gate(ctx, None)
 
-    def rcpt(self, ctx: Any, args: Sequence[bytes]) -> int:
+    def rcpt(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
         recipient = bare(args[0])
         verdict = self._gate(ctx, recipient)
         if verdict == milter.CONTINUE:
@@ -148,7 +148,7 @@ class Session:
         if self._hold(len(chunk)):
             self._body.append(chunk)
 
-    def end_of_message(self, ctx: Any) -> int:
+    def end_of_message(self, ctx: milter.milterContext) -> int:
         try:
             return self.fail(ctx, "session") if self.broken else self._decide(ctx)
         finally:
@@ -157,24 +157,24 @@ class Session:
     def abort(self) -> None:
         self._reset()
 
-    def fail(self, ctx: Any, where: str) -> int:
+    def fail(self, ctx: milter.milterContext, where: str) -> int:
         """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
         self._desk.recorder.failed(where)
         self.broken = True
-        return milter.ACCEPT if self._desk.tolerant else answer(ctx, BUG)
+        return milter.ACCEPT if self._desk.tolerant else self._answer(ctx, BUG)
 
-    def _decide(self, ctx: Any) -> int:
+    def _decide(self, ctx: milter.milterContext) -> int:
         desk = self._desk
         if self._overflow:
             desk.recorder.refused(self.envelope, TOO_MUCH, stage="memory")
-            return answer(ctx, TOO_MUCH)
+            return self._answer(ctx, TOO_MUCH)
         outcome = desk.pipeline.run(Draft(self._message(ctx)))
         if outcome.reply is not None and not desk.observe:
             desk.recorder.refused(self.envelope, outcome.reply, stage=outcome.stage, draft=outcome.draft)
-            return answer(ctx, outcome.reply)
+            return self._answer(ctx, outcome.reply)
         return self._take(ctx, outcome)
 
-    def _take(self, ctx: Any, outcome: Outcome) -> int:
+    def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits."""
         draft = outcome.draft
         if self._desk.observe:
@@ -182,9 +182,13 @@ class Session:
         else:
             send(ctx, draft.changes)
         late = self._desk.recorder.accepted(draft)
-        return milter.ACCEPT if late is None else answer(ctx, late)
+        return milter.ACCEPT if late is None else self._answer(ctx, late)
 
-    def _gate(self, ctx: Any, recipient: bytes | None) -> int:
+    def _answer(self, ctx: milter.milterContext, reply: Reply) -> int:
+        """Refuse, but never the null sender: a bounce that is refused is lost (D20, RFC 5321 section 4.5.5)."""
+        return answer(ctx, reply) if self.envelope.mail_from else milter.ACCEPT
+
+    def _gate(self, ctx: milter.milterContext, recipient: bytes | None) -> int:
         """Early refusal: of ours that have an SMTP client (D8), never of the null sender, never while observing.
 
         A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
@@ -199,7 +203,7 @@ class Session:
                 return answer(ctx, reply)
         return milter.CONTINUE
 
-    def _open(self, ctx: Any, args: Sequence[bytes]) -> Envelope:
+    def _open(self, ctx: milter.milterContext, args: Sequence[bytes]) -> Envelope:
         """The envelope as MAIL opens it; the login exists from here on (D1)."""
         client = self.client
         if self._desk.certificates:
@@ -212,7 +216,7 @@ class Session:
             service="local" if client.local else symbol(ctx, "{daemon_name}"),
         )
 
-    def _message(self, ctx: Any) -> Message:
+    def _message(self, ctx: milter.milterContext) -> Message:
         return Message(
             envelope=self.envelope,
             fields=tuple(self._fields),
@@ -249,18 +253,18 @@ class Session:
         self.envelope = Envelope(b"")
 
 
-def symbol(ctx: Any, name: str) -> str:
+def symbol(ctx: milter.milterContext, name: str) -> str:
     """A macro's value, empty where Postfix sent none (D3)."""
     return ctx.getsymval(name) or ""
 
 
-def answer(ctx: Any, reply: Reply) -> int:
+def answer(ctx: milter.milterContext, reply: Reply) -> int:
     """Tell the client; the verdict's class always equals the code's (D10). A % is doubled: Postfix formats the text."""
     ctx.setreply(str(reply.code), reply.status, reply.line().replace("%", "%%"))
     return milter.REJECT if reply.permanent else milter.TEMPFAIL
 
 
-def send(ctx: Any, changes: Sequence[Change]) -> None:
+def send(ctx: milter.milterContext, changes: Sequence[Change]) -> None:
     """The changes as calls on libmilter: one run of body chunks, then header edits, our own fields last (D7, D17)."""
     for change in ordered(changes):
         match change:
