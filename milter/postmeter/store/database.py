@@ -18,15 +18,16 @@ from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.turn import Turn
 
 PATIENCE = 3.0
-"""Seconds that a writer waits for its turn; a transaction takes well under a millisecond."""
+"""Seconds that a writer waits for its turn, and for somebody who writes without taking turns: sqlite3(1), a backup. A
+transaction of ours takes a fraction of a millisecond."""
 
-_BUSY = 2.0  # seconds for somebody who writes without taking turns: sqlite3(1), a backup
 _MODE = 0o640
 _FILE_CHECKPOINT = 4000  # pages of WAL before it is copied back: 16 MB, so that its fsync is paid once in hundreds
 _CACHE = 8_000  # kB; bounds the memory of a connection
 _SYNC = {"normal": "NORMAL", "full": "FULL"}
 
 _FIXES = (
+    ("no journal yet", "start them, or name the right file in journal.path"),
     ("malformed", "it is damaged: move it away, restore a backup, or start without it"),
     ("not a database", "it is no SQLite database: move it away"),
     ("locked", "another program holds it: end the transaction left open there"),
@@ -50,10 +51,11 @@ class StoreError(Exception):
 class Database:
     """One connection that threads may share; they are served one after the other."""
 
-    def __init__(self, path: Path, *, sync: str, readonly: bool) -> None:
+    def __init__(self, path: Path, *, sync: str, readonly: bool, patience: float = PATIENCE) -> None:
         self.path = path
         self._sync = _SYNC[sync]
         self._readonly = readonly
+        self._patience = patience
         self._pid = os.getpid()
         self._mutex = threading.RLock()
         self._link: sqlite3.Connection | None = None
@@ -63,15 +65,17 @@ class Database:
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of one SELECT."""
         with self._mutex, self._told():
+            if self._readonly:
+                self._forget_if_replaced()
             return self._connection().execute(sql, values).fetchall()
 
     @contextmanager
-    def transaction(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of it or nothing, even when the process is killed. Raises StoreError; nothing is written then."""
         with self._mutex, self._told():
             self._forget_if_replaced()
             link = self._connection()
-            with self._my_turn(patience):
+            with self._my_turn():
                 link.execute("BEGIN IMMEDIATE")
                 try:
                     yield link
@@ -106,8 +110,8 @@ class Database:
         if self._turn is None:
             self._turn = Turn(_open(self.path.with_name(self.path.name + ".lock")))
         self._inode = self.path.stat().st_ino
-        link = _connect(f"{_uri(self.path)}?mode=rw")
-        with self._my_turn(PATIENCE):
+        link = self._connect("mode=rw")
+        with self._my_turn():
             link.execute("PRAGMA journal_mode=WAL")
             link.execute(f"PRAGMA synchronous={self._sync}")
             link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
@@ -117,22 +121,32 @@ class Database:
     def _read(self) -> sqlite3.Connection:
         """Read-only WAL needs the -shm file, or leave to make it (sqlite.org/wal.html, 5): neither when nobody runs."""
         try:
-            link = _connect(f"{_uri(self.path)}?mode=ro")
+            self._inode = self.path.stat().st_ino
+            link = self._connect("mode=ro")
             link.execute("SELECT count(*) FROM migrations")
+        except FileNotFoundError:
+            raise StoreError(self.path, "there is no journal yet: the daemons make it") from None
         except sqlite3.OperationalError:
-            if not self.path.exists():
-                raise StoreError(self.path, "there is no journal yet; the daemons make it: unable to open") from None
             if self.path.with_name(self.path.name + "-wal").exists():
                 raise
-            link = _connect(f"{_uri(self.path)}?immutable=1")
+            link = self._connect("immutable=1")  # nobody writes: there is no -wal
+        return link
+
+    def _connect(self, how: str) -> sqlite3.Connection:
+        uri = f"{self.path.absolute().as_uri()}?{how}"
+        link = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None, check_same_thread=False)
+        link.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+        link.execute(f"PRAGMA cache_size=-{_CACHE}")
+        link.execute("PRAGMA mmap_size=0")  # a failing disk is to be an error, not SIGBUS
+        link.execute("PRAGMA foreign_keys=OFF")
         return link
 
     @contextmanager
-    def _my_turn(self, patience: float) -> Iterator[None]:
+    def _my_turn(self) -> Iterator[None]:
         if self._turn is None:
             raise RuntimeError(f"{self.path} is open for reading only")
-        if not self._turn.take(patience):
-            raise StoreError(self.path, f"database is locked: no turn to write within {patience:g} s")
+        if not self._turn.take(self._patience):
+            raise StoreError(self.path, f"database is locked: no turn to write within {self._patience:g} s")
         try:
             yield
         finally:
@@ -173,19 +187,6 @@ def open(path: Path, *, sync: str = "normal", readonly: bool = False) -> Databas
     database = Database(path, sync=sync, readonly=readonly)
     database.query("SELECT count(*) FROM migrations")
     return database
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    link = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-    link.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
-    link.execute(f"PRAGMA cache_size=-{_CACHE}")
-    link.execute("PRAGMA mmap_size=0")  # a failing disk is to be an error, not SIGBUS
-    link.execute("PRAGMA foreign_keys=OFF")
-    return link
-
-
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()
 
 
 def _open(path: Path) -> int:

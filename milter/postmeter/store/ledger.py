@@ -24,7 +24,7 @@ MICROSECONDS = 1_000_000
 # CROSS JOIN keeps SQLite from reading the ledger first and looking each row up in the question.
 _SELECT = """
     SELECT ledger.key, ledger.unit, ledger.window, ledger.state FROM json_each(?) AS wanted CROSS JOIN ledger
-    ON key = wanted.value ->> 0 AND unit = wanted.value ->> 1 AND window = wanted.value ->> 2
+    ON ledger.key = wanted.value ->> 0 AND ledger.unit = wanted.value ->> 1 AND ledger.window = wanted.value ->> 2
 """
 _SAVE = """
     INSERT INTO ledger (key, unit, window, empty_at, state) VALUES (?, ?, ?, ?, ?)

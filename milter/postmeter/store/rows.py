@@ -12,6 +12,7 @@ from postmeter.events import KINDS, Event, kind
 from postmeter.store.database import Row
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _REST = {name: tuple(f.name for f in fields(cls) if f.name not in _COLUMNS) for name, cls in KINDS.items()}
 
 SELECT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "
@@ -40,7 +41,7 @@ class Entry:
 def encode(event: Event, host: str) -> Row:
     """Done before anybody's turn to write: it costs time, and what cannot be written fails here, alone."""
     name = kind(event)
-    data = json.dumps({key: getattr(event, key) for key in _REST[name]}, separators=(",", ":"))
+    data = _json({key: getattr(event, key) for key in _REST[name]})
     return host, name, *(getattr(event, column, "") for column in _COLUMNS), data
 
 
@@ -59,8 +60,8 @@ def decode(row: Row) -> Entry:
     cls = KINDS[name]
     known = {field.name for field in fields(cls)}
     values: dict[str, Any] = {key: value for key, value in zip(_COLUMNS, columns, strict=True) if key in known}
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(data).items()}
-    return Entry(seq, host, cls(**values, **rest))
+    values |= {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(data).items()}
+    return Entry(seq, host, cls(**values))
 
 
 def insert(link: Connection, rows: Iterable[Row]) -> None:

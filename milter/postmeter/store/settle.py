@@ -1,35 +1,194 @@
-"""Settling: charge every limit and record the message with its totals, all in one transaction or not at all."""
+"""Settling: charge every limit and record the message with its totals, all in one transaction or not at all.
+
+Threads that wait for each other are committed together by the first of them; processes take turns. When the journal
+cannot be written the event goes to the emergency spool; only when that fails too is there a `StoreError`. Knows
+nothing of replies: what a failure means to a client is the caller's to say (`journal.on_error`).
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic, time
 
 from postmeter.events import Event
 from postmeter.mail.draft import Figure
+from postmeter.store import batch, ledger, rows
+from postmeter.store.batch import Job
+from postmeter.store.database import PATIENCE, Database, StoreError
+from postmeter.store.emergency import Spool
 from postmeter.store.ledger import Charge, Overdrawn
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds that a figure of `add` may wait, between two looks into the emergency spool, and after a failure until
+anybody waits for the database again."""
+
+_TELL = 60.0  # seconds between two lines in the log about the same trouble
 
 
 class Settler:
-    """One a process, made after the fork, called from any thread. Every method may raise `StoreError`."""
+    """One a process, made after the fork, called from any thread."""
 
-    def __init__(self, path: Path, *, sync: str = "normal", host: str = "") -> None:
-        raise NotImplementedError
+    def __init__(
+        self, path: Path, *, sync: str = "normal", host: str = "", patience: float = PATIENCE, tick: float = TICK
+    ) -> None:
+        self._writer = Database(path, sync=sync, readonly=False, patience=patience)
+        self._reader = Database(path, sync=sync, readonly=True, patience=patience)
+        self._tick_every = tick
+        self._spool = Spool(path.parent / "spool" / "events", durable=sync == "full")
+        self._host = host
+        self._mutex = threading.Lock()  # over _waiting and _added
+        self._lead = threading.Lock()  # who holds it commits what waits
+        self._waiting: list[Job] = []
+        self._added: Counter[Figure] = Counter()
+        self._closing = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._rests_until = self._told_at = float("-inf")
+
+    def open(self) -> None:
+        """Make sure the database is there and can be written: a daemon does so before it takes mail."""
+        with self._lead, self._writer.transaction():
+            pass
+        self._start_ticker()
 
     def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
         """The charge without room that frees last, or None. Reads only."""
-        raise NotImplementedError
+        if not charges:
+            return None
+        found = ledger.peek(self._reader, charges)
+        return None if found.ahead(charges, now) else found.overdrawn(charges, now)
 
     def settle(
         self, charges: Sequence[Charge], event: Event | None, figures: Mapping[Figure, int], now: float
     ) -> Overdrawn | None:
-        """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which."""
-        raise NotImplementedError
+        """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
+
+        An event whose `source` the journal knows already was settled before, and is not charged again.
+        """
+        job = Job(tuple(charges), rows.encode(event, self._host) if event else None, dict(figures), now)
+        with self._mutex:
+            self._waiting.append(job)
+        with self._lead:
+            if not job.done:
+                self._commit()
+        if isinstance(job.error, StoreError):
+            self._keep(job, job.error)
+        elif job.error is not None:
+            raise job.error
+        return job.outcome
 
     def add(self, figures: Mapping[Figure, int]) -> None:
-        """Add to the totals with the next transaction, or a second from now at most. Costs no transaction."""
-        raise NotImplementedError
+        """Add to the totals with the next transaction, or a second from now at most. Costs nothing, never fails."""
+        with self._mutex:
+            self._added.update(figures)
+        self._start_ticker()
 
     def close(self) -> None:
-        """Write what `add` still holds, and let go of everything."""
-        raise NotImplementedError
+        """Write what `add` still holds, and let go of everything. A figure that cannot be written is spooled."""
+        self._closing.set()
+        if self._ticker is not None:
+            self._ticker.join(2 * PATIENCE)
+        self._rests_until = float("-inf")
+        self._flush()
+        with self._mutex:
+            left = Job((), None, self._added, time())
+            self._added = Counter()
+        with self._lead:
+            self._writer.close()
+        self._reader.close()
+        if left.figures:
+            self._keep(left, StoreError(self._writer.path, "the last figures cannot be written"))
+
+    def _commit(self) -> None:
+        """As leader: everything that waits by the time it is our turn. Never raises for another thread's job."""
+        jobs: list[Job] = []
+        added: Counter[Figure] = Counter()
+        try:
+            self._look_rested()
+            with self._writer.transaction() as link:
+                jobs, added = self._collect()
+                batch.write(link, jobs, added)
+        except BaseException as error:  # boundary: whoever waits must learn that nothing was written, whatever failed
+            more, _ = self._collect(figures=False)
+            jobs += more
+            self._failed(jobs, added, error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _collect(self, *, figures: bool = True) -> tuple[list[Job], Counter[Figure]]:
+        with self._mutex:
+            jobs, self._waiting = self._waiting, []
+            added: Counter[Figure] = Counter()
+            if figures:
+                added, self._added = self._added, added
+        return jobs, added
+
+    def _look_rested(self) -> None:
+        if monotonic() < self._rests_until:
+            raise StoreError(self._writer.path, "failed a moment ago")
+
+    def _failed(self, jobs: Sequence[Job], added: Mapping[Figure, int], error: BaseException) -> None:
+        for job in jobs:
+            job.outcome, job.error = None, error
+        with self._mutex:
+            self._added.update(added)
+        now = monotonic()
+        if isinstance(error, StoreError) and now >= self._rests_until:
+            self._rests_until = now + self._tick_every
+            if now - self._told_at >= _TELL:
+                self._told_at = now
+                log.error("the journal cannot be written, events go to the emergency spool: %s", error)
+
+    def _keep(self, job: Job, error: StoreError) -> None:
+        """To the emergency spool; a limit that can still be read and leaves no room is kept all the same."""
+        with suppress(StoreError):
+            job.outcome = self.check(job.charges, job.now)
+        if job.outcome is not None:
+            return
+        try:
+            self._spool.put(job)
+        except OSError as trouble:
+            what = f"{error}; nor can the emergency spool be written: {trouble}"
+            raise StoreError(self._writer.path, what) from error
+        self._start_ticker()
+
+    def _start_ticker(self) -> None:
+        with self._mutex:
+            if self._ticker is None and not self._closing.is_set():
+                self._ticker = threading.Thread(target=self._tick, name="settle", daemon=True)
+                self._ticker.start()
+
+    def _tick(self) -> None:
+        while not self._closing.wait(self._tick_every):
+            try:
+                self._flush()
+                while self._spool.waits() and not self._closing.is_set() and self._replay():
+                    pass
+            except (StoreError, OSError) as error:
+                log.debug("another time: %s", error)
+            except Exception:  # boundary: figures must go on being written, whatever one event in the spool does
+                log.exception("the emergency spool cannot be replayed")
+
+    def _flush(self) -> None:
+        with self._lead:
+            if self._added or self._waiting:
+                self._commit()
+
+    def _replay(self) -> bool:
+        """A slice of the emergency spool into the journal; false when there was none."""
+        self._look_rested()
+        with self._lead, self._writer.transaction() as link:
+            paths, jobs = self._spool.take(link)
+            batch.write(link, jobs, {})
+        self._spool.remove(paths)
+        log.info("%d events came back from the emergency spool", len(jobs))
+        return bool(paths)

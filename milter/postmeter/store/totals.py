@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from sqlite3 import Connection
 
 from postmeter.mail.draft import Figure
@@ -23,5 +24,6 @@ def read(database: Database) -> dict[Figure, int]:
     return {(name, tuple(json.loads(labels))): value for name, labels, value in rows}
 
 
+@lru_cache(maxsize=4096)
 def _text(labels: tuple[str, ...]) -> str:
     return json.dumps(labels, separators=(",", ":"))

@@ -1,0 +1,121 @@
+"""The emergency spool: what the journal could not take, a file an event, until it can; bounded, and replayed once.
+
+A file appears whole, by rename, or not at all. A replayed file is noted in the transaction that took its event, so that
+a process killed before it removed the file cannot have it counted twice. Who lists or removes files holds the turn to
+write. Knows nothing of why the journal failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from postmeter.store.batch import Job
+from postmeter.store.ledger import Charge
+
+log = logging.getLogger(__name__)
+
+MOST = 10_000  # files; a minute's mail of a busy host, and 40 MB on a disk that may be nearly full
+_SLICE = 100  # files replayed in one transaction
+_ENDING = ".json"
+
+
+class Spool:
+    """A directory beside the database, named `spool/events`."""
+
+    def __init__(self, folder: Path, *, durable: bool, most: int = MOST) -> None:
+        self._folder = folder
+        self._durable = durable
+        self._most = most
+
+    def put(self, job: Job) -> None:
+        """Keep a job for later; OSError when that is impossible."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        if sum(1 for _ in os.scandir(self._folder)) >= self._most:
+            raise OSError(f"{self._folder}: the emergency spool is full, with {self._most} files")
+        name = f"{int(job.now * 1_000_000):020d}-{os.getpid()}-{secrets.token_hex(6)}"
+        draft = self._folder / f"{name}.tmp"
+        try:
+            self._write(draft, json.dumps(_as_json(job)).encode())
+            draft.rename(self._folder / f"{name}{_ENDING}")
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        if self._durable:
+            _sync_folder(self._folder)
+
+    def waits(self) -> bool:
+        """Whether there is something to replay."""
+        try:
+            return any(entry.name.endswith(_ENDING) for entry in os.scandir(self._folder))
+        except FileNotFoundError:
+            return False
+
+    def take(self, link: Connection) -> tuple[list[Path], list[Job]]:
+        """The oldest files and the jobs in them that no transaction took yet; noted as taken in this one."""
+        paths = self._oldest()
+        names = {path.name for path in paths}
+        done = {name for (name,) in link.execute("SELECT name FROM replayed")}
+        link.executemany("DELETE FROM replayed WHERE name = ?", [(name,) for name in done if not self._exists(name)])
+        fresh = [path for path in paths if path.name not in done]
+        jobs = [job for path in fresh if (job := _read(path)) is not None]
+        link.executemany("INSERT INTO replayed VALUES (?)", [(name,) for name in names - done])
+        return paths, jobs
+
+    def remove(self, paths: list[Path]) -> None:
+        """After the commit."""
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def _oldest(self) -> list[Path]:
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(_ENDING))
+        except FileNotFoundError:
+            return []
+        return [self._folder / name for name in names[:_SLICE]]
+
+    def _exists(self, name: str) -> bool:
+        return (self._folder / name).exists()
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb") as file:
+            file.write(content)
+            file.flush()
+            if self._durable:
+                os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Else a power cut takes the name away (fsync(2), notes)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _as_json(job: Job) -> dict[str, Any]:
+    return {
+        "now": job.now,
+        "charges": [asdict(charge) for charge in job.charges],
+        "row": job.row,
+        "figures": [[name, labels, count] for (name, labels), count in job.figures.items()],
+    }
+
+
+def _read(path: Path) -> Job | None:
+    """A file that says nothing, after a power cut, is told about and let go: there is nothing else to be had of it."""
+    try:
+        found = json.loads(path.read_bytes())
+        charges = tuple(Charge(**{**charge, "enforce": False}) for charge in found["charges"])
+        figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
+        return Job(charges, tuple(found["row"]) if found["row"] else None, figures, found["now"])
+    except (ValueError, KeyError, TypeError) as error:
+        log.error("%s: a damaged event is lost: %s", path, error)
+        return None

@@ -1,0 +1,403 @@
+"""Settling: all or nothing, once, over threads and processes, and through failures of the disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from postmeter.events import Refused, Submitted
+from postmeter.mail.draft import Figure
+from postmeter.store import ledger
+from postmeter.store.database import StoreError
+from postmeter.store.journal import Journal
+from postmeter.store.ledger import Charge
+from postmeter.store.settle import Settler
+
+NOW = 1_700_000_000.0
+LOGIN = "alice@example.com"
+ONE: dict[Figure, int] = {("recipients_total", ()): 1}
+
+
+def charge(*, limit: int = 10, amount: int = 1, window: int = 3600, unit: str = "recipients") -> Charge:
+    return Charge(key=LOGIN, unit=unit, window=window, limit=limit, amount=amount, text=f"{limit} {unit}/hour")
+
+
+def submitted(source: str, *, now: float = NOW) -> Submitted:
+    return Submitted(
+        source=source,
+        time=now,
+        queue_id="4QUEUE",
+        reference="0123456789abcdef",
+        message_id="<m@example.com>",
+        login=LOGIN,
+        sender=LOGIN,
+        service="submission",
+        mail_from=LOGIN,
+        from_domain="example.com",
+        recipients=("bob@example.net",),
+        size=2000,
+        facts={"links": 2, "signatures": ["example.com/pm/rsa-sha256"]},
+    )
+
+
+def refused(minute: int = 1) -> Refused:
+    source = f"refused:{LOGIN}:quota:{minute}"
+    return Refused(
+        source=source, time=NOW, login=LOGIN, sender=LOGIN, service="s", reason="quota", reply="451", recipients=2
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def settler(path: Path) -> Iterator[Settler]:
+    settler = hasty(path)
+    yield settler
+    settler.close()
+
+
+def hasty(path: Path) -> Settler:
+    """Gives up and tries again sooner than a milter does."""
+    settler = Settler(path, host="mx1", patience=0.2, tick=0.1)
+    settler.open()
+    return settler
+
+
+def used(path: Path, now: float = NOW) -> int:
+    with closing(Journal(path, readonly=True)) as journal:
+        return sum(row.used for row in ledger.usage(journal.database, now, key=LOGIN))
+
+
+def kept(path: Path) -> list[str]:
+    """The sources in the journal, in order."""
+    with closing(Journal(path, readonly=True)) as journal:
+        return [entry.event.source for entry in journal.events(limit=100_000)]
+
+
+def total(path: Path) -> int:
+    with closing(Journal(path, readonly=True)) as journal:
+        return journal.totals().get(("recipients_total", ()), 0)
+
+
+def spooled(path: Path) -> list[Path]:
+    return sorted(path.parent.glob("spool/events/*.json"))
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_charge_without_room_charges_nothing_and_records_nothing(settler: Settler, path: Path) -> None:
+    day = charge(limit=1000, window=86400)
+    assert settler.settle((charge(limit=1), day), submitted("a"), ONE, NOW) is None
+    over = settler.settle((charge(limit=1), day), submitted("b"), ONE, NOW + 60)
+    assert over is not None
+    assert (over.charge.window, over.used, over.room_at) == (3600, 1, NOW + 3600)
+    assert (kept(path), total(path), used(path, NOW + 60)) == (["a"], 1, 2)
+
+
+def test_of_several_limits_the_one_that_frees_last_is_told(settler: Settler) -> None:
+    limits = (charge(limit=1), charge(limit=1, window=86400), charge(limit=1, window=60))
+    settler.settle(limits, submitted("a"), {}, NOW)
+    over = settler.check(limits, NOW + 1)
+    assert over is not None
+    assert (over.charge.window, over.room_at) == (86400, NOW + 86400)
+
+
+def test_what_never_fits_is_told_before_what_fits_later(settler: Settler) -> None:
+    settler.settle((charge(limit=5, amount=5),), submitted("a"), {}, NOW)
+    over = settler.check((charge(limit=5, amount=1), charge(limit=3, amount=4, window=60)), NOW)
+    assert over is not None
+    assert over.room_at is None
+
+
+def test_settling_a_message_twice_records_and_charges_it_once(settler: Settler, path: Path) -> None:
+    for _ in range(2):
+        assert settler.settle((charge(limit=1),), submitted("a"), ONE, NOW) is None
+    assert (kept(path), total(path), used(path)) == (["a"], 1, 1)
+
+
+def test_refusals_of_a_minute_are_one_event_with_a_count(settler: Settler, path: Path) -> None:
+    for _ in range(3):
+        settler.settle((), refused(), {}, NOW)
+    settler.settle((), refused(minute=2), {}, NOW)
+    with closing(Journal(path, readonly=True)) as journal:
+        events = [entry.event for entry in journal.of_login(LOGIN)]
+    assert [(e.count, e.recipients) for e in events if isinstance(e, Refused)] == [(3, 6), (1, 2)]
+
+
+def test_an_event_comes_back_from_the_journal_as_it_went_in(settler: Settler, path: Path) -> None:
+    settler.settle((), submitted("a"), {}, NOW)
+    with closing(Journal(path, readonly=True)) as journal:
+        (entry,) = journal.of_queue_id("4QUEUE")
+        assert journal.of_reference("0123456789abcdef") == [entry]
+    assert (entry.event, entry.host, entry.seq) == (submitted("a"), "mx1", 1)
+
+
+def test_what_is_only_observed_is_charged_over_the_limit(settler: Settler, path: Path) -> None:
+    over = Charge(key=LOGIN, unit="recipients", window=3600, limit=1, amount=5, text="1 recipient/hour", enforce=False)
+    assert settler.settle((over,), submitted("a"), {}, NOW) is None
+    assert used(path) == 5
+
+
+def test_figures_alone_reach_the_totals_within_two_seconds(settler: Settler, path: Path) -> None:
+    settler.add(ONE)
+    wait_until(lambda: total(path) == 1, 3)
+
+
+def test_figures_are_written_when_the_settler_closes(path: Path) -> None:
+    settler = Settler(path)
+    settler.open()
+    settler.add(ONE)
+    settler.close()
+    assert total(path) == 1
+
+
+def test_a_clock_that_was_far_ahead_does_not_lock_the_sender_out(settler: Settler) -> None:
+    """`check` cannot put the account right and so leaves the decision to `settle`, which does."""
+    settler.settle((charge(limit=1),), submitted("a"), {}, NOW + 10**8)
+    assert settler.check((charge(limit=1),), NOW) is None
+    over = settler.settle((charge(limit=1),), submitted("b"), {}, NOW)
+    assert over is not None
+    assert over.room_at == NOW + 3600
+    assert settler.settle((charge(limit=1),), submitted("c"), {}, NOW + 3600) is None
+
+
+def test_a_settler_refuses_to_be_carried_over_a_fork(settler: Settler) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            settler.check((charge(),), NOW)
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def client(settler: Settler, name: str, limit: int, accepted: list[str]) -> None:
+    """Sends until refused."""
+    for nth in range(10_000):
+        now = time.time()
+        source = f"{name}.{nth}"
+        if settler.settle((charge(limit=limit),), submitted(source, now=now), ONE, now) is not None:
+            return
+        accepted.append(source)
+
+
+def worker(path: Path, name: str, limit: int, start: Barrier) -> None:
+    """Sixteen clients in one process, as many as one milter worker may serve at a time."""
+    settler = Settler(path)
+    start.wait()
+    threads = [threading.Thread(target=client, args=(settler, f"{name}.{n}", limit, [])) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    settler.close()
+
+
+def test_four_processes_of_sixteen_threads_let_exactly_the_limit_through(path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(4)
+    workers = [fork.Process(target=worker, args=(path, f"w{n}", 1000, start)) for n in range(4)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(60)
+    assert [process.exitcode for process in workers] == [0, 0, 0, 0]
+    assert (used(path, time.time()), len(kept(path)), total(path)) == (1000, 1000, 1000)
+
+
+def test_processes_killed_at_random_leave_ledger_journal_and_totals_equal(path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    dice = random.Random(4)
+    for generation in range(12):
+        start = fork.Barrier(3)
+        workers = [fork.Process(target=worker, args=(path, f"g{generation}w{n}", 1500, start)) for n in range(2)]
+        for process in workers:
+            process.start()
+        start.wait()
+        time.sleep(dice.uniform(0.0, 0.12))
+        for process in workers:
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+        with closing(Settler(path)) as settler:
+            settler.open()  # nobody who was killed keeps the turn
+        count = used(path, time.time())
+        assert count <= 1500
+        assert (len(kept(path)), total(path)) == (count, count)
+    assert kept(path)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Somebody with sqlite3(1) forgets a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_a_held_database_sends_events_to_the_spool_and_they_return_once(settler: Settler, path: Path) -> None:
+    with held(path):
+        begun = time.monotonic()
+        assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
+        assert settler.settle((), refused(), ONE, NOW) is None
+        assert time.monotonic() - begun < 3
+        assert len(spooled(path)) == 2
+    wait_until(lambda: not spooled(path))
+    assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
+    assert (sorted(kept(path)), used(path), total(path)) == (["a", refused().source], 1, 2)
+
+
+def test_a_turn_that_never_comes_sends_events_to_the_spool(settler: Settler, path: Path) -> None:
+    """A process of ours that was stopped (SIGSTOP) keeps its turn, and must not keep ours as well."""
+    holder = subprocess.Popen(["flock", f"{path}.lock", "cat"], stdin=subprocess.PIPE)
+    wait_until(lambda: subprocess.run(["flock", "-n", f"{path}.lock", "true"]).returncode == 1)
+    try:
+        assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
+        assert len(spooled(path)) == 1
+    finally:
+        holder.communicate()
+    wait_until(lambda: not spooled(path))
+    assert (kept(path), used(path)) == (["a"], 1)
+
+
+def test_a_limit_that_can_still_be_read_holds_while_nothing_can_be_written(settler: Settler, path: Path) -> None:
+    settler.settle((charge(limit=1),), submitted("a"), ONE, NOW)
+    with held(path):
+        assert settler.settle((charge(limit=1),), submitted("b"), ONE, NOW) is not None
+    assert not spooled(path)
+
+
+def test_a_file_taken_but_not_removed_when_its_process_died_is_not_counted_again(path: Path) -> None:
+    settler = hasty(path)
+    with held(path):
+        settler.settle((), refused(), ONE, NOW)
+    (file,) = spooled(path)
+    content = file.read_bytes()
+    wait_until(lambda: not spooled(path))
+    settler.close()
+    file.write_bytes(content)
+    again = hasty(path)
+    wait_until(lambda: not spooled(path))
+    again.close()
+    assert total(path) == 1
+
+
+def test_a_damaged_file_in_the_spool_does_not_stop_the_others(settler: Settler, path: Path) -> None:
+    with held(path):
+        settler.settle((charge(),), submitted("a"), ONE, NOW)
+        spooled(path)[0].with_name("0-1-2.json").write_bytes(b'{"now":')
+    wait_until(lambda: not spooled(path))
+    assert kept(path) == ["a"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as raw:
+        while True:
+            raw.write(bytes(4096))
+
+
+def settle_many(settler: Settler, taken: list[str]) -> None:
+    for nth in range(1000):
+        assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, NOW) is None
+        taken.append(f"m{nth}")
+
+
+def test_a_full_disk_is_a_store_error_and_nothing_is_lost_when_there_is_room_again(small_disk: Path) -> None:
+    path = small_disk / "journal.db"
+    settler = hasty(path)
+    settler.settle((charge(limit=10**6),), submitted("first"), ONE, NOW)
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        fill(filler)
+    taken = ["first"]
+    with pytest.raises(StoreError, match="emergency spool"):
+        settle_many(settler, taken)
+    filler.unlink()
+    wait_until(lambda: not spooled(path))
+    settler.close()
+    assert sorted(kept(path)) == sorted(taken)
+    assert (used(path), total(path)) == (len(taken), len(taken))
+
+
+FULL_FILE = """
+import resource, signal, sys
+from pathlib import Path
+from tests.unit.test_store_settle import ONE, NOW, Settler, charge, submitted
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+settler = Settler(Path(sys.argv[1]))
+settler.open()
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+for nth in range(100):
+    assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, NOW) is None
+settler.close()
+"""
+
+
+def test_a_journal_that_may_not_grow_is_helped_out_by_the_spool(path: Path) -> None:
+    command = [sys.executable, "-c", FULL_FILE, str(path), str(400 * 1024)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert 0 < len(spooled(path)) < 100
+    with closing(hasty(path)):
+        wait_until(lambda: not spooled(path))
+    assert (used(path), total(path)) == (100, 100)
+    assert sorted(kept(path)) == sorted(f"m{nth}" for nth in range(100))
+
+
+def test_a_damaged_journal_is_named_with_what_to_do(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(StoreError, match=r"journal\.db: file is not a database; .*move it away"):
+        Settler(path).open()
+
+
+def test_a_full_spool_is_a_store_error(settler: Settler, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler._spool, "_most", 1)
+    with held(path):
+        settler.settle((charge(),), submitted("a"), ONE, NOW)
+        with pytest.raises(StoreError, match="full"):
+            settler.settle((charge(),), submitted("b"), ONE, NOW)
+
+
+def test_a_thread_keeps_no_connection_of_its_own(settler: Settler) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for nth in range(20):
+        thread = threading.Thread(target=settler.settle, args=((charge(limit=99),), submitted(f"t{nth}"), ONE, NOW))
+        thread.start()
+        thread.join()
+    settler.check((charge(),), NOW)
+    assert len(os.listdir("/proc/self/fd")) <= before + 3  # the reader: database, -wal, -shm
+
+
