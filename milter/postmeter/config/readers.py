@@ -137,7 +137,7 @@ def word_or(*words: str, other: Reader[T]) -> Reader[T | str]:
 
 
 def listing(inner: Reader[T]) -> Reader[tuple[T, ...]]:
-    form = f"a list of {inner.form}"
+    form = f"a list, each {inner.form}"
 
     def take(node: Node, place: Place) -> tuple[T, ...]:
         if not isinstance(node, Listing):

@@ -60,7 +60,7 @@ class Config:
         "enforce",
         "observe refuses, changes and signs nothing, and records what would have been.",
     )
-    milter: Milter = part(Milter, "Where Postfix finds the milter, and how much it takes on.")
+    milter: Milter = part(Milter, "The socket and its workers.")
     senders: Senders = part(
         Senders,
         "Which mail is ours to meter, sign and track: one match is enough; all other mail passes untouched.",
