@@ -145,7 +145,9 @@ class Postmeter:
                 cwd="/", user=self._user_of(daemon), group=_main_group(self._user_of(daemon)),
                 extra_groups=[group_id("postfix")] if daemon in ("milter", "run") else [], start_new_session=True,
             )  # fmt: skip
-        self._wait_until_ready(daemon, notices)
+        self._wait_notice(daemon, notices, b"READY=1", _BOUND)
+        if daemon == "run":  # the supervisor is ready before what it started is
+            self._wait_until_served()
 
     def command(self, *arguments: str) -> list[str]:
         """A command line of postmeter with our configuration."""
@@ -259,8 +261,21 @@ class Postmeter:
         self._notices[daemon] = notices
         return notices
 
-    def _wait_until_ready(self, daemon: str, notices: socket.socket) -> None:
-        self._wait_notice(daemon, notices, b"READY=1", _BOUND)
+    def _wait_until_served(self) -> None:
+        """Until everything that the supervisor starts listens."""
+        wanted = ["metrics", *(["web"] if self.settings.get("tracking", {}).get("url") else [])]
+        until = time.monotonic() + _BOUND
+        while not (self._milter_listens() and all(_listens(self.ports[name]) for name in wanted)):
+            code = self.processes["run"].poll()
+            if code is not None or time.monotonic() > until:
+                raise RuntimeError(f"postmeter run: not all of it listens (status {code}):\n{self.log('run')}")
+            time.sleep(0.05)
+
+    def _milter_listens(self) -> bool:
+        if self.milter.startswith("inet:"):
+            return _listens(self.ports["milter"])
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.milter.removeprefix("unix:")) == 0
 
     def _wait_notice(self, daemon: str, notices: socket.socket, wanted: bytes, bound: float) -> None:
         until = time.monotonic() + bound
@@ -302,6 +317,11 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _environ(path: Path) -> list[bytes]:

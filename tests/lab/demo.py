@@ -1,0 +1,212 @@
+"""`make run`: a private Postfix with postmeter as its milter, and what becomes of mail that goes through.
+
+Exits 0 when every step held, else 1 with the reason, and leaves nothing running. On a terminal it stays up afterwards
+for mail of your own. It is a use of the lab like any test; the words on the screen are all that is its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+import sys
+import urllib.parse
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from tests.lab import postfix, verify
+from tests.lab.client import RefusedError
+from tests.lab.folder import new_folder
+from tests.lab.keys import DkimKey, records
+from tests.lab.lab import ALICE, BOB, Lab, letter
+from tests.lab.postfix import LOGINS
+from tests.lab.product import Postmeter
+from tests.lab.show import diff, failed, held, paint, quote, say, section
+from tests.lab.sink import Delivery
+
+BOBS_LIMIT = 3  # recipients an hour
+_FIGURES = (
+    "messages_total",
+    "recipients_total",
+    "quota_refusals_total",
+    "dkim_signatures_total",
+    "dkim_unsigned_total",
+    "links_rewritten_total",
+    "clicks_total",
+)
+
+
+class StepError(Exception):
+    """A step that did not hold."""
+
+
+def main() -> int:
+    """Everything; the answer is the exit status."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    if reason := postfix.missing() or verify.missing():
+        failed(reason)
+        return 1
+    try:
+        return _with_lab()
+    except KeyboardInterrupt:
+        say("\nstopped")
+        return 0
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _with_lab() -> int:
+    section("Starting")
+    postmeter = Postmeter(folder=new_folder("demo"), daemons=("run",))
+    keys = configure(postmeter)
+    with Lab(postmeter=postmeter, sendmail=True) as lab:
+        held(f"a private Postfix, its milter on {postmeter.milter.removeprefix('unix:')}, keys for example.com")
+        try:
+            Demo(lab, keys).run()
+        except (StepError, AssertionError, RefusedError, OSError) as error:
+            failed(str(error))
+            quote("\n".join(postmeter.log("run").splitlines()[-15:]), "dim")
+            return 1
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            stay(lab)
+    say()
+    held("all of it held; nothing is left running")
+    return 0
+
+
+def configure(postmeter: Postmeter) -> list[DkimKey]:
+    """Two keys, a secret, a limit for everybody and a small one for bob."""
+    keys = [postmeter.key("example.com", "demo-rsa"), postmeter.key("example.com", "demo-ed", "ed25519")]
+    postmeter.secrets()
+    postmeter.settings["quota"] = {
+        "limits": ["500 recipients/day", "100 recipients/hour"],
+        "rules": [{"login": BOB, "limits": [f"{BOBS_LIMIT} recipients/hour"]}],
+    }
+    postmeter.settings["senders"] = {"from": {ALICE: ["example.com"], BOB: ["example.org"]}}
+    postmeter.settings["tracking"]["url"] = f"http://127.0.0.1:{postmeter.ports['web']}"
+    return keys
+
+
+class Demo:
+    """The steps, each of which raises when it does not hold."""
+
+    def __init__(self, lab: Lab, keys: list[DkimKey]) -> None:
+        self.lab = lab
+        self.records = records(*keys)
+
+    def run(self) -> None:
+        newsletter = self.newsletter()
+        self.verified(newsletter)
+        self.plain()
+        self.click(newsletter)
+        self.over_quota()
+        self.figures()
+
+    def newsletter(self) -> Delivery:
+        section("A newsletter from alice: signed, its links tracked")
+        sent = Path(__file__).with_name("newsletter.eml").read_bytes().replace(b"\n", b"\r\n")
+        arrived = self.lab.deliver(sent)
+        diff(sent, arrived.as_sent)
+        signatures = len(arrived.values(b"dkim-signature"))
+        _hold(signatures == 2, f"it arrived with {signatures} DKIM signatures", "two: RSA and Ed25519")
+        links = len(tracked_links(arrived, self.lab))
+        _hold(links == 3, f"{links} links are tracked; mailto, visible addresses and unsubscribing are left alone", "3")
+        return arrived
+
+    def plain(self) -> None:
+        section("A plain message from alice: signed, nothing else touched")
+        sent = letter("Lunch at one?\r\n", subject="lunch")
+        arrived = self.lab.deliver(sent)
+        _hold(arrived.as_sent.endswith(sent), "every byte she wrote arrived as it was", "that")
+        self.verified(arrived)
+
+    def verified(self, arrived: Delivery) -> None:
+        section("What other people's verifiers say")
+        for check in (verify.verify_opendkim, verify.verify_mail_dkim):
+            verdict = check([arrived.data], self.records)[0]
+            quote(str(verdict))
+            _hold(verdict.accepted, f"{verdict.verifier} accepts it", "a signature that passes")
+
+    def click(self, arrived: Delivery) -> None:
+        section("A reader follows a link")
+        link = tracked_links(arrived, self.lab)[0]
+        status, target = follow(link)
+        quote(f"GET {link}\n{status} Location: {target}")
+        _hold(status == 302 and target.startswith("https://garden.example/"), "the reader is sent on", "a redirect")
+        self.lab.postmeter.wait_figure(1, "clicks_total")
+        held("and the click is in the journal")
+
+    def over_quota(self) -> None:
+        section(f"Bob may write to {BOBS_LIMIT} recipients an hour")
+        for nth in range(BOBS_LIMIT):
+            self.lab.deliver(letter(sender=BOB, subject=f"note {nth + 1}"), login=BOB)
+        held(f"{BOBS_LIMIT} messages of his were taken")
+        try:
+            self.lab.send(letter(sender=BOB), login=BOB)
+        except RefusedError as refused:
+            quote(f"{refused.step}: {refused.answer}", "yellow")
+            _hold(refused.answer.code == 451, "the next one is not taken now, and his program is told when", "451")
+        else:
+            raise StepError("the message over the limit was taken")
+
+    def figures(self) -> None:
+        section("What Prometheus reads")
+        wanted = tuple(f"postmeter_{name}" for name in _FIGURES)
+        page = self.lab.postmeter.page()
+        quote("\n".join(line for line in page.splitlines() if line.startswith(wanted) and not line.endswith(" 0.0")))
+        metrics = self.lab.postmeter.metrics()
+        accepted, sent = metrics.figure("messages_total", result="accepted"), 2 + BOBS_LIMIT
+        _hold(accepted == sent, f"{accepted:.0f} messages accepted, as many as were sent", str(sent))
+
+
+def tracked_links(arrived: Delivery, lab: Lab) -> list[str]:
+    """The addresses of our tracking server in the message, soft line breaks undone."""
+    text = arrived.body.replace(b"=\r\n", b"").replace(b"=3D", b"=")
+    base = str(lab.postmeter.settings["tracking"]["url"]).encode()
+    return [link.decode() for link in re.findall(re.escape(base) + rb'/c/[^"]+', text)]
+
+
+def follow(link: str) -> tuple[int, str]:
+    """One GET, not following the redirect: status and Location."""
+    url = urllib.parse.urlsplit(link)
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=20)
+    connection.request("GET", url.path)
+    response = connection.getresponse()
+    connection.close()
+    return response.status, response.headers.get("Location", "")
+
+
+def stay(lab: Lab) -> None:
+    """Until Ctrl-C: say how to send mail, and tell what arrives."""
+    section("Yours now")
+    port = lab.postfix.ports["submission"]
+    say(f"""    Send mail of your own:
+      {paint(f"swaks --server 127.0.0.1:{port} --auth PLAIN --auth-user {ALICE} --auth-password {LOGINS[ALICE]}"
+             f" --from {ALICE} --to you@example.net", "bold")}
+    Figures:        http://127.0.0.1:{lab.postmeter.ports["metrics"]}/metrics
+    Configuration:  {lab.postmeter.config}
+    Postfix's log:  {lab.postfix.log_file}
+    Ctrl-C stops everything.""")
+    seen = len(lab.sink.deliveries)
+    while True:
+        try:
+            arrived = lab.sink.wait(seen + 1, bound=3600)[seen]
+        except AssertionError:
+            continue
+        seen += 1
+        subject = b" ".join(arrived.values(b"subject")).decode("utf-8", "backslashreplace")
+        say(f"    arrived: {subject!r}, {len(arrived.values(b'dkim-signature'))} signatures")
+
+
+def _hold(condition: bool, text: str, wanted: str) -> None:
+    if not condition:
+        raise StepError(f"{text}; wanted: {wanted}")
+    held(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
