@@ -44,6 +44,31 @@ def _later(name: str, kind: Kind, labels: tuple[str, ...], text: str) -> Meaning
     return Meaning(name, kind, labels, text, built=False)
 
 
+# Why links stay as they are; the rules are those of tracking.
+_OF_MESSAGES = (
+    "not_bulk",
+    "too_large",
+    "already_signed",
+    "pgp",
+    "smime",
+    "structure",
+    "too_many_links",
+    "size_limit",
+)
+_OF_PARTS = ("attachment", "signed", "encrypted", "report", "charset", "encoding")
+_OF_LINKS = (
+    "relative",
+    "scheme",
+    "template",
+    "malformed",
+    "too_long",
+    "unsubscribe",
+    "url_text",
+    "skipped_host",
+    "own_link",
+    "login_like",
+)
+
 METRICS: list[Meaning] = [
     Meaning(
         "messages_total",
@@ -86,7 +111,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("reason",),
         "Messages of ours that left unsigned, by reason.",
-        {"reason": ("no_from", "several_from", "from_mismatch", "no_key")},
+        {"reason": ("no_from", "several_from", "from_mismatch", "no_key", "error")},
     ),
     _later("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
     Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),
@@ -95,6 +120,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("reason",),
         "Links, parts and messages left as they were although tracking is on, by reason.",
+        {"reason": _OF_MESSAGES + _OF_PARTS + _OF_LINKS},
     ),
     _later(
         "deliveries_total",
@@ -122,7 +148,13 @@ METRICS: list[Meaning] = [
         ("stage",),
         "Time that a stage of a message took in the milter.",
     ),
-    Meaning("errors_total", "counter", ("where",), "Bugs and failures of our own, by the place that failed."),
+    Meaning(
+        "errors_total",
+        "counter",
+        ("where",),
+        "Bugs and failures of our own, by the place that failed.",
+        {"where": ("identity", "from", "quota", "links", "signing", "dkim", "journal", "hits", "blocked", "disk")},
+    ),
     _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
     _later("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from pathlib import Path
 
 from postmeter.books import disk
@@ -20,14 +19,15 @@ from postmeter.books.page import Page
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
-from postmeter.mail.draft import Figure
 from postmeter.runtime import heartbeat, notify
 from postmeter.runtime.notify import Notifier
+from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
+from postmeter.store.settle import Settler
 
 log = logging.getLogger(__name__)
 
-_FIGURES = 5.0  # seconds that a figure of our own may wait for the journal
+_PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take longer than two
 _DISK = 60.0  # seconds between two looks at the free disk
 
 
@@ -36,9 +36,9 @@ class Books:
 
     def __init__(self, loaded: Loaded, file: Path, notifier: Notifier) -> None:
         self._file, self._notifier = file, notifier
-        self._figures: Counter[Figure] = Counter()
         self._page = _open_page(loaded)
-        self._journal = _open_journal(loaded.config)
+        self._settler = _settler(loaded.config)
+        self._settler.add({})  # from now on it also replays what the journal could not take
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -49,7 +49,6 @@ class Books:
         return [
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
-            Chore("figures", self._record_figures, _FIGURES),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
         ]
 
@@ -68,12 +67,15 @@ class Books:
         return self.chores()
 
     def failed(self, chore: str) -> None:
-        self._figures["errors_total", (chore,)] += 1
+        self._settler.add({("errors_total", (chore,)): 1})
 
     def close(self) -> None:
         if self._page is not None:
             self._page.close()
-        self._journal.close()
+        try:
+            self._settler.close()
+        except StoreError as error:
+            log.error("last figures lost: %s", error)
 
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
@@ -93,15 +95,11 @@ class Books:
             if old is not None:
                 old.close()
 
-    def _record_figures(self) -> None:
-        if self._figures:
-            self._journal.record((), figures=self._figures)
-            self._figures.clear()
 
-
-def _open_journal(config: Config) -> Journal:
+def _settler(config: Config) -> Settler:
+    """For figures of our own, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
-    return Journal(journal.path, sync=journal.sync, host=journal.host or socket.gethostname())
+    return Settler(journal.path, sync=journal.sync, host=journal.host or socket.gethostname(), patience=_PATIENCE)
 
 
 def _open_page(loaded: Loaded) -> Page | None:
