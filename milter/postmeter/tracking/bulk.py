@@ -1,0 +1,59 @@
+"""What bulk mail is: the one definition for links and everything else that is meant for newsletters only.
+
+Knows only fields, login and From address. A reply and what a program sent by itself are never bulk (RFC 3834
+section 5); otherwise a campaign field, List-Unsubscribe (RFC 2369) or the configuration says so.
+"""
+
+from __future__ import annotations
+
+from postmeter.config.schema import Tracking
+from postmeter.mail import address
+from postmeter.mail.draft import Draft
+
+CAMPAIGN_FIELDS = frozenset(
+    {
+        b"feedback-id",  # Gmail
+        b"x-campaign",
+        b"x-campaignid",
+        b"x-campaign-id",
+        b"x-mailgun-tag",
+        b"x-mailin-tag",  # Brevo
+        b"x-mailjet-campaign",
+        b"x-mailjet-deduplicatecampaign",
+        b"x-mc-tags",  # Mandrill
+        b"x-pm-tag",  # Postmark
+        b"x-postal-tag",
+        b"x-postmeter-campaign",
+        b"x-ses-configuration-set",
+        b"x-ses-message-tags",
+    }
+)
+_MARKS = CAMPAIGN_FIELDS | {b"list-unsubscribe"}
+_REPLY = frozenset({b"in-reply-to", b"references"})
+
+
+def is_bulk(draft: Draft, tracking: Tracking) -> bool:
+    marked = False
+    for field in draft.fields:
+        key = field.name.lower()
+        if key in _REPLY or (key == b"auto-submitted" and not _by_hand(field.value)):
+            return False
+        marked = marked or key in _MARKS
+    return marked or _listed(draft, frozenset(tracking.bulk_senders))
+
+
+def _by_hand(value: bytes) -> bool:
+    """RFC 3834 section 5: `no`, perhaps with parameters or a comment behind it."""
+    return value.split(b";")[0].split(b"(")[0].strip().lower() == b"no"
+
+
+def _listed(draft: Draft, senders: frozenset[str]) -> bool:
+    """Whether the login or the one From address, or the domain of either, is in the list."""
+    if not senders:
+        return False
+    known = {draft.message.envelope.login.lower()}
+    froms = address.from_addresses(draft.fields)
+    if len(froms) == 1:
+        known.add(froms[0].lower())
+    known |= {"@" + address.domain(one) for one in known if "@" in one}
+    return any(sender.lower() in known for sender in senders)

@@ -1,0 +1,149 @@
+"""Where a link leads and whether it may be tracked: the rules about one URL, each skip with its reason.
+
+Knows nothing of HTML's tags or of messages. A target is what a browser would ask for (url.spec.whatwg.org section 4.4),
+in ASCII; what browsers could read differently is not tracked, for a link that leads elsewhere is worse than one that
+is not counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from postmeter.config.schema import Tracking
+from postmeter.mail.html import attribute_text
+
+LONGEST = 1900
+"""Characters of a URL that is tracked: with our own around it, it stays within what servers and programs take."""
+
+DEFAULT_WORDS = (
+    "2fa", "account recovery", "activate", "activation", "auth", "confirm", "confirmation", "credential", "credentials",
+    "forgot", "jwt", "kennwort", "log in", "logon", "magic", "magic link", "mfa", "mot de passe", "oauth", "oauth2",
+    "one time", "otp", "passcode", "passwd", "password", "passwort", "pwd", "recover", "recovery", "reset",
+    "secret", "session", "sessionid", "sid", "sign in", "sso", "token", "two factor", "verification", "verify",
+    "wachtwoord", "contrasena", "reset password", "password reset", "access token", "api key",
+)  # fmt: skip
+"""`skip_links: default`. A link that holds one of them as a word of its own, in any case, is left alone; words of
+several parts may be written together or with one sign between them (`sign in`: signin, sign-in, sign_in)."""
+
+# Reasons for one link
+RELATIVE = "relative"  # no scheme: fragments, paths, //host
+SCHEME = "scheme"  # mailto, tel, cid, javascript, data …
+TEMPLATE = "template"  # a merge tag that nobody filled in
+MALFORMED = "malformed"  # browsers could read it differently
+TOO_LONG = "too_long"
+UNSUBSCRIBE = "unsubscribe"
+URL_TEXT = "url_text"  # shows a URL: another one behind it looks like phishing
+SKIPPED_HOST = "skipped_host"  # tracking.skip_hosts
+OWN_LINK = "own_link"  # leads to our own tracking host
+LOGIN_LIKE = "login_like"  # tracking.skip_links
+REASONS = (
+    RELATIVE, SCHEME, TEMPLATE, MALFORMED, TOO_LONG, UNSUBSCRIBE, URL_TEXT, SKIPPED_HOST, OWN_LINK, LOGIN_LIKE
+)  # fmt: skip
+
+_RAW_LONGEST = 20 * LONGEST  # no character of a URL needs a longer reference
+_SIMPLE = re.compile(r"(?i:https?)://([A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?#][A-Za-z0-9/?#&=;:.,_~!$'()*+@%-]*)?")
+_ABSOLUTE = re.compile(r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-~]*)?")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]|\[%|##")
+_DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
+_EDGES = "".join(map(chr, range(33)))  # C0 control or space
+_PRINTABLE = "".join(map(chr, range(33, 127)))
+_UNSUBSCRIBE = re.compile(
+    r"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d[^a-z]{0,3}s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
+    r"|darse[^a-z]de[^a-z]baja|disiscri|annulla[^a-z]?iscri|afmeld|uitschrij|avregistr|wypisz"
+)
+_BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")
+
+
+def target_of(value: bytes, *, utf8: bool) -> tuple[str, str]:
+    """The URL that an attribute's value leads to, and why not: one of the two is empty.
+
+    `utf8` tells that the document is declared as UTF-8: then other octets than ASCII, and a query's characters, are
+    known to mean what a browser takes them for.
+    """
+    if len(value) > _RAW_LONGEST:
+        return "", TOO_LONG
+    if not value.isascii() and not utf8:
+        return "", MALFORMED
+    try:
+        text = attribute_text(value.decode())
+    except UnicodeDecodeError:
+        return "", MALFORMED
+    url, reason = (text, "") if _SIMPLE.fullmatch(text) and "%%" not in text else _odd_target(text, utf8=utf8)
+    return ("", TOO_LONG) if len(url) > LONGEST else (url, reason)
+
+
+def _odd_target(text: str, *, utf8: bool) -> tuple[str, str]:
+    text = text.strip(_EDGES).translate(_DROPPED)
+    if _TEMPLATE.search(text):
+        return "", TEMPLATE
+    scheme = _SCHEME.match(text)
+    if not scheme:
+        return "", RELATIVE
+    if scheme[1].lower() not in ("http", "https"):
+        return "", SCHEME
+    url = _in_ascii(text, utf8=utf8)
+    return (url, "") if _ABSOLUTE.fullmatch(url) else ("", MALFORMED)
+
+
+def _in_ascii(text: str, *, utf8: bool) -> str:
+    """Spaces and foreign characters percent-encoded; empty where the document's charset decides how.
+
+    Controls are encoded nowhere, and a host holds no "%", so that both end as malformed.
+    """
+    before, mark, fragment = text.partition("#")
+    query = before.partition("?")[2]
+    if any(ord(char) < 32 or ord(char) == 127 for char in text) or not (utf8 or query.isascii()):
+        return ""
+    return quote(before, safe=_PRINTABLE) + mark + quote(fragment, safe=_PRINTABLE)
+
+
+def shows_url(text: bytes) -> bool:
+    """Whether the visible text of a link holds a URL, or is a host name or a path there and nothing else."""
+    if b"." not in text:
+        return False
+    return b"://" in text or b"www." in text.lower() or _BARE_URL.fullmatch(text) is not None
+
+
+class Rules:
+    """The rules of one tracking section."""
+
+    __slots__ = ("_hosts", "_own", "_words", "tracking")
+
+    def __init__(self, tracking: Tracking, own: frozenset[str]) -> None:
+        words = DEFAULT_WORDS if isinstance(tracking.skip_links, str) else tracking.skip_links
+        self.tracking = tracking
+        self._own = own
+        self._hosts = tuple(host.lower() for host in tracking.skip_hosts)
+        self._words = _words(words)
+
+    def refuse(self, url: str, text: bytes, unsubscribe: frozenset[str]) -> str:
+        """Why this target is not tracked, or nothing. `unsubscribe` holds the message's own such URLs."""
+        lower = url.lower()
+        if url in unsubscribe or _UNSUBSCRIBE.search(lower) or _UNSUBSCRIBE.search(text.decode("latin-1").lower()):
+            return UNSUBSCRIBE
+        host = _host(url)
+        if host in self._own:
+            return OWN_LINK
+        if self._hosts and any(_covers(pattern, host) for pattern in self._hosts):
+            return SKIPPED_HOST
+        if self._words and self._words.search(lower):
+            return LOGIN_LIKE
+        return URL_TEXT if shows_url(text) else ""
+
+
+def _host(url: str) -> str:
+    found = _ABSOLUTE.match(url)
+    return found[1].lower().rstrip(".") if found else ""
+
+
+def _covers(pattern: str, host: str) -> bool:
+    """`*.example.net` covers every host below example.net, and no other pattern more than itself."""
+    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+
+
+def _words(words: Sequence[str]) -> re.Pattern[str] | None:
+    patterns = ["[^a-z0-9]?".join(map(re.escape, word.lower().split())) for word in words if word.strip()]
+    return re.compile(f"(?<![a-z0-9])(?:{'|'.join(patterns)})(?![a-z0-9])") if patterns else None
