@@ -120,6 +120,7 @@ make_venv() {
         say "virtual environment ${1#"$root"/}"
         rm -rf "$1"
         $python -m venv "$1"
+        pip_install "$1" wheel
     fi
 }
 
@@ -138,7 +139,7 @@ pip_install() {
     say "pip install into ${1#"$root"/}"
     venv=$1
     shift
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q "$@"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@"
 }
 
 # One stamp for each thing wanted; it holds what the installation depends on.
