@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from postmeter import token
 from postmeter.token import Link, Mint
 

@@ -72,10 +72,15 @@ class Writer:
             self._open()
 
     def _open(self) -> None:
+        """Try a name that no file ever had: positions and events are kept by it, and a container's PID is always 1."""
         self._count += 1
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
+        now = self._now()
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now * 1_000_000) % 1_000_000:06d}Z"
         path = self._directory / f"{self._name}-{stamp}-{os.getpid()}-{self._count}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        except FileExistsError:
+            return
         fcntl.flock(self._file, fcntl.LOCK_SH)
         if not os.fstat(self._file).st_nlink:  # a reader was quicker, between open and flock
             self.close()

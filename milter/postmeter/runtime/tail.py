@@ -161,6 +161,8 @@ def _lines(data: bytes, place: Position, longest: int) -> tuple[Line, ...]:
 
 def _with_inode(path: Path, inode: int) -> Path | None:
     """The file of that inode: the path itself, or a file beside it whose name begins with the path's."""
+    if not path.parent.is_dir():
+        return None
     beside = (found for found in path.parent.iterdir() if found.name.startswith(path.name))
     for candidate in (path, *beside):
         with contextlib.suppress(FileNotFoundError):
