@@ -46,11 +46,12 @@ def run(args: Namespace) -> int:
 
 def programs(config: Config, file: Path) -> list[Program]:
     """The milter first: it is stopped before the others, and they still serve what its last messages need."""
+    from postmeter.config.check import tracked_urls
     from postmeter.runtime.children import Program
 
     user = config.web.user if os.geteuid() == 0 else None
     found = [Program("milter", _command("milter", file), config.milter.drain + _GRACE)]
-    if config.tracking.url is not None:
+    if any(tracked_urls(config)):
         found.append(Program("web", _command("web", file), _PATIENCE, user))
     return [*found, Program("books", _command("books", file), _PATIENCE)]
 
