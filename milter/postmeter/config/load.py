@@ -63,8 +63,16 @@ def read(content: bytes | str, name: str) -> Loaded:
         with contextlib.suppress(UnreadableError):  # it has complained
             config = _config.read(root, Place(reading))
     if reading.problems:
-        raise ConfigError(reading.problems)
+        raise ConfigError(_first_of_each(reading.problems))
     return Loaded(config, name, reading.lines)
+
+
+def _first_of_each(problems: list[Problem]) -> list[Problem]:
+    """One complaint a place: what follows from the first would only confuse."""
+    first: dict[tuple[int, str], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.line, problem.path), problem)
+    return list(first.values())
 
 
 def _content(path: Path) -> bytes:

@@ -156,12 +156,12 @@ def octal_mode(text: str) -> int:
 
 def limit(text: str) -> Limit:
     """An amount and the time it is for, e.g. 500 recipients/day or 1G/day."""
-    match = _LIMIT.fullmatch(text)
-    if match:
-        return _limit(int(match["count"]), _unit(match["unit"], text), match["window"], text)
     match = _BYTE_LIMIT.fullmatch(text)
     if match:
         return _limit(size(match["size"]), "bytes", match["window"], text)
+    match = _LIMIT.fullmatch(text)
+    if match:
+        return _limit(int(match["count"]), _unit(match["unit"], text), match["window"], text)
     raise MistakeError(f"{quoted(text)} is not a limit", _limit_fix(text))
 
 
@@ -247,6 +247,11 @@ def address(text: str) -> str:
     return f"{local}@{domain(host)}"
 
 
+def login_or_address(text: str) -> str:
+    """A login, which may have no domain, or what `address_or_domain` takes."""
+    return address_or_domain(text) if "@" in text else word(text)
+
+
 def address_or_domain(text: str) -> str:
     """An address, or @ and a domain for all of its addresses."""
     return "@" + domain(text[1:]) if text.startswith("@") else address(text)
@@ -284,7 +289,7 @@ def inet(text: str) -> InetAddress:
     """HOST:PORT or [IPV6]:PORT."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise MistakeError(f"{quoted(text)} has no port", "write HOST:PORT, for example 127.0.0.1:8891")
+        raise MistakeError(f"{quoted(text)} has no port from 1 to 65535", "write HOST:PORT, for example 127.0.0.1:8891")
     if host.startswith("[") and host.endswith("]"):
         return InetAddress(_ipv6(host[1:-1], text), int(port))
     if ":" in host:

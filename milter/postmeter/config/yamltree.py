@@ -35,6 +35,7 @@ _SYNTAX = (  # PyYAML's words for it, ours, and what to do
     ("node content, but found ':'", "a colon with nothing before it", "put an address like ::1 in quotes"),
     ("cannot start any token", "a text that begins with a sign of YAML's own", _QUOTE),
 )
+_TOLD_WHERE_BEGUN = ("quoted scalar", "expected ',' or", "could not find expected ':'")
 
 
 class _Stop(Exception):  # noqa: N818 - no error but the end of reading; its problem is kept already
@@ -147,8 +148,8 @@ def _syntax(text: str, file: str) -> Problem:
             pass
     except yaml.MarkedYAMLError as error:
         said = f"{error.context or ''}: {error.problem or ''}"
-        opened = "quoted scalar" in said or "expected ',' or" in said
-        mark = error.context_mark if opened else error.problem_mark
+        begun = any(words in said for words in _TOLD_WHERE_BEGUN)
+        mark = error.context_mark if begun else error.problem_mark
         known = next(((ours, fix) for theirs, ours, fix in _SYNTAX if theirs in said), None)
         what, fix = known or (f"not YAML: {error.problem}", "mend the line or the one above it")
         return Problem(file, mark.line + 1 if mark else 0, "", what, fix)

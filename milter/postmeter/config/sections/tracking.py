@@ -34,7 +34,7 @@ class Tracking:
         "Auto-Submitted.",
     )
     bulk_senders: tuple[str, ...] = setting(
-        listing(forms.address_or_domain),
+        listing(forms.login_or_address),
         [],
         "Logins and From addresses whose mail is bulk.",
         example='[newsletter@example.com, "@news.example.com"]',

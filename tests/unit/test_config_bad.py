@@ -1,0 +1,65 @@
+"""Every kind of wrong configuration is told in one clear line: file, line, key, what is wrong, how to mend it.
+
+`tests/data/bad_config/NAME.yaml` and the exact lines in `NAME.expected` beside it. What depends on the machine is made
+by `test_config_check`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postmeter.config.load import ConfigError, load, loads, read
+
+BAD = Path(__file__).parents[1] / "data" / "bad_config"
+NAMES = sorted(path.stem for path in BAD.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_file_is_told_in_the_expected_lines(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read((BAD / f"{name}.yaml").read_bytes(), f"{name}.yaml")
+    assert [str(problem) for problem in caught.value.problems] == (
+        (BAD / f"{name}.expected").read_text("utf-8").splitlines()
+    )
+
+
+def test_every_file_has_its_expected_lines() -> None:
+    assert NAMES
+    assert {path.stem for path in BAD.iterdir()} == set(NAMES)
+    assert {path.suffix for path in BAD.iterdir()} == {".yaml", ".expected"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_complaint_has_a_line_and_a_fix(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(BAD / f"{name}.yaml")
+    for problem in caught.value.problems:
+        assert problem.line > 0
+        assert problem.what
+        assert problem.fix
+        assert problem.severity == "error"
+
+
+def test_a_missing_file_is_told_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"postmeter\.yaml: cannot be read: No such file or directory; create it"):
+        load(tmp_path / "postmeter.yaml")
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_a_tree_of_aliases_costs_nothing() -> None:
+    """The billion laughs: each line is refused, nothing is expanded."""
+    lines = ['a0: &a0 ["lol"]', *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))]
+    with pytest.raises(ConfigError, match="an anchor, &a0"):
+        loads("\n".join(lines))
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+def test_a_hundred_thousand_levels_are_refused_and_cost_no_stack(opening: str) -> None:
+    with pytest.raises(ConfigError):
+        loads("quota:\n  limits: " + opening * 100_000)

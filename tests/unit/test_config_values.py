@@ -1,0 +1,132 @@
+"""Durations, sizes, limits and names mean what the documentation says, and are written back as they are read."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.config import values
+from postmeter.config.problem import MistakeError
+
+MILLISECONDS = {"ms": 1, "s": 1000, "m": 60 * 1000, "h": 3600 * 1000, "d": 24 * 3600 * 1000}
+BYTES = {"": 1, "k": 1024, "M": 1024**2, "G": 1024**3}
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 24 * 3600, "month": 30 * 24 * 3600}
+
+
+@given(st.integers(0, 36500 * 24 * 3600 * 1000))
+def test_a_duration_is_read_back_as_it_is_written(milliseconds: int) -> None:
+    assert round(values.duration(values.duration_text(milliseconds / 1000)) * 1000) == milliseconds
+
+
+@given(st.integers(0, 2**53))
+def test_a_size_is_read_back_as_it_is_written(count: int) -> None:
+    assert values.size(values.size_text(count)) == count
+
+
+@given(st.decimals(0, 90, places=2), st.sampled_from(sorted(MILLISECONDS)))
+def test_a_duration_is_number_times_unit(number: Decimal, unit: str) -> None:
+    assert values.duration(f"{number:f}{unit}") == float(number * MILLISECONDS[unit] / 1000)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(BYTES)))
+def test_a_size_is_number_times_unit(number: int, unit: str) -> None:
+    assert values.size(f"{number}{unit}") == number * BYTES[unit]
+
+
+@given(
+    st.integers(1, 10**9),
+    st.sampled_from(["messages", "recipients", "bytes"]),
+    st.sampled_from(sorted(SECONDS)),
+    st.booleans(),
+    st.sampled_from(["/", " / ", "/ "]),
+)
+def test_a_limit_is_count_unit_and_window(count: int, unit: str, window: str, singular: bool, slash: str) -> None:
+    text = f"{count} {unit.removesuffix('s') if singular else unit}{slash}{window}"
+    assert values.limit(text) == values.Limit(count, unit, SECONDS[window], text)
+
+
+@given(st.integers(1, 10**6), st.sampled_from("kMG"), st.sampled_from(sorted(SECONDS)))
+def test_a_bare_size_limits_bytes(count: int, unit: str, window: str) -> None:
+    limit = values.limit(f"{count}{unit}/{window}")
+    assert (limit.count, limit.unit, limit.window) == (count * BYTES[unit], "bytes", SECONDS[window])
+
+
+@pytest.mark.parametrize("text", ["10M/message", "50 recipients/message", "1000 bytes/message"])
+def test_a_limit_for_each_message_has_no_window(text: str) -> None:
+    assert values.limit(text).window == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["500/day", "5/message", "1000 messages", "messages/day", "1 messages/message", "0 messages/day"]
+)
+def test_what_leaves_a_question_is_no_limit(text: str) -> None:
+    with pytest.raises(MistakeError):
+        values.limit(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Example.COM", "example.com"),
+        ("example.com.", "example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("_dmarc.example", "_dmarc.example"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_a_domain_is_what_dns_knows(text: str, name: str) -> None:
+    assert values.domain(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "a..b", "-a.example", "a_.-", "a b", "é" * 200, "a" * 64, "a." * 200, "x@y", "\x00"]
+)
+def test_what_dns_could_not_hold_is_no_domain(text: str) -> None:
+    with pytest.raises(MistakeError):
+        values.domain(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+     ("192.0.2.1", False), ("mail.example.com", False)],
+)  # fmt: skip
+def test_only_an_address_of_this_host_is_loopback(host: str, loopback: bool) -> None:
+    assert values.InetAddress(host, 1).loopback is loopback
+
+
+@given(st.ip_addresses() | st.just("mail.example.com"), st.integers(1, 65535))
+def test_an_inet_address_is_read_back_as_it_is_written(host: object, port: int) -> None:
+    text = str(host)
+    if isinstance(host, ipaddress.IPv6Address) and host.scope_id is None:
+        text = f"[{host}]"
+    assert str(values.inet(f"{text}:{port}")) == f"{text}:{port}"
+
+
+PARSERS = [
+    values.duration, values.size, values.limit, values.whole, values.decimal, values.percent, values.boolean,
+    values.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,
+    values.login_or_address, values.network, values.ip_address, values.path, values.inet, values.socket_address,
+    values.origin, values.url,
+]  # fmt: skip
+
+
+def mistake_in(parse: Callable[[str], object], text: str) -> MistakeError | None:
+    """Any other exception fails the test that calls."""
+    try:
+        parse(text)
+    except MistakeError as mistake:
+        return mistake
+    return None
+
+
+@pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
+@given(text=st.text() | st.text("0123456789.:/[]@*-kMs% ", max_size=12))
+def test_no_text_raises_anything_but_a_mistake_with_its_fix(parse: Callable[[str], object], text: str) -> None:
+    mistake = mistake_in(parse, text)
+    assert mistake is None or (mistake.what and mistake.fix)
