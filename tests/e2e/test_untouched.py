@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import OpenLab
+from tests.lab.client import RefusedError
 from tests.lab.lab import ALICE, Lab, letter
 from tests.lab.postfix import LOGINS
 from tests.lab.product import Postmeter
@@ -81,5 +82,5 @@ def test_several_messages_one_session_tls(empty: Lab) -> None:
 
 def test_the_login_that_the_lab_uses_is_one(empty: Lab) -> None:
     """A wrong password is refused, so that every other test's login means something."""
-    with pytest.raises(Exception, match="535"):
-        empty.client(ALICE).login(ALICE, LOGINS[ALICE] + "x")
+    with empty.client("") as client, pytest.raises(RefusedError, match="535"):
+        client.login(ALICE, LOGINS[ALICE] + "x")

@@ -188,6 +188,7 @@ class Postfix:
             "shlib_directory": str(usr / "lib/postfix"),
             "sendmail_path": str(usr / "sbin/sendmail"),
             "import_environment": f"MAIL_CONFIG MAIL_LOGTAG TZ LANG=C{library_path}",
+            "export_environment": f"TZ MAIL_CONFIG LANG=C{library_path}",
             "cyrus_sasl_config_path": str(self.config / "sasl"),
             "smtpd_tls_cert_file": str(self.certificates.server),
             "smtpd_tls_key_file": str(self.certificates.server),
