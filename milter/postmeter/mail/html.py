@@ -22,12 +22,17 @@ _NAME = rb"(?=[\t\n\f\r />])"
 _RAW = rb"(?i:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)" + _NAME
 _LINK = rb"(?:[aA]|[aA][rR][eE][aA])" + _NAME
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[a-zA-Z0-9#%_.:-]++(?=[\t\n\f\r >]))"
-
-_PLAIN = re.compile(  # text, end tags, and start tags whose values all stand in quotes, or are simple, right behind "="
-    rb"(?:[^<]++|<(?![a-zA-Z/!?])"
-    rb"|</[a-zA-Z][^>\"'=]*+>"
-    rb"|<(?!" + _LINK + rb"|" + _RAW + rb")[a-zA-Z][a-zA-Z0-9:-]*+"
-    rb"(?:[\t\n\f\r /][^>\"'=]*+(?:(?<=[a-zA-Z0-9_:-])=" + _VALUE + rb"[^>\"'=]*+)" + _AT_ONCE + rb")?>)" + _AT_ONCE
+_PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they are neither a link nor hold only text
+    rb"(?:/[a-zA-Z]|[tT](?![iIeE])|[b-hj-moqru-wyzB-HJ-MOQRU-WYZ]|[pP](?![lL])|[sS](?![cC]|[tT][yY])|[iI](?![fF])"
+    rb"|[nN](?![oO])|[aA](?![\t\n\f\r />rR]))[a-zA-Z0-9:-]*+"
+)
+_PLAIN = re.compile(  # text and tags as most are written; whatever it does not match is read at leisure
+    rb"[^<]*+(?:<(?:" + _PLAIN_NAME + rb"(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
+    + rb"[\t\n\f\r /]*+>|(?![a-zA-Z/!?]))[^<]*+)" + _AT_ONCE
+)
+_OTHER = rb"(?:" + _WS + rb"++(?!(?i:href)=)[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
+_PLAIN_LINK = re.compile(  # a link as most are written
+    rb"<[aA]" + _OTHER + _WS + rb"++(?i:href)=(?:\"([^\"]*+)\"|'([^']*+)')" + _OTHER + _WS + rb"*+>"
 )
 _TOKEN = re.compile(
     rb"<(?:(?P<link>" + _LINK + rb")|(?P<raw>" + _RAW + rb")|(?P<comment>!--)|(?P<cdata>!\[CDATA\[)"
@@ -81,6 +86,9 @@ def links(document: bytes) -> Iterator[Link]:
 
 def _link(document: bytes, tag: re.Match[bytes]) -> tuple[Link | None, int]:
     """The tag's link, if it has one, and where the tag ends."""
+    plain = _PLAIN_LINK.match(document, tag.start())
+    if plain:
+        return Link(*plain.span(plain.lastindex or 1), plain.end(), False), plain.end()
     href: tuple[int, int] | None = None
     at = tag.end()
     while found := _ATTRIBUTE.match(document, at):
@@ -161,7 +169,10 @@ def attribute_text(value: str) -> str:
 
     Unlike in text, a name without ";" is none when "=" or a letter or digit follows: `&copy=1` is a parameter.
     """
-    return _REFERENCE.sub(_decoded, value) if "&" in value else value
+    references = value.count("&")
+    if references == value.count("&amp;"):  # as most are, or none
+        return value.replace("&amp;", "&")
+    return _REFERENCE.sub(_decoded, value)
 
 
 def _decoded(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ is not counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from postmeter.config.schema import Tracking
@@ -51,8 +51,8 @@ _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
 _EDGES = "".join(map(chr, range(33)))  # C0 control or space
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(
-    r"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d[^a-z]{0,3}s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
-    r"|darse[^a-z]de[^a-z]baja|disiscri|annulla[^a-z]?iscri|afmeld|uitschrij|avregistr|wypisz"
+    rb"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d[^a-z]{0,3}s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
+    rb"|darse[^a-z]de[^a-z]baja|disiscri|annulla[^a-z]?iscri|afmeld|uitschrij|avregistr|wypisz"
 )
 _BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")
 
@@ -115,35 +115,37 @@ class Rules:
     def __init__(self, tracking: Tracking, own: frozenset[str]) -> None:
         words = DEFAULT_WORDS if isinstance(tracking.skip_links, str) else tracking.skip_links
         self.tracking = tracking
-        self._own = own
-        self._hosts = tuple(host.lower() for host in tracking.skip_hosts)
+        self._own = _hosts(own)
+        self._hosts = _hosts(tracking.skip_hosts)
         self._words = _words(words)
 
     def refuse(self, url: str, text: bytes, unsubscribe: frozenset[str]) -> str:
         """Why this target is not tracked, or nothing. `unsubscribe` holds the message's own such URLs."""
         lower = url.lower()
-        if url in unsubscribe or _UNSUBSCRIBE.search(lower) or _UNSUBSCRIBE.search(text.decode("latin-1").lower()):
+        if url in unsubscribe or _UNSUBSCRIBE.search(lower.encode()) or _UNSUBSCRIBE.search(text.lower()):
             return UNSUBSCRIBE
-        host = _host(url)
-        if host in self._own:
+        if self._own and self._own.match(lower):
             return OWN_LINK
-        if self._hosts and any(_covers(pattern, host) for pattern in self._hosts):
+        if self._hosts and self._hosts.match(lower):
             return SKIPPED_HOST
         if self._words and self._words.search(lower):
             return LOGIN_LIKE
         return URL_TEXT if shows_url(text) else ""
 
 
-def _host(url: str) -> str:
-    found = _ABSOLUTE.match(url)
-    return found[1].lower().rstrip(".") if found else ""
-
-
-def _covers(pattern: str, host: str) -> bool:
-    """`*.example.net` covers every host below example.net, and no other pattern more than itself."""
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+def _hosts(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    """URLs of these hosts; `*.example.net` is every host below example.net, not itself."""
+    hosts = [re.escape(host.lower()).replace(r"\*\.", "[^/?#:]+[.]", 1) for host in patterns]
+    return re.compile(f"https?://(?:{'|'.join(hosts)})[.]?(?:[:/?#]|\\Z)") if hosts else None
 
 
 def _words(words: Sequence[str]) -> re.Pattern[str] | None:
-    patterns = ["[^a-z0-9]?".join(map(re.escape, word.lower().split())) for word in words if word.strip()]
-    return re.compile(f"(?<![a-z0-9])(?:{'|'.join(patterns)})(?![a-z0-9])") if patterns else None
+    """URLs with one of these words; sorted by their first letter, so that few are tried at each place."""
+    by_letter: dict[str, list[str]] = {}
+    for word in words:
+        pieces = word.lower().split()
+        pattern = "[^a-z0-9]?".join(map(re.escape, pieces))
+        if pieces:
+            by_letter.setdefault(pieces[0][0], []).append(pattern[len(re.escape(pieces[0][0])) :])
+    letters = [f"{re.escape(letter)}(?:{'|'.join(rest)})" for letter, rest in by_letter.items()]
+    return re.compile(f"[^a-z0-9](?:{'|'.join(letters)})(?![a-z0-9])") if letters else None
