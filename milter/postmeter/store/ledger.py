@@ -63,12 +63,20 @@ class Overdrawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """One row of the ledger as it stands."""
+    """One row of the ledger as it stands at `now`."""
 
     key: str
     unit: str
     window: int
     used: int
+    state: Window
+    now: float
+
+    def room_at(self, limit: int) -> float | None:
+        """When one more fits under that limit; None for never."""
+        micro = _micro(self.now)
+        at = self.state.room_at(micro, amount=1, limit=limit)
+        return self.now if at == micro else None if at is None else at / MICROSECONDS
 
 
 class Ledger:
@@ -129,11 +137,8 @@ def usage(database: Database, now: float, *, key: str | None = None) -> list[Usa
     """What every key, or one, has used of its windows; accounts that are empty again are left out."""
     sql = "SELECT key, unit, window, state FROM ledger WHERE empty_at > ?1 AND (?2 IS NULL OR key = ?2)"
     rows = database.query(sql + " ORDER BY key, window, unit", (_micro(now), key))
-    found = (
-        Usage(key=name, unit=unit, window=span, used=_window(span, state).used(_micro(now)))
-        for name, unit, span, state in rows
-    )
-    return [row for row in found if row.used]
+    found = (_usage(row, now) for row in rows)
+    return [usage for usage in found if usage.used]
 
 
 def reset(database: Database, key: str) -> int:
@@ -151,6 +156,12 @@ def sweep(database: Database, now: float) -> int:
 
 def _wanted(charges: Iterable[Charge]) -> list[Account]:
     return list({charge.account for charge in charges})
+
+
+def _usage(row: Row, now: float) -> Usage:
+    key, unit, window, state = row
+    found = _window(window, state)
+    return Usage(key=key, unit=unit, window=window, used=found.used(_micro(now)), state=found, now=now)
 
 
 def _window(seconds: int, state: bytes) -> Window:

@@ -23,8 +23,8 @@ from postmeter.store.ledger import Charge, Overdrawn
 from postmeter.store.settle import Settler
 from postmeter.submission import refusal
 from postmeter.submission.identity import answerable, sender
+from postmeter.submission.refusal import SPANS
 
-_SPANS = {0: "message", 1: "second", 60: "minute", 3600: "hour", 86_400: "day", 2_592_000: "month"}
 _STORE_ERROR: Figure = ("quota_store_errors_total", ())
 
 
@@ -111,6 +111,17 @@ class Quotas:
             return None
         self._settler.add({_figure(over.charge): 1})
         return refusal.reply(over, now, reject=allowance.over == "reject")
+
+    def of_login(self, name: str) -> tuple[Limit, ...]:
+        """The limits that a sender of that name has by name alone: rules that ask for more than a login are left out.
+
+        For people who look; mail is decided by all conditions.
+        """
+        envelope = Envelope(mail_from=b"?", login=name)
+        for rule in self._rules:
+            if (rule.service, rule.network, rule.from_domain) == (None, None, None) and rule.holds(envelope):
+                return rule.allowance.limits
+        return self._everyone.limits
 
     def _allowance(self, draft: Draft) -> Allowance:
         envelope = draft.message.envelope
@@ -208,7 +219,7 @@ def _explain(draft: Draft, allowance: Allowance) -> None:
 
 
 def _figure(charge: Charge) -> Figure:
-    return "quota_refusals_total", (_SPANS[charge.window], charge.unit)
+    return "quota_refusals_total", (SPANS[charge.window], charge.unit)
 
 
 def _count(draft: Draft, over: Overdrawn) -> None:

@@ -12,7 +12,10 @@ from math import ceil
 from postmeter.mail.reply import Reply
 from postmeter.store.ledger import Charge, Overdrawn
 
-_SPANS = {1: "second", 60: "minute", 3600: "hour", 86_400: "day", 2_592_000: "month"}
+SPANS = {0: "message", 1: "second", 60: "minute", 3600: "hour", 86_400: "day", 2_592_000: "month"}
+"""What a limit's window of so many seconds is called."""
+
+_LONGEST_NAME = 150
 _NEVER = {"messages": (550, "5.7.1"), "recipients": (550, "5.5.3"), "bytes": (552, "5.3.4")}
 _SIZES = ((1024**4, "T"), (1024**3, "G"), (1024**2, "M"), (1024, "k"))
 
@@ -26,24 +29,30 @@ def reply(over: Overdrawn, now: float, *, reject: bool) -> Reply:
 
 
 def sentence(over: Overdrawn, now: float) -> str:
-    charge = over.charge
+    charge, name = over.charge, _name(over.charge.key)
     if over.room_at is None:
-        return f"{charge.key}: {_counted(charge.amount, charge)} in one message, limit {charge.text}"
-    used, limit = _number(over.used, charge), _counted(charge.limit, charge)
-    room = f"room for {_number(charge.amount, charge)} {_clock(over.room_at, now)} ({_wait(over.room_at - now)})"
-    return f"{charge.key}: {used} of {limit} in the last {_SPANS[charge.window]}; {room}, limit {charge.text}"
+        return f"{name}: {_counted(charge.amount, charge)} in one message, limit {charge.text}"
+    used, limit = number(over.used, charge.unit), _counted(charge.limit, charge)
+    room = f"room for {number(charge.amount, charge.unit)} {_clock(over.room_at, now)} ({_wait(over.room_at - now)})"
+    return f"{name}: {used} of {limit} in the last {SPANS[charge.window]}; {room}, limit {charge.text}"
+
+
+def _name(key: str) -> str:
+    """Printable and short: the rest of the sentence must not be cut off (Reply.line)."""
+    safe = key.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(char if char.isprintable() else "?" for char in safe)[:_LONGEST_NAME]
 
 
 def _counted(count: int, charge: Charge) -> str:
-    number = _number(count, charge)
+    text = number(count, charge.unit)
     if charge.unit == "bytes":
-        return number
-    return f"{number} {charge.unit[:-1] if count == 1 else charge.unit}"
+        return text
+    return f"{text} {charge.unit[:-1] if count == 1 else charge.unit}"
 
 
-def _number(count: int, charge: Charge) -> str:
+def number(count: int, unit: str) -> str:
     """Bytes as sizes are configured: k, M, G of 1024."""
-    if charge.unit != "bytes":
+    if unit != "bytes":
         return str(count)
     factor, letter = next(((size, letter) for size, letter in _SIZES if count >= size), (1, " bytes"))
     return f"{count / factor:.1f}".removesuffix(".0") + letter
