@@ -63,19 +63,27 @@ def _with_lab() -> int:
     section("Starting")
     postmeter = Postmeter(folder=new_folder("demo"), daemons=("run",))
     keys = configure(postmeter)
-    with Lab(postmeter=postmeter, sendmail=True) as lab:
-        held(f"a private Postfix, its milter on {postmeter.milter.removeprefix('unix:')}, keys for example.com")
-        try:
-            Demo(lab, keys).run()
-        except (StepError, AssertionError, RefusedError, OSError) as error:
-            failed(str(error))
-            quote("\n".join(postmeter.log("run").splitlines()[-15:]), "dim")
-            return 1
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            stay(lab)
+    try:
+        with Lab(postmeter=postmeter, sendmail=True) as lab:
+            show(lab, keys)
+    except (StepError, AssertionError, RefusedError, RuntimeError, OSError) as error:
+        failed(str(error))
+        return 1
     say()
     held("all of it held; nothing is left running")
     return 0
+
+
+def show(lab: Lab, keys: list[DkimKey]) -> None:
+    """The steps; on a terminal, then whatever the one who looks on sends."""
+    held(f"a private Postfix, its milter on {lab.postmeter.milter.removeprefix('unix:')}, keys for example.com")
+    try:
+        Demo(lab, keys).run()
+    except (StepError, AssertionError, RefusedError, OSError):
+        quote("\n".join(lab.postmeter.log("run").splitlines()[-15:]), "dim")
+        raise
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        stay(lab)
 
 
 def configure(postmeter: Postmeter) -> list[DkimKey]:
