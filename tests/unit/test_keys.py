@@ -94,7 +94,7 @@ def damaged(data: bytes) -> bytes:
         (base64.b64encode(b"short"), "is no private key"),
         (RSA_PEM[:700], "ends in the middle"),
         (RSA_PEM[:700] + b"\n-----END PRIVATE KEY-----\n", "holds no key that can be read"),
-        (damaged(pem(RSA, PrivateFormat.TraditionalOpenSSL)), "is damaged|can be read"),  # before cryptography 39 its own validation
+        (damaged(pem(RSA, PrivateFormat.TraditionalOpenSSL)), "is damaged|can be read"),  # version 38 validates itself
         (pem(RSA, PrivateFormat.PKCS8, ENCRYPTED), "protected by a passphrase"),
         (pem(RSA, PrivateFormat.TraditionalOpenSSL, ENCRYPTED), "protected by a passphrase"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "wrong type of key"),
