@@ -168,6 +168,8 @@ class Database:
         """Every failure of SQLite or the file system as a StoreError; the next use opens the file afresh."""
         try:
             yield
+        except sqlite3.ProgrammingError:
+            raise  # a bug of ours, and the file as good as ever
         except (sqlite3.Error, OSError) as error:
             self._drop()
             raise StoreError(self.path, str(error)) from error

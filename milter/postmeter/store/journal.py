@@ -38,11 +38,11 @@ class Journal:
         encoded = [rows.encode(event, self._host) for event in events]
         with self.database.transaction() as link:
             new = _new(link, encoded)
-            rows.insert(link, encoded)
+            rows.insert(link, new)
             totals.add(link, figures or {})
             save = "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
             link.executemany(save, (positions or {}).items())
-        return new
+        return len({rows.source(row) for row in new})
 
     def position(self, name: str) -> str:
         """The position saved under that name; empty when there is none."""
@@ -84,6 +84,7 @@ class Journal:
         return [rows.decode(row) for row in self.database.query(rows.SELECT + where, values)]
 
 
-def _new(link: Connection, encoded: list[Row]) -> int:
-    sources = {rows.source(row) for row in encoded}
-    return len(sources) - len(rows.known(link, sources))
+def _new(link: Connection, encoded: list[Row]) -> list[Row]:
+    """Those that say something: a conflict would change nothing either, and waste a sequence number."""
+    known = rows.known(link, {rows.source(row) for row in encoded})
+    return [row for row in encoded if rows.counts_up(row) or rows.source(row) not in known]

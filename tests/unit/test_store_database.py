@@ -1,0 +1,228 @@
+"""The database and the journal: made, opened by others, brought up to date, read in slices."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from postmeter.events import Clicked
+from postmeter.mail.draft import Figure
+from postmeter.store import database, ledger
+from postmeter.store.database import StoreError
+from postmeter.store.journal import Journal
+from postmeter.store.ledger import Charge
+from postmeter.store.migrations import MIGRATIONS
+from postmeter.store.settle import Settler
+from postmeter.store.turn import Turn
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with closing(Journal(path, host="mx1")) as journal:
+        yield journal
+
+
+def clicked(nth: int) -> Clicked:
+    return Clicked(
+        source=f"hit:file:{nth}",
+        time=float(nth),
+        reference="00112233445566aa",
+        link=nth,
+        recipient="",
+        target="https://example.com/",
+        host="click.example.com",
+        method="GET",
+        address="192.0.2.1",
+        agent="Mozilla\ud83d",
+    )
+
+
+def test_the_journal_is_made_readable_for_its_group_and_nobody_else(journal: Journal, path: Path) -> None:
+    journal.record([clicked(1)])
+    names = ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == names
+    assert {stat.S_IMODE((path.parent / name).stat().st_mode) for name in names} == {0o640}
+
+
+def test_what_root_makes_belongs_to_whom_the_directory_belongs_to(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes files for others")
+    os.chown(path.parent, NOBODY, NOBODY)
+    with closing(Journal(path)) as journal:
+        journal.record([clicked(1)])
+        assert {entry.stat().st_uid for entry in path.parent.iterdir()} == {NOBODY}
+
+
+def test_positions_events_and_figures_are_recorded_together_or_not_at_all(journal: Journal) -> None:
+    figures: dict[Figure, int] = {("clicks_total", ("unsure",)): 2}
+    assert journal.record([clicked(1), clicked(2)], figures=figures, positions={"hits": "9"}) == 2
+    assert journal.record([clicked(2), clicked(3)], positions={"hits": "12", "log": "1"}) == 1
+    with pytest.raises(sqlite3.ProgrammingError):
+        journal.record([clicked(4)], positions={"hits": object()})  # type: ignore[dict-item]
+    assert (journal.position("hits"), journal.position("none")) == ("12", "")
+    assert journal.positions("h") == {"hits": "12"}
+    assert [entry.seq for entry in journal.events()] == [1, 2, 3]
+    assert journal.totals() == figures
+
+
+def test_events_are_read_in_slices_in_the_order_they_were_recorded(journal: Journal) -> None:
+    journal.record(clicked(nth) for nth in range(10))
+    first = journal.events(limit=4)
+    rest = journal.events(after=first[-1].seq, limit=100)
+    found = [entry.event for entry in first + rest]
+    assert [event.link for event in found if isinstance(event, Clicked)] == list(range(10))
+    assert journal.of_reference("00112233445566aa") == first + rest
+
+
+def test_sequence_numbers_are_never_used_again(journal: Journal) -> None:
+    journal.record([clicked(1)])
+    with journal.database.transaction() as link:
+        link.execute("DELETE FROM events")
+    journal.record([clicked(2)])
+    assert [entry.seq for entry in journal.events()] == [2]
+
+
+def fail_halfway(journal: Journal) -> None:
+    with journal.database.transaction() as link:
+        link.execute("INSERT INTO positions VALUES ('a', 'b')")
+        raise ValueError("ours")
+
+
+def test_a_transaction_that_fails_leaves_nothing_and_the_database_usable(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="ours"):
+        fail_halfway(journal)
+    assert journal.position("a") == ""
+    journal.record([], positions={"a": "c"})
+    assert journal.position("a") == "c"
+
+
+def test_lookups_use_an_index(journal: Journal) -> None:
+    for column in ("reference", "queue_id", "login"):
+        sql = f"EXPLAIN QUERY PLAN SELECT * FROM events WHERE {column} = 'x' AND {column} != ''"
+        (plan,) = journal.database.query(sql)
+        assert f"events_{column}" in plan[3]
+
+
+def test_a_migration_is_made_once_and_a_failing_one_leaves_the_old_schema(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(path).close()
+    monkeypatch.setattr(database, "MIGRATIONS", [*MIGRATIONS, ("bad", "CREATE TABLE new (a); CREATE nonsense")])
+    with pytest.raises(StoreError, match="nonsense"):
+        database.open(path)
+    monkeypatch.undo()
+    with closing(Journal(path)) as journal:
+        made = {name for (name,) in journal.database.query("SELECT name FROM migrations")}
+        assert made == {name for name, _ in MIGRATIONS}
+        assert not journal.database.query("SELECT 1 FROM sqlite_master WHERE name = 'new'")
+
+
+def test_processes_that_start_together_all_find_the_schema(path: Path) -> None:
+    code = "import sys, pathlib; from postmeter.store import database; database.open(pathlib.Path(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    starts = [subprocess.Popen([sys.executable, "-c", code, str(path)], env=environment) for _ in range(4)]
+    assert [start.wait(30) for start in starts] == [0, 0, 0, 0]
+
+
+def test_a_reader_without_leave_to_write_reads_while_daemons_run_and_when_none_does(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    for folder in [path.parent, *path.parent.parents][:3]:
+        folder.chmod(0o755)
+    path.parent.chmod(0o755)
+    running = Journal(path)
+    running.record([clicked(1)])
+    for name in ("", "-wal", "-shm"):
+        os.chown(f"{path}{name}", 0, NOBODY)
+    assert read_as_nobody(path) == 1
+    running.close()
+    assert not path.with_name("journal.db-wal").exists()
+    assert read_as_nobody(path) == 1
+
+
+def read_as_nobody(path: Path) -> int:
+    """How many events another user sees who may only read."""
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        with closing(Journal(path, readonly=True)) as journal:
+            os._exit(len(journal.events()))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_journal_that_was_moved_away_is_made_anew(journal: Journal, path: Path) -> None:
+    journal.record([clicked(1)])
+    for name in ("", "-wal", "-shm"):
+        os.rename(f"{path}{name}", f"{path}.old{name}")
+    journal.record([clicked(2)])
+    with closing(Journal(path, readonly=True)) as other:
+        assert [entry.event.source for entry in other.events()] == ["hit:file:2"]
+
+
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"none/journal\.db"):
+        Journal(tmp_path / "none" / "journal.db")
+
+
+def test_accounts_that_are_long_empty_are_swept_and_others_stay(path: Path) -> None:
+    def charge(key: str) -> Charge:
+        return Charge(key=key, unit="messages", window=3600, limit=9, amount=1, text="")
+
+    with closing(Settler(path)) as settler:
+        settler.settle((charge("192.0.2.1"),), None, {}, 1e9)
+        settler.settle((charge("192.0.2.2"),), None, {}, 1e9 + 7200)
+    with closing(Journal(path)) as journal:
+        assert ledger.sweep(journal.database, 1e9 + 3600 + 86_401) == 1
+        assert [row.key for row in ledger.usage(journal.database, 1e9 + 7200)] == ["192.0.2.2"]
+
+
+def test_the_turn_goes_on_at_once_to_who_waits(tmp_path: Path) -> None:
+    ours, theirs = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
+    assert theirs.take(1)
+    waits: list[float] = []
+
+    def wait() -> None:
+        assert ours.take(10)
+        waits.append(time.monotonic())
+        ours.give()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    given = time.monotonic()
+    theirs.give()
+    thread.join()
+    assert waits[0] - given < 0.1
+    ours.close()
+    theirs.close()
+
+
+def test_who_gave_up_waiting_does_not_get_the_turn_later(tmp_path: Path) -> None:
+    first, second = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
+    assert first.take(1)
+    assert not second.take(0.05)
+    first.give()
+    assert first.take(1)
+    first.give()
+    assert second.take(1)
+    first.close()
+    second.close()
