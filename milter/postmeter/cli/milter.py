@@ -62,6 +62,7 @@ def _serve(material: Material, post: Post) -> None:
 
     config = material.config
     settler = daemons.settler(config)
+    settler.open()
     quotas = Quotas(config.quota, settler)
     who = daemons.identity(material)
     observe = config.mode == "observe"
@@ -77,7 +78,7 @@ def _serve(material: Material, post: Post) -> None:
         certificates=config.senders.certificates,
         reference=daemons.reference,
     )
-    serve(desk, Shift(post.listener, post.control, config.milter.drain, post.ready, recorder.close))
+    serve(desk, Shift(post.listener, post.control, config.milter.drain, post.ready, recorder.tick, recorder.close))
 
 
 def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:

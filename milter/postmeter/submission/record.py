@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 LOST = Reply(451, "4.3.0", "the journal cannot be written, try again later")
 # What is true of a message although nothing was changed in it, or although it was refused.
 _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors_total", "from_mismatch_total"})
-_FLUSH = 1.0  # seconds between two contributions of the stopwatch
 
 
 class Recorder:
@@ -38,7 +37,6 @@ class Recorder:
         self._observe = observe
         self._tolerant = tolerant
         self._stopwatch = Stopwatch()
-        self._flushed = time()
 
     def accepted(self, draft: Draft) -> Reply | None:
         """Charge every limit and record the message; a reply means that it must be refused after all."""
@@ -76,16 +74,17 @@ class Recorder:
         self._settler.add({("errors_total", (where,)): 1})
 
     def took(self, stage: str, seconds: float) -> None:
-        """Timings ride along about once a second; they cost no transaction of their own."""
         self._stopwatch.observe(stage, seconds)
-        now = time()
-        if now - self._flushed >= _FLUSH:
-            self._flushed = now
-            self._settler.add(self._stopwatch.take())
+
+    def tick(self) -> None:
+        """Timings ride along with the next transaction; they cost none of their own."""
+        figures = self._stopwatch.take()
+        if figures:
+            self._settler.add(figures)
 
     def close(self) -> None:
         try:
-            self._settler.add(self._stopwatch.take())
+            self.tick()
             self._settler.close()
         except StoreError as error:
             log.error("last figures lost: %s", error)

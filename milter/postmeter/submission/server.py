@@ -48,6 +48,8 @@ class Shift:
     control: int
     drain: float
     ready: Callable[[], None]
+    tick: Callable[[], None]
+    """Called about once a second."""
     close: Callable[[], None]
     """Called last: what is still in memory is written down."""
 
@@ -107,7 +109,8 @@ def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
     In the last quarter a session that begins another message is sent away with 421; what is then still idle between
     two messages goes with the process. libmilter's own stop would cut messages in flight (D23): `_exit` it is.
     """
-    select.select([shift.control], [], [])
+    while not select.select([shift.control], [], [], 1.0)[0]:
+        shift.tick()
     os.dup2(dead.fileno(), fd)
     end = monotonic() + shift.drain
     quiet = 0
