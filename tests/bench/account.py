@@ -1,0 +1,65 @@
+"""What postmeter's journal and ledger say of a run, against what was sent: a fast milter that forgets is no milter.
+
+Knows nothing of how mail was sent. It reads as the product's own commands do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from postmeter.mail.draft import Figure
+from postmeter.store import database, ledger, totals
+from postmeter.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """`submitted` and `refused` are rows of the journal; `ledger` is what is used, by unit and window."""
+
+    submitted: int
+    refused: int
+    signatures: int
+    links: int
+    ledger: Mapping[str, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """All of it, each count under a name that a person understands."""
+        return {
+            "messages in the journal": self.submitted,
+            "refusals in the journal": self.refused,
+            "signatures": self.signatures,
+            "links": self.links,
+            **{f"ledger, {name}": used for name, used in self.ledger.items()},
+        }
+
+
+def read(journal: Path) -> Account:
+    """From the database while the milter still runs."""
+    store = database.open(journal, readonly=True)
+    try:
+        figures = totals.read(store)
+        return Account(
+            submitted=_rows(store, "submitted"),
+            refused=_rows(store, "refused"),
+            signatures=_sum(figures, "dkim_signatures_total"),
+            links=_sum(figures, "links_rewritten_total"),
+            ledger={f"{row.unit} in {row.window} s": row.used for row in ledger.usage(store, time.time())},
+        )
+    finally:
+        store.close()
+
+
+def expected(*, messages: int, links: int, limits: Mapping[str, int]) -> Account:
+    """The account after so many messages with so many links; `limits` as in the ledger, to be used by each."""
+    return Account(messages, 0, messages, links, {name: messages * amount for name, amount in limits.items()})
+
+
+def _rows(store: Database, kind: str) -> int:
+    return int(store.query("SELECT count(*) FROM events WHERE kind = ?", (kind,))[0][0])
+
+
+def _sum(figures: Mapping[Figure, int], name: str) -> int:
+    return sum(value for (known, _), value in figures.items() if known == name)
