@@ -26,7 +26,9 @@ def _parent(tmp_path: Path, *scripts: str) -> subprocess.Popen[bytes]:
         from postmeter.runtime.signals import Signals
         logging.basicConfig()
         with Signals() as signals:
-            raise SystemExit(Children({programs!r}, environment=os.environ, signals=signals, delay=0.05).run())
+            ready = lambda: open(os.environ["LOG"], "a").write("all ready\\n")
+            children = Children({programs!r}, environment=os.environ, signals=signals, ready=ready, delay=0.05)
+            raise SystemExit(children.run())
     """
     command = [sys.executable, "-c", textwrap.dedent(source)]
     environment = {**os.environ, "LOG": str(tmp_path / "log"), "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -80,6 +82,18 @@ def test_a_reload_is_passed_on(tmp_path: Path) -> None:
         _wait_for(tmp_path, "reloads")
         parent.send_signal(signal.SIGINT)
         assert parent.wait(PATIENCE) == 0
+
+
+def test_all_are_ready_when_the_last_of_them_is(tmp_path: Path) -> None:
+    """Each says so to a socket of its own, as to systemd; a child that dies before is waited for."""
+    say = f"{sys.executable} -c 'from postmeter.runtime.notify import Notifier as N; N.from_environment().ready()'"
+    late = f"test -e $LOG.again || {{ touch $LOG.again; exit 1; }}; echo b says >>$LOG; {say}; sleep 60"
+    with _parent(tmp_path, f"echo a says >>$LOG; {say}; sleep 60", late) as parent:
+        _wait_for(tmp_path, "all ready")
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+    *said, last = _lines(tmp_path)
+    assert (sorted(said), last) == (["a says", "b says"], "all ready")
 
 
 def test_who_does_not_stop_is_killed(tmp_path: Path) -> None:

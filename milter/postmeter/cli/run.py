@@ -35,11 +35,10 @@ def run(args: Namespace) -> int:
     config = load(args.config)
     logs.set_up(config.log, daemon="run")
     notifier = Notifier.from_environment()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NOTIFY_", "WATCHDOG_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATCHDOG_")}
     with Signals() as signals:
-        children = Children(programs(config, args.config), environment=environment, signals=signals)
-        notifier.ready()
-        code = children.run()
+        wanted = programs(config, args.config)
+        code = Children(wanted, environment=environment, signals=signals, ready=notifier.ready).run()
         notifier.stopping()
     return code
 

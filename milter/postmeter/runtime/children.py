@@ -2,7 +2,8 @@
 
 Knows nothing of what they are. Each gets a process group of its own: Ctrl-C on a terminal reaches a whole group at
 once, and only the parent knows in which order to stop. None outlives a killed parent (PR_SET_PDEATHSIG in prctl(2)).
-Exit code 78 is EX_CONFIG of sysexits.h: whoever ends with it would do so again.
+Each says when it is ready, as it would to systemd (sd_notify(3)), so that the parent can say it of all. Exit code 78 is
+EX_CONFIG of sysexits.h: whoever ends with it would do so again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import ctypes
 import logging
 import os
 import pwd
+import secrets
 import signal
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -25,7 +29,8 @@ log = logging.getLogger(__name__)
 HOPELESS = 78  # EX_CONFIG
 _FIRST, _LONGEST = 1.0, 60.0  # seconds before a dead child is started again: doubled each time
 _HEALTHY = 60.0  # seconds of life after which the delay begins anew
-_TICK = 1.0
+_SETTLED = 5.0  # seconds of life after which a child that said nothing counts as ready
+_TICK, _SOON = 1.0, 0.05  # seconds between two looks, and while we wait for somebody to be ready
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -46,6 +51,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     due: float = 0.0
+    notices: socket.socket | None = None
+    ready: bool = False
 
 
 class Children:
@@ -57,10 +64,13 @@ class Children:
         *,
         environment: Mapping[str, str],
         signals: Signals,
+        ready: Callable[[], None],
         delay: float = _FIRST,
     ) -> None:
+        """`ready` is called once, when the last of them is."""
         self._children = [_Child(program, delay) for program in programs]
         self._environment, self._signals, self._delay = dict(environment), signals, delay
+        self._ready: Callable[[], None] | None = ready
         self._libc = ctypes.CDLL(None)
         self._code: int | None = None
         """How we shall end; None as long as we shall not."""
@@ -71,6 +81,7 @@ class Children:
             self._start_due()
             self._handle(self._signals.wait(self._pause()))
             self._look()
+            self._announce()
         self._stop(self._children[:1])
         self._stop(self._children[1:])
         return self._code
@@ -84,10 +95,11 @@ class Children:
         """By `preexec_fn`, safe in a parent of one thread: signals unblocked, and an end when we end."""
         program = child.program
         child.started = monotonic()
+        name = _listen(child)
         try:
             child.process = subprocess.Popen(
                 program.command,
-                env=self._environment,
+                env={**self._environment, "NOTIFY_SOCKET": name},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
                 preexec_fn=self._prepare,
@@ -131,7 +143,12 @@ class Children:
     def _pause(self) -> float:
         """Until somebody has to be started; a signal ends every wait."""
         due = min((child.due for child in self._children if child.process is None), default=float("inf"))
-        return min(max(due - monotonic(), 0.0), _TICK)
+        return min(max(due - monotonic(), 0.0), _TICK if self._ready is None else _SOON)
+
+    def _announce(self) -> None:
+        if self._ready is not None and all(_is_ready(child) for child in self._children):
+            self._ready()
+            self._ready = None
 
     def _stop(self, children: Sequence[_Child]) -> None:
         """Ask them to stop, wait for them, kill who takes too long. A second Ctrl-C is passed on as it is."""
@@ -148,6 +165,25 @@ class Children:
         for child in children:
             if child.process is not None:
                 child.process.send_signal(number)
+
+
+def _listen(child: _Child) -> str:
+    """A new address for what this child says; abstract (unix(7)), so that one who runs as another user reaches it."""
+    if child.notices is not None:
+        child.notices.close()
+    child.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    child.ready = False
+    name = f"postmeter-{os.getpid()}-{secrets.token_hex(8)}"
+    child.notices.bind(f"\0{name}")
+    return f"@{name}"
+
+
+def _is_ready(child: _Child) -> bool:
+    """Whether it has said so, or has lived long enough without a word."""
+    with suppress(BlockingIOError):
+        while child.process is not None and child.notices is not None and not child.ready:
+            child.ready = b"READY=1" in child.notices.recv(4096).splitlines()
+    return child.ready or (child.process is not None and monotonic() - child.started >= _SETTLED)
 
 
 def _as_user(name: str | None) -> dict[str, Any]:
