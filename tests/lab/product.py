@@ -74,7 +74,9 @@ class Postmeter:
         try:
             self.write()
             for daemon in self.daemons:
-                self.start(daemon)
+                self._launch(daemon)
+            for daemon in self.daemons:
+                self._wait_until_ready(daemon)
         except BaseException:
             self.close()
             raise
@@ -138,14 +140,20 @@ class Postmeter:
 
     def start(self, daemon: str) -> None:
         """One daemon, until it says that it is ready (sd_notify(3)); fails with its log when it ends instead."""
-        notices = self._listen_for(daemon)
+        self._launch(daemon)
+        self._wait_until_ready(daemon)
+
+    def _launch(self, daemon: str) -> None:
+        self._listen_for(daemon)
         with (self.folder / "log" / f"{daemon}.log").open("ab") as log:
             self.processes[daemon] = subprocess.Popen(
                 self.command(daemon), env=self._environment(daemon), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd="/", user=self._user_of(daemon), group=_main_group(self._user_of(daemon)),
                 extra_groups=[group_id("postfix")] if daemon in ("milter", "run") else [], start_new_session=True,
             )  # fmt: skip
-        self._wait_notice(daemon, notices, b"READY=1", _BOUND)
+
+    def _wait_until_ready(self, daemon: str) -> None:
+        self._wait_notice(daemon, b"READY=1", _BOUND)
         if daemon == "run":  # the supervisor is ready before what it started is
             self._wait_until_served()
 
@@ -174,9 +182,8 @@ class Postmeter:
     def reload(self, daemon: str = "milter", *, bound: float = _BOUND) -> None:
         """SIGUSR1, until the daemon says that it is done, whether it took the new configuration or kept the old."""
         self.processes[daemon].send_signal(signal.SIGUSR1)
-        notices = self._notices[daemon]
-        self._wait_notice(daemon, notices, b"RELOADING=1", bound)
-        self._wait_notice(daemon, notices, b"READY=1", bound)
+        self._wait_notice(daemon, b"RELOADING=1", bound)
+        self._wait_notice(daemon, b"READY=1", bound)
 
     def workers(self) -> list[int]:
         """The process ids of the milter's workers."""
@@ -249,7 +256,7 @@ class Postmeter:
     def _notice_path(self, daemon: str) -> Path:
         return self.folder / "notices" / daemon
 
-    def _listen_for(self, daemon: str) -> socket.socket:
+    def _listen_for(self, daemon: str) -> None:
         """Where systemd would listen for the daemon's notices."""
         if daemon in self._notices:
             self._notices.pop(daemon).close()
@@ -259,7 +266,6 @@ class Postmeter:
         notices.bind(str(path))
         path.chmod(0o666)
         self._notices[daemon] = notices
-        return notices
 
     def _wait_until_served(self) -> None:
         """Until everything that the supervisor starts listens."""
@@ -277,8 +283,9 @@ class Postmeter:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self.milter.removeprefix("unix:")) == 0
 
-    def _wait_notice(self, daemon: str, notices: socket.socket, wanted: bytes, bound: float) -> None:
+    def _wait_notice(self, daemon: str, wanted: bytes, bound: float) -> None:
         until = time.monotonic() + bound
+        notices = self._notices[daemon]
         notices.settimeout(0.1)
         while True:
             with contextlib.suppress(TimeoutError):
