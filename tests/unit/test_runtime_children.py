@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +25,17 @@ def _parent(tmp_path: Path, *scripts: str) -> subprocess.Popen[bytes]:
     source = f"""
         import logging, os
         from postmeter.runtime.children import Children, Program
+        from postmeter.runtime.notify import Notifier
         from postmeter.runtime.signals import Signals
         logging.basicConfig()
         with Signals() as signals:
-            ready = lambda: open(os.environ["LOG"], "a").write("all ready\\n")
-            children = Children({programs!r}, environment=os.environ, signals=signals, ready=ready, delay=0.05)
+            notifier = Notifier(os.environ["NOTICES"])
+            children = Children({programs!r}, environment=os.environ, signals=signals, notifier=notifier, delay=0.05)
             raise SystemExit(children.run())
     """
     command = [sys.executable, "-c", textwrap.dedent(source)]
-    environment = {**os.environ, "LOG": str(tmp_path / "log"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    places = {"LOG": str(tmp_path / "log"), "NOTICES": str(tmp_path / "notices")}
+    environment = {**os.environ, **places, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
@@ -84,16 +88,37 @@ def test_a_reload_is_passed_on(tmp_path: Path) -> None:
         assert parent.wait(PATIENCE) == 0
 
 
-def test_all_are_ready_when_the_last_of_them_is(tmp_path: Path) -> None:
+SAY = f"{sys.executable} -c 'from postmeter.runtime.notify import Notifier as N; N.from_environment().ready()'"
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(str(tmp_path / "notices"))
+        notices.settimeout(PATIENCE)
+        yield notices
+
+
+def test_all_are_ready_when_the_last_of_them_is(tmp_path: Path, systemd: socket.socket) -> None:
     """Each says so to a socket of its own, as to systemd; a child that dies before is waited for."""
-    say = f"{sys.executable} -c 'from postmeter.runtime.notify import Notifier as N; N.from_environment().ready()'"
-    late = f"test -e $LOG.again || {{ touch $LOG.again; exit 1; }}; echo b says >>$LOG; {say}; sleep 60"
-    with _parent(tmp_path, f"echo a says >>$LOG; {say}; sleep 60", late) as parent:
-        _wait_for(tmp_path, "all ready")
+    late = f"test -e $LOG.again || {{ touch $LOG.again; exit 1; }}; echo b says >>$LOG; {SAY}; sleep 60"
+    with _parent(tmp_path, f"echo a says >>$LOG; {SAY}; sleep 60", late) as parent:
+        assert systemd.recv(1000) == b"READY=1"
+        assert sorted(_lines(tmp_path)) == ["a says", "b says"]
         parent.terminate()
         assert parent.wait(PATIENCE) == 0
-    *said, last = _lines(tmp_path)
-    assert (sorted(said), last) == (["a says", "b says"], "all ready")
+
+
+def test_a_reload_is_done_when_all_have_said_so(tmp_path: Path, systemd: socket.socket) -> None:
+    script = f'trap "echo reloads >>$LOG; {SAY}" USR1; {SAY}; while :; do sleep 0.05; done'
+    with _parent(tmp_path, script) as parent:
+        assert systemd.recv(1000) == b"READY=1"
+        parent.send_signal(signal.SIGUSR1)
+        assert systemd.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert systemd.recv(1000) == b"READY=1"
+        assert _lines(tmp_path) == ["reloads"]
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
 
 
 def test_who_does_not_stop_is_killed(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WATCHDOG_")}
     with Signals() as signals:
         wanted = programs(config, args.config)
-        code = Children(wanted, environment=environment, signals=signals, ready=notifier.ready).run()
+        code = Children(wanted, environment=environment, signals=signals, notifier=notifier).run()
         notifier.stopping()
     return code
 

@@ -16,12 +16,13 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from postmeter.runtime.notify import Notifier
 from postmeter.runtime.signals import RELOAD, STOP, Signals
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 HOPELESS = 78  # EX_CONFIG
 _FIRST, _LONGEST = 1.0, 60.0  # seconds before a dead child is started again: doubled each time
 _HEALTHY = 60.0  # seconds of life after which the delay begins anew
-_SETTLED = 5.0  # seconds of life after which a child that said nothing counts as ready
+_SETTLED = 5.0  # seconds of silence after which a child counts as ready
 _TICK, _SOON = 1.0, 0.05  # seconds between two looks, and while we wait for somebody to be ready
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -53,6 +54,8 @@ class _Child:
     due: float = 0.0
     notices: socket.socket | None = None
     ready: bool = False
+    asked: float = 0.0
+    """When it was last given a reason to say that it is ready."""
 
 
 class Children:
@@ -64,13 +67,14 @@ class Children:
         *,
         environment: Mapping[str, str],
         signals: Signals,
-        ready: Callable[[], None],
+        notifier: Notifier,
         delay: float = _FIRST,
     ) -> None:
-        """`ready` is called once, when the last of them is."""
+        """`notifier` is told when all are ready, and ready again after a reload."""
         self._children = [_Child(program, delay) for program in programs]
         self._environment, self._signals, self._delay = dict(environment), signals, delay
-        self._ready: Callable[[], None] | None = ready
+        self._notifier = notifier
+        self._announced = False
         self._libc = ctypes.CDLL(None)
         self._code: int | None = None
         """How we shall end; None as long as we shall not."""
@@ -117,7 +121,14 @@ class Children:
         if received in STOP:
             self._code = 0
         elif received == RELOAD:
-            self._send(self._children, RELOAD)
+            self._reload()
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        for child in self._children:
+            child.ready, child.asked = False, monotonic()
+        self._announced = False
+        self._send(self._children, RELOAD)
 
     def _look(self) -> None:
         """Notice who died."""
@@ -143,12 +154,12 @@ class Children:
     def _pause(self) -> float:
         """Until somebody has to be started; a signal ends every wait."""
         due = min((child.due for child in self._children if child.process is None), default=float("inf"))
-        return min(max(due - monotonic(), 0.0), _TICK if self._ready is None else _SOON)
+        return min(max(due - monotonic(), 0.0), _TICK if self._announced else _SOON)
 
     def _announce(self) -> None:
-        if self._ready is not None and all(_is_ready(child) for child in self._children):
-            self._ready()
-            self._ready = None
+        if not self._announced and all(_is_ready(child) for child in self._children):
+            self._notifier.ready()
+            self._announced = True
 
     def _stop(self, children: Sequence[_Child]) -> None:
         """Ask them to stop, wait for them, kill who takes too long. A second Ctrl-C is passed on as it is."""
@@ -172,7 +183,7 @@ def _listen(child: _Child) -> str:
     if child.notices is not None:
         child.notices.close()
     child.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    child.ready = False
+    child.ready, child.asked = False, monotonic()
     name = f"postmeter-{os.getpid()}-{secrets.token_hex(8)}"
     child.notices.bind(f"\0{name}")
     return f"@{name}"
@@ -183,7 +194,7 @@ def _is_ready(child: _Child) -> bool:
     with suppress(BlockingIOError):
         while child.process is not None and child.notices is not None and not child.ready:
             child.ready = b"READY=1" in child.notices.recv(4096).splitlines()
-    return child.ready or (child.process is not None and monotonic() - child.started >= _SETTLED)
+    return child.ready or (child.process is not None and monotonic() - child.asked >= _SETTLED)
 
 
 def _as_user(name: str | None) -> dict[str, Any]:
