@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import dkim
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postmeter.config.schema import Dkim, KeyEntry, SignEntry
+from postmeter.mail import canonical
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope, Field, Message
 from postmeter.submission import headers, keys, signing
@@ -306,3 +308,19 @@ def test_dkimpys_own_signature_of_the_same_message_has_the_same_body_hash() -> N
     theirs = dkim.sign(raw, b"r", b"example.com", private, canonicalize=(b"relaxed", b"relaxed"))
     ours_, _ = sign(draft(fields, body))
     assert parse_tag_value(theirs.partition(b":")[2])[b"bh"] == parse_tag_value(ours_.value)[b"bh"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_check_config_has_dkimpy_verify_a_sample_of_each_kind_of_key(tmp_path: Path, form: str) -> None:
+    section, keyring, _ = ring(tmp_path)
+    assert {key.algorithm for key in keyring.samples()} == {"rsa-sha256", "ed25519-sha256"}
+    assert signing.disproved(replace(section, canonicalization=form), keyring) == []
+
+
+def test_a_sample_that_dkimpy_does_not_accept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section, keyring, _ = ring(tmp_path)
+    monkeypatch.setattr(canonical, "_squeeze", lambda text: text)  # a fault of ours in relaxed form
+    found = signing.disproved(section, keyring)
+    assert [line.split(":")[0] for line in found] == [
+        f"dkimpy does not accept what {key.selector}._domainkey.example.com signs" for key in BOTH
+    ]

@@ -33,6 +33,7 @@ PrivateKey: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 
 _LEAST, _ENOUGH = 1024, 2048  # bits; RFC 8301 section 3.2
 _PROVED = 1000  # so many keys are tried out when they are loaded (0.3 ms each); 100,000 must load within seconds
+_SAMPLED = 100  # domains that are looked through for one key of each kind
 
 # Validation asks whether p and q are prime: 36 ms against 0.01 ms without (cryptography 50). What matters here, that
 # private and public half belong together, `_proves_itself` shows in 0.3 ms. The switch is there since version 39.
@@ -96,6 +97,15 @@ class Keyring:
         entry = self._find(domain)
         keys = [self._load(place) for place in _places(entry)] if entry else []
         return tuple(sorted(keys, key=lambda key: key.algorithm != "rsa-sha256"))
+
+    def samples(self) -> Iterator[SigningKey]:
+        """One key of each kind, as far as the first entries have one."""
+        seen: set[str] = set()
+        for domain in list(self._entries)[:_SAMPLED]:
+            for key in self.for_domain(domain):
+                if key.algorithm not in seen:
+                    seen.add(key.algorithm)
+                    yield key
 
     def examine(self) -> list[KeyProblem]:
         """Load every key once, and say what is wrong with which."""

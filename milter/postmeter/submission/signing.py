@@ -16,13 +16,33 @@ from cryptography.exceptions import InternalError
 from postmeter.config.schema import Dkim, HeaderRule
 from postmeter.mail import canonical
 from postmeter.mail.draft import Draft, Step
-from postmeter.mail.message import Field
+from postmeter.mail.message import Envelope, Field, Message
 from postmeter.mail.reply import Reply
 from postmeter.submission import headers
 from postmeter.submission.keys import KeyProblem, Keyring, SigningKey
 
 _NAME = b"DKIM-Signature"
 _WIDTH = 76  # RFC 5322 section 2.1.1 asks for 78 at most
+
+# White space of every kind, a field that is folded, one that is there twice: what canonicalization is about.
+_SAMPLE = Message(
+    Envelope(b""),
+    tuple(
+        Field(name, value)
+        for name, value in (
+            (b"Received", b" from client by server"),
+            (b"From", b" Postmeter <postmaster@example.com>"),
+            (b"To", b" a@example.com,\n\tb@example.com "),
+            (b"Subject", b"  a \t sample"),
+            (b"List-Unsubscribe", b" <https://example.com/>"),
+            (b"list-unsubscribe", b" <mailto:leave@example.com>"),
+        )
+    ),
+    b"two  spaces, \t a tab \r\n\r\nand an end\r\n\r\n",
+    queue_id="SAMPLE",
+    time=0.0,
+    reference=bytes(8),
+)
 
 MaySign = Callable[[Draft], str]
 """Empty, or the reason why this message must leave unsigned, as `dkim_unsigned_total` counts it."""
@@ -49,7 +69,7 @@ def form_of(name: str) -> Form:
 def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
     """Sign with all keys of the From domain, or say why not."""
     form = form_of(dkim.canonicalization)
-    rules = headers.DEFAULT if isinstance(dkim.headers, str) else dkim.headers
+    rules = _rules(dkim)
 
     def sign_draft(draft: Draft) -> Reply | None:
         reason = may_sign(draft)
@@ -81,6 +101,34 @@ def signatures(draft: Draft, keys: Sequence[SigningKey], *, rules: Sequence[Head
         signature = key.sign(covered + form.field(_NAME, value))
         made.append(Field(_NAME, value + _folded_base64(signature)))
     return made
+
+
+def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
+    """What dkimpy, which shares no code with us, says against a sample signed as configured: one a kind of key.
+
+    For `check-config`. dkimpy and the resolver it brings are 8 MB, so it is imported here and not in every worker.
+    """
+    import dkim as dkimpy
+
+    draft = Draft(_SAMPLE)
+    wrong = []
+    for key in keyring.samples():
+        [field] = signatures(draft, [key], rules=_rules(dkim), form=form_of(dkim.canonicalization))
+        raw = b"".join(each.wire() for each in (field, *draft.fields)) + b"\r\n" + draft.body
+        record, reason = key.record().encode(), ""
+        try:
+            accepted = dkimpy.DKIM(raw).verify(dnsfunc=lambda name, timeout=5, record=record: record)
+        except dkimpy.NaClNotFoundError:  # without PyNaCl dkimpy cannot tell Ed25519
+            continue
+        except dkimpy.DKIMException as error:
+            accepted, reason = False, f": {error}"
+        if not accepted:
+            wrong.append(f"dkimpy does not accept what {key.selector}._domainkey.{key.domain} signs{reason}")
+    return wrong
+
+
+def _rules(dkim: Dkim) -> Sequence[HeaderRule]:
+    return headers.DEFAULT if isinstance(dkim.headers, str) else dkim.headers
 
 
 def _body_hash(body: bytes, form: Form) -> bytes:
