@@ -40,7 +40,16 @@ def key_problems(loaded: Loaded) -> list[Problem]:
         key = _blamed(loaded.config.dkim, problem.path)
         tell = loaded.problem if problem.fatal else loaded.warning
         found.setdefault(str(problem), tell(key, f"{problem.path}: {problem.what}", problem.fix))
-    return list(found.values())
+    return list(found.values()) or _disproved(loaded)
+
+
+def _disproved(loaded: Loaded) -> list[Problem]:
+    """What an independent verifier says against a sample signed with good keys."""
+    from postmeter.submission import keys, signing
+
+    dkim = loaded.config.dkim
+    wrong = signing.disproved(dkim, keys.load(dkim)) if dkim.sign else []
+    return [loaded.problem("dkim", what, "do not sign with it, and report this") for what in wrong]
 
 
 def _blamed(dkim: Dkim, path: Path) -> str:
