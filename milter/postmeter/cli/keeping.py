@@ -28,6 +28,7 @@ from postmeter.store.settle import Settler
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take longer than two
+_AGAIN = 1.0  # seconds between two attempts to open the journal
 _DISK = 60.0  # seconds between two looks at the free disk
 
 
@@ -38,7 +39,7 @@ class Books:
         self._file, self._notifier = file, notifier
         self._page = _open_page(loaded)
         self._settler = _settler(loaded.config)
-        self._settler.add({})  # from now on it also replays what the journal could not take
+        self._opened = False
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -47,6 +48,7 @@ class Books:
         beat = heartbeat.place(state, "books")
         interval = notify.watchdog_interval(os.environ, os.getpid()) or heartbeat.EVERY
         return [
+            Chore("journal", self._open_journal, _AGAIN),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
@@ -76,6 +78,12 @@ class Books:
             self._settler.close()
         except StoreError as error:
             log.error("last figures lost: %s", error)
+
+    def _open_journal(self) -> None:
+        """Make it where it is missing, once; from then on the settler also replays what it could not take."""
+        if not self._opened:
+            self._settler.open()
+            self._opened = True
 
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config

@@ -142,7 +142,7 @@ class Children:
                 self._code = HOPELESS
             elif self._code is None:
                 self._postpone(child)
-                log.error("%s ended %s; again in %g s", child.program.name, _how(code), child.due - monotonic())
+                log.error("%s ended %s; again in %.1f s", child.program.name, _how(code), child.due - monotonic())
 
     def _postpone(self, child: _Child) -> None:
         now = monotonic()

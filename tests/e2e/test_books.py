@@ -1,0 +1,132 @@
+"""The books and the supervisor as processes: what they survive, how they end, what a wrong configuration does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.product import Postmeter
+
+
+@pytest.fixture
+def books() -> Iterator[Postmeter]:
+    """Alone: it makes the journal that is not there yet."""
+    with Postmeter(daemons=("books",)) as postmeter:
+        postmeter.wait_figure(1, "quota_store_up")
+        yield postmeter
+
+
+def test_a_stop_takes_less_than_two_seconds(books: Postmeter) -> None:
+    start = time.monotonic()
+    assert books.stop("books") == 0
+    assert time.monotonic() - start < 2
+
+
+def test_a_locked_journal_is_waited_for(books: Postmeter) -> None:
+    """Totals can be read while another program holds the lock to write, and a stop is still quick."""
+    with sqlite3.connect(books.state / "journal.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert books.metrics().figure("quota_store_up") == 1
+        assert "postmeter_recipients_total" in books.page()
+        start = time.monotonic()
+        assert books.stop("books") == 0
+        assert time.monotonic() - start < 4
+
+
+def test_a_journal_that_is_gone_is_told_and_found_again(books: Postmeter) -> None:
+    database = books.state / "journal.db"
+    aside = books.state / "aside.db"
+    database.rename(aside)
+    database.mkdir()
+    books.wait_figure(0, "quota_store_up")
+    assert "postmeter_recipients_total" not in books.page()
+    database.rmdir()
+    aside.rename(database)
+    books.wait_figure(1, "quota_store_up")
+    assert "postmeter_recipients_total" in books.page()
+
+
+def test_a_reload_moves_the_page_and_a_bad_one_changes_nothing(books: Postmeter) -> None:
+    old = books.ports["metrics"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        books.settings["metrics"]["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        books.write()
+        books.reload("books")
+        assert books.metrics().figure("quota_store_up") == 1
+        books.wait_for("not reloaded, the old configuration goes on: .*metrics.listen", daemon="books")
+    books.ports["metrics"] = taken_no_more = int(books.settings["metrics"]["listen"].rpartition(":")[2])
+    books.reload("books")
+    assert books.metrics().figure("quota_store_up") == 1
+    assert taken_no_more != old
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", old)) != 0
+
+
+def test_a_port_in_use_is_one_line_and_78(books: Postmeter) -> None:
+    second = subprocess.run(
+        books.command("books"), env=books._environment(), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert second.returncode == 78
+    (line,) = second.stderr.splitlines()
+    assert "metrics.listen: cannot listen on 127.0.0.1:" in line
+    assert line.startswith(f"{books.config}:")
+
+
+@pytest.fixture
+def running() -> Iterator[Postmeter]:
+    with Postmeter(daemons=("run",), inet=True) as postmeter:
+        yield postmeter
+
+
+def _child(postmeter: Postmeter, name: str) -> int:
+    """The process of a daemon below the supervisor."""
+    supervisor = postmeter.processes["run"].pid
+    with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
+        for pid in map(int, file.read().split()):
+            with open(f"/proc/{pid}/cmdline") as line:
+                if name in line.read().split("\0"):
+                    return pid
+    raise AssertionError(f"no {name} below the supervisor")
+
+
+def test_run_starts_again_what_died(running: Postmeter) -> None:
+    before = _child(running, "books")
+    os.kill(before, signal.SIGKILL)
+    running.wait_for("books ended by SIGKILL; again in 1.0 s", daemon="run")
+    running.wait_for(rf"books\[(?!{before}\])\d+\]: figures at", daemon="run")
+    assert running.metrics().figure("quota_store_up") == 1
+
+
+def test_ctrl_c_ends_run_and_all_below(running: Postmeter) -> None:
+    assert running.stop("run", how=signal.SIGINT) == 0
+    assert running.pids() == []
+
+
+def test_nobody_survives_a_killed_supervisor(running: Postmeter) -> None:
+    running.kill("run")
+    until = time.monotonic() + 20
+    while running.pids():
+        assert time.monotonic() < until, running.pids()
+        time.sleep(0.05)
+
+
+def test_run_passes_a_reload_on(running: Postmeter) -> None:
+    running.reload("run")
+    running.wait_for(r"milter\[\d+\]: reloaded", daemon="run")
+    running.wait_for(r"books\[\d+\]: reloaded", daemon="run")
+
+
+def test_a_child_with_a_wrong_configuration_ends_run() -> None:
+    """A port in use shows only when the child binds it; its one line is told, and nobody tries for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        postmeter = Postmeter({"metrics": {"listen": listen}}, daemons=("run",), inet=True)
+        with pytest.raises(RuntimeError, match=r"metrics\.listen: cannot listen on"), postmeter:
+            pass
