@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from postmeter.runtime import heartbeat
 from postmeter.runtime.notify import Notifier, watchdog_interval
 from postmeter.runtime.signals import RELOAD, Signals
