@@ -198,11 +198,8 @@ def test_a_problem_found_later_has_the_line_of_its_key_or_the_nearest_around_it(
     loaded = read(
         "mode: enforce\ndkim:\n  sign:\n  - domain: example.com\n    keys:\n    - {selector: a, file: /a}\n", "x"
     )
-    assert [loaded.line(path) for path in ("dkim.sign[0].keys[0].file", "dkim.sign[0].subdomains", "dkim.headers")] == [
-        6,
-        4,
-        3,
-    ]
+    paths = ("dkim.sign[0].keys[0].file", "dkim.sign[0].subdomains", "dkim.headers")
+    assert [loaded.line(path) for path in paths] == [6, 4, 2]
     assert (loaded.line("journal.path"), loaded.line("")) == (0, 0)
     assert str(loaded.problem("dkim.sign[0].domain", "bad", "mend it")) == "x:4: dkim.sign[0].domain: bad; mend it"
     assert str(loaded.warning("journal.path", "bad", "mend it")) == "x: journal.path: warning: bad; mend it"

@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from postmeter.cli.command import CONFIGURATION, OK, Command
-from postmeter.config.check import check, tracked_urls, whose
+from postmeter.config.check import check, tracked_urls, unreadable, whose
 from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.permissions import Person, myself
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
 
 
 def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
-    problems = [*check(loaded, me=whose(loaded.config)), *key_problems(loaded)]
+    me = whose(loaded.config)
+    problems = [*check(loaded, me=me), *key_problems(loaded), *_keys_closed_to(me, loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)
     if any(problem.severity == "error" for problem in problems):
@@ -52,13 +54,28 @@ def _disproved(loaded: Loaded) -> list[Problem]:
     return [loaded.problem("dkim", what, "do not sign with it, and report this") for what in wrong]
 
 
-def _blamed(dkim: Dkim, path: Path) -> str:
-    """The first key that lies there or, when a directory is to blame, below it."""
+def _keys_closed_to(me: Person, loaded: Loaded) -> Iterator[Problem]:
+    """Keys that we can read, as root can, and the daemon's user not."""
+    if me == myself():
+        return  # then loading them has told it
+    for key, path in _key_files(loaded.config.dkim):
+        fault = unreadable(path, me, "") if path.exists() else None
+        if fault:
+            yield loaded.problem(key, fault.what, fault.fix)
+
+
+def _key_files(dkim: Dkim) -> Iterator[tuple[str, Path]]:
     for at, entry in enumerate(dkim.sign):
         for nth, listed in enumerate(entry.keys if not isinstance(entry.keys, str) else ()):
-            real = Path(os.path.realpath(listed.file))
-            if path in (listed.file, real, *real.parents):
-                return f"dkim.sign[{at}].keys[{nth}].file"
+            yield f"dkim.sign[{at}].keys[{nth}].file", listed.file
+
+
+def _blamed(dkim: Dkim, path: Path) -> str:
+    """The first key that lies there or, when a directory is to blame, below it."""
+    for key, file in _key_files(dkim):
+        real = Path(os.path.realpath(file))
+        if path in (file, real, *real.parents):
+            return key
     return "dkim.sign"
 
 

@@ -23,16 +23,20 @@ from postmeter.token import parse_secrets
 Daemon: TypeAlias = Literal["milter", "web", "books"]
 
 _LONGEST_SOCKET = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
-_POSTFIX = "postfix"  # mail_owner in postconf(5)
 
 
-def check(config: Config | Loaded, *, daemon: Daemon = "milter", me: Person | None = None) -> list[Problem]:
-    """What would keep that daemon, run by `me`, from its work. A `Loaded` lets complaints name file and line."""
+def check(
+    config: Config | Loaded, *, daemon: Daemon = "milter", me: Person | None = None, mail_owner: str = "postfix"
+) -> list[Problem]:
+    """What would keep that daemon, run by `me`, from its work. A `Loaded` lets complaints name file and line.
+
+    `mail_owner` is the user that Postfix runs as (postconf(5)); where there is none such, nothing is asked of it.
+    """
     loaded = config if isinstance(config, Loaded) else Loaded(config, "configuration")
     me = me or permissions.myself()
     found = [*_clashes(loaded)]
     if daemon == "milter":
-        found += [*_listen(loaded, me), *_rules(loaded)]
+        found += [*_listen(loaded, me, mail_owner), *_rules(loaded)]
     if daemon != "books":
         found += [*_urls(loaded), *_secrets(loaded, me)]
     if daemon != "web":
@@ -63,10 +67,10 @@ def _finder(address: SocketAddress) -> str:
     return f"ss -xlp src {address.path}" if isinstance(address, UnixAddress) else f"ss -tlnp sport = :{address.port}"
 
 
-def _listen(loaded: Loaded, me: Person) -> Iterator[Problem]:
+def _listen(loaded: Loaded, me: Person, mail_owner: str) -> Iterator[Problem]:
     milter = loaded.config.milter
     if isinstance(milter.listen, UnixAddress):
-        yield from _unix(loaded, milter.listen.path, me)
+        yield from _unix(loaded, milter.listen.path, me, mail_owner)
     elif not milter.listen.loopback and not milter.trust_network:
         what = f"{milter.listen} can be reached from the network, and whoever connects can have anything signed"
         yield loaded.problem(
@@ -90,20 +94,22 @@ def _clashes(loaded: Loaded) -> Iterator[Problem]:
             taken[address] = path
 
 
-def _unix(loaded: Loaded, path: Path, me: Person) -> Iterator[Problem]:
+def _unix(loaded: Loaded, path: Path, me: Person, mail_owner: str) -> Iterator[Problem]:
     if len(str(path).encode()) > _LONGEST_SOCKET:
         what = f"a socket's path has at most {_LONGEST_SOCKET} bytes, this one {len(str(path).encode())}"
         yield loaded.problem("milter.listen", what, "choose a shorter path")
         return
-    fault = _place(path, me, f"install -d -o {me.name} -g {_POSTFIX} -m 2750 {path.parent}") or _taken(path)
+    fault = _place(path, me, f"install -d -o {me.name} -g {mail_owner} -m 2750 {path.parent}") or _taken(path)
     if fault:
         yield loaded.problem("milter.listen", fault.what, fault.fix)
         return
     group = _socket_group(loaded)
-    if group is None and "milter.socket_group" in loaded.lines:
+    if group is None and loaded.config.milter.socket_group and "milter.socket_group" in loaded.lines:
         what = f"there is no group {loaded.config.milter.socket_group}"
         yield loaded.warning("milter.socket_group", what, "make it, or name another or null")
-    yield from _reachable(loaded, path, me, group)
+    postfix = permissions.person(mail_owner)
+    if postfix is not None:
+        yield from _reachable(loaded, postfix, path, _group_of_new(path, me, group), ours=me)
 
 
 def _place(path: Path, me: Person, make: str) -> Fault | None:
@@ -130,22 +136,21 @@ def _socket_group(loaded: Loaded) -> int | None:
         return None
 
 
-def _reachable(loaded: Loaded, path: Path, me: Person, group: int | None) -> Iterator[Problem]:
-    """Whether smtpd and cleanup, which run as the user postfix, can walk to the socket and connect to it."""
-    postfix = permissions.person(_POSTFIX)
-    if postfix is None:
-        return
+def _reachable(loaded: Loaded, postfix: Person, path: Path, group: int, *, ours: Person) -> Iterator[Problem]:
+    """Whether smtpd and cleanup can walk to the socket and connect to it, which takes the right to write (unix(7))."""
     fault = permissions.barrier(path, postfix)
     if fault:
         yield loaded.problem("milter.listen", f"Postfix cannot reach the socket: {fault.what}", fault.fix)
     mode = loaded.config.milter.socket_mode
-    ours = _group_of_new(path, me, group)
-    if ours in postfix.gids and not mode >> 3 & WRITE:
-        what = f"Postfix could not write to a socket of mode {mode:04o}"
+    if postfix.uid == ours.uid or mode >> (3 if group in postfix.gids else 0) & WRITE:
+        return
+    name = permissions.group_name(group)
+    what = f"Postfix could not write to a socket of group {name} and mode {mode:04o}"
+    if not mode >> 3 & WRITE:
         yield loaded.problem("milter.socket_mode", what, 'write "0660"')
-    elif ours not in postfix.gids and not mode & WRITE and me.uid != postfix.uid:
-        what = f"the socket would be of group {permissions.group_name(ours)}, and Postfix could not write to it"
-        fix = f"usermod -a -G {_POSTFIX} {me.name}" if me.uid else f"write {_POSTFIX}"
+    else:
+        wanted = permissions.group_name(postfix.gid)
+        fix = f"usermod -a -G {wanted} {ours.name}" if ours.uid else f"write {wanted}"
         yield loaded.problem("milter.socket_group", what, fix)
 
 
@@ -171,7 +176,8 @@ def _unconditional(rule: Rule) -> bool:
     return all(condition is None for condition in conditions)
 
 
-def _unreadable(path: Path, me: Person, missing: str) -> Fault | None:
+def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
+    """Why `me` could not read a file; `missing` mends one that is not there."""
     fault = permissions.barrier(path, me)
     if fault:
         return Fault(fault.path, fault.what, missing) if not fault.path.exists() else fault
@@ -210,7 +216,7 @@ def _secrets(loaded: Loaded, me: Person) -> Iterator[Problem]:
     if not any(True for _ in tracked_urls(loaded.config)):
         return
     make = f"make it: (umask 027; openssl rand -hex 32 > {path})"
-    fault = _unreadable(path, me, make) or _shared(path) or _for_web(loaded, me) or _malformed(path)
+    fault = unreadable(path, me, make) or _shared(path) or _for_web(loaded, me) or _malformed(path)
     if fault:
         yield loaded.problem("tracking.secrets", fault.what, fault.fix)
 

@@ -38,8 +38,16 @@ class Place:
     reading: Reading
     path: str = ""
 
-    def key(self, name: str) -> Place:
-        return Place(self.reading, f"{self.path}.{name}" if self.path else name)
+    def key(self, name: Scalar) -> Place:
+        """A key of the mapping here; its own line counts, not that of what begins below it."""
+        place = Place(self.reading, f"{self.path}.{name.text}" if self.path else name.text)
+        if name.line:
+            self.reading.lines.setdefault(place.path, name.line)
+        return place
+
+    @property
+    def line(self) -> int:
+        return self.reading.lines.get(self.path, 0)
 
     def item(self, index: int) -> Place:
         return Place(self.reading, f"{self.path}[{index}]")
@@ -172,7 +180,8 @@ def table(key: Callable[[str], K], inner: Reader[T], form: str) -> Reader[dict[K
         failed = False
         for name, item in node.items:
             try:
-                _put(values, _name(key, name, place.key(name.text)), inner, item, place.key(name.text))
+                at = place.key(name)
+                _put(values, _name(key, name, at), inner, item, at)
             except UnreadableError:
                 failed = True
         if failed:
@@ -191,5 +200,5 @@ def _name(key: Callable[[str], K], name: Scalar, place: Place) -> K:
 
 def _put(values: dict[K, T], name: K, inner: Reader[T], item: Node, place: Place) -> None:
     if name in values:
-        raise place.complain(item.line, f"the same as {name} above", "leave one of them out")
+        raise place.complain(place.line, f"the same as {name} above", "leave one of them out")
     values[name] = inner.read(item, place)

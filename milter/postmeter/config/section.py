@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -58,16 +58,22 @@ def part(kind: type[T], doc: str) -> T:
     return cast(T, made)
 
 
-def keys(kind: type[Any]) -> Iterator[Key]:
+def keys(kind: type[Any]) -> tuple[Key, ...]:
     """The keys of a section in the order of the contract. An underscore ends an attribute that Python reserves."""
-    for field in dataclasses.fields(kind):
-        spec: Key = field.metadata["key"]
-        yield dataclasses.replace(spec, name=field.name.removesuffix("_"), attribute=field.name)
+    if kind not in _known_keys:
+        _known_keys[kind] = tuple(
+            dataclasses.replace(field.metadata["key"], name=field.name.removesuffix("_"), attribute=field.name)
+            for field in dataclasses.fields(kind)
+        )
+    return _known_keys[kind]
+
+
+_known_keys: dict[type[Any], tuple[Key, ...]] = {}  # asked for each of 100,000 signing domains
 
 
 def section(kind: type[T]) -> Reader[T]:
     def take(node: Node, place: Place) -> T:
-        found = _read(node, place, tuple(keys(kind)))
+        found = _read(node, place, keys(kind))
         absent = [spec for spec in keys(kind) if spec.required and spec.attribute not in found]
         for spec in absent:
             place.complain(node.line, f"{spec.name} is missing", f"add {spec.name}: {spec.reader.form}")
@@ -98,7 +104,7 @@ def _read(node: Node, place: Place, known: tuple[Key, ...]) -> dict[str, Any]:
     for name, item in node.items:
         try:
             spec = _known(name, by_name, place)
-            found[spec.attribute] = _value(spec, item, place.key(spec.name))
+            found[spec.attribute] = _value(spec, item, place.key(name))
         except UnreadableError:
             failed = True
     if failed:
@@ -111,11 +117,11 @@ def _known(name: Scalar, by_name: dict[str, Key], place: Place) -> Key:
         return by_name[name.text]
     close = difflib.get_close_matches(name.text.lower().replace("-", "_"), by_name, n=1)
     fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(by_name)}"
-    raise place.key(name.text).complain(name.line, "unknown key", fix)
+    raise place.key(name).complain(name.line, "unknown key", fix)
 
 
 def _value(spec: Key, node: Node, place: Place) -> Any:
     value = spec.reader.read(node, place)
     if not spec.built and value != spec.reader.default(spec.default):
-        raise place.complain(node.line, "not available in this version", "leave it out, or keep its default")
+        raise place.complain(place.line, "not available in this version", "leave it out, or keep its default")
     return value

@@ -11,7 +11,7 @@ from postmeter.config import forms, values
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, table, word_or
 from postmeter.config.section import part, required, section, setting
-from postmeter.config.tree import Node
+from postmeter.config.tree import Node, Scalar
 from postmeter.config.values import DAY, Limit, Network
 
 _STORES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix")
@@ -79,7 +79,7 @@ def _checked(rule: Reader[Rule]) -> Reader[Rule]:
         found = rule.take(node, place)
         if not found.limits and found.ramp is None:
             raise place.complain(node.line, "a rule without limits", "add limits: [...] or limits: unlimited")
-        _refuse_twice(found.limits, node, place.key("limits"))
+        _refuse_twice(found.limits, node, place.key(Scalar("limits")))
         return found
 
     return Reader(rule.form, take)

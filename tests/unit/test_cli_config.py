@@ -1,0 +1,149 @@
+"""`postmeter check-config` says what is wrong, a line each on stderr, or what a good configuration does."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from postmeter.cli.main import main
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that everyone may enter, Postfix too."""
+    with TemporaryDirectory(prefix="postmeter-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def write(place: Path, text: str = "") -> str:
+    """Two lines for where things lie; what is tested begins in line 3."""
+    path = place / "postmeter.yaml"
+    head = (
+        f'milter: {{listen: "unix:{place}/milter.sock", socket_mode: "0666"}}\njournal: {{path: {place}/journal.db}}\n'
+    )
+    path.write_text(head + text)
+    return str(path)
+
+
+def key(path: Path, mode: int = 0o600) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(mode)
+    return path
+
+
+def signing(*files: Path) -> str:
+    entries = "".join(f"    - {{selector: s{n}, file: {file}}}\n" for n, file in enumerate(files))
+    return f"dkim:\n  sign:\n  - domain: example.com\n    keys:\n{entries}"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
+    code = main(["check-config", *arguments])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def test_a_good_file_is_told_in_plain_words(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "secrets").write_text("0" * 64)
+    (place / "secrets").chmod(0o640)
+    text = (
+        "quota: {limits: [500 recipients/day, 1G/day], rules: [{login: a, limits: unlimited}]}\n"
+        f"tracking: {{url: https://click.example.com, secrets: {place}/secrets}}\n"
+        "mode: observe\n"
+    )
+    path = write(place, text + signing(key(place / "keys/a.pem")))
+    assert run(capsys, path) == (
+        0,
+        [
+            f"{path}: OK",
+            "  mode     observe: nothing is refused, changed or signed",
+            f"  listens  unix:{place}/milter.sock (Postfix), 127.0.0.1:8587 (links), 127.0.0.1:9587 (metrics)",
+            "  ours     mail of logins, service ORIGINATING, network 127.0.0.0/8, network ::1/128",
+            "  limits   500 recipients/day, 1G/day, 1 rule; over: defer",
+            "  signs    example.com (s0)",
+            "  tracks   links in bulk mail, by https://click.example.com",
+            f"  journal  {place}/journal.db",
+        ],
+        [],
+    )
+
+
+def test_the_least_file_limits_signs_and_tracks_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "-c", write(place))
+    assert code == 0
+    assert [line.split(maxsplit=1)[1] for line in out if line.split()[0] in ("limits", "signs", "tracks")] == [
+        "nothing"
+    ] * 3
+
+
+def test_a_mistake_in_the_file_ends_with_78(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(place, "lgo: {}\n")
+    assert run(capsys, path) == (78, [], [f"{path}:3: lgo: unknown key; did you mean log?"])
+
+
+def test_a_mistake_of_the_machine_ends_with_78(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(place, f"tracking: {{url: https://a.example, secrets: {place}/secrets}}\n")
+    code, out, (line,) = run(capsys, path)
+    assert (code, out) == (78, [])
+    assert line.startswith(f"{path}:3: tracking.secrets: ")
+
+
+def test_a_warning_is_told_and_does_no_harm(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = "quota: {rules: [{limits: unlimited}, {login: a, limits: unlimited}]}\n"
+    code, out, (line,) = run(capsys, write(place, rules))
+    assert (code, out[0]) == (0, f"{place}/postmeter.yaml: OK")
+    assert ":3: quota.rules[0]: warning: " in line
+
+
+def test_a_key_that_is_not_there_is_told_at_its_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(place, signing(key(place / "keys/a.pem"), place / "keys/b.pem"))
+    code, _, (line,) = run(capsys, path)
+    assert code == 78
+    assert line.startswith(f"{path}:8: dkim.sign[0].keys[1].file: {place}/keys/b.pem: no such file; ")
+
+
+def test_a_key_that_others_can_read_is_told_with_the_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(place, signing(key(place / "keys/a.pem", 0o644)))
+    code, _, (line,) = run(capsys, path)
+    assert code == 78
+    assert line.startswith(f"{path}:7: dkim.sign[0].keys[0].file: {place}/keys/a.pem: ")
+    assert "mode 0644" in line
+    assert line.endswith(f"; chmod o-rwx {place}/keys/a.pem")
+
+
+def test_a_directory_of_keys_that_others_can_write_is_told_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(place, signing(key(place / "keys/a.pem"), key(place / "keys/b.pem")))
+    (place / "keys").chmod(0o777)
+    code, _, (line,) = run(capsys, path)
+    assert code == 78
+    assert line.startswith(f"{path}:7: dkim.sign[0].keys[0].file: {place}/keys: ")
+    assert "mode 0777" in line
+
+
+def test_a_key_that_holds_none_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = key(place / "keys/a.pem")
+    bad.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    code, _, (line,) = run(capsys, write(place, signing(bad)))
+    assert code == 78
+    assert ":7: dkim.sign[0].keys[0].file: " in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root checks for another user")
+def test_root_checks_for_the_owner_of_the_state_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key is root's alone: root could read it, the daemon cannot."""
+    path, file = write(place, signing(key(place / "keys/a.pem"))), place / "keys/a.pem"
+    assert run(capsys, path)[0] == 0
+    os.chown(place, pwd.getpwnam("nobody").pw_uid, -1)
+    fix = f"chown nobody {file} && chmod u+r {file}"
+    told = f"{path}:7: dkim.sign[0].keys[0].file: nobody may not read {file} (mode 0600); {fix}"
+    assert run(capsys, path) == (78, [], [told])

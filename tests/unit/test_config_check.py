@@ -1,0 +1,355 @@
+"""What only the machine can tell is told before a message is accepted, at the line of its key and with the command.
+
+Real files, modes and users. Another user than ours is `nobody`, who is on every machine and stands for Postfix too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from postmeter.config import permissions
+from postmeter.config.check import Daemon, cannot_bind, check, whose
+from postmeter.config.load import Loaded, read
+from postmeter.config.permissions import ENTER, READ, WRITE, Person
+from postmeter.config.problem import Problem
+from postmeter.config.schema import Config
+from postmeter.config.values import InetAddress, UnixAddress
+
+SECRET = "0123456789abcdef" * 4 + "\n"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another user")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that everyone may enter, which pytest's own are not."""
+    with TemporaryDirectory(prefix="postmeter-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def nobody() -> Person:
+    found = permissions.person("nobody")
+    assert found is not None
+    return found
+
+
+def loaded(place: Path, text: str = "", *, listen: str = "") -> Loaded:
+    """Line 1 is the milter's, line 2 the journal's, what is tested begins in line 3."""
+    head = f'milter: {{listen: "{listen or f"unix:{place}/milter.sock"}", socket_mode: "0666"}}\n'
+    return read(f"{head}journal: {{path: {place}/journal.db}}\n{text}", "pm.yaml")
+
+
+def look(config: Loaded, *, daemon: Daemon = "milter", me: Person | None = None) -> list[str]:
+    return [str(problem) for problem in check(config, daemon=daemon, me=me, mail_owner="nobody")]
+
+
+def test_a_good_configuration_has_no_problems(place: Path) -> None:
+    assert look(loaded(place)) == []
+
+
+def test_a_missing_socket_directory_is_told_with_the_command_that_makes_it(place: Path) -> None:
+    me = permissions.myself()
+    assert look(loaded(place, listen=f"unix:{place}/a/b/milter.sock")) == [
+        f"pm.yaml:1: milter.listen: there is no directory {place}/a; "
+        f"make it: install -d -o {me.name} -g nobody -m 2750 {place}/a/b"
+    ]
+
+
+@pytest.mark.parametrize("closed", ["a", "a/b"])
+def test_a_socket_directory_that_postfix_cannot_enter_is_named(place: Path, closed: str) -> None:
+    (place / "a/b").mkdir(parents=True)
+    (place / closed).chmod(0o700)
+    (line,) = look(loaded(place, listen=f"unix:{place}/a/b/milter.sock"))
+    what = f"Postfix cannot reach the socket: nobody may not enter {place}/{closed} (mode 0700)"
+    assert line == f"pm.yaml:1: milter.listen: {what}; chgrp nogroup {place}/{closed} && chmod g+x {place}/{closed}"
+
+
+@needs_root
+def test_the_command_for_a_closed_directory_opens_it(place: Path) -> None:
+    (place / "a").mkdir(mode=0o700)
+    config = loaded(place, listen=f"unix:{place}/a/milter.sock")
+    (problem,) = check(config, mail_owner="nobody")
+    subprocess.run(problem.fix, shell=True, check=True)
+    assert look(config) == []
+
+
+def test_a_symbolic_link_does_not_hide_a_closed_directory(place: Path) -> None:
+    (place / "closed/in").mkdir(parents=True)
+    (place / "closed").chmod(0o700)
+    (place / "link").symlink_to(place / "closed/in")
+    (line,) = look(loaded(place, listen=f"unix:{place}/link/milter.sock"))
+    assert f"nobody may not enter {place}/closed (mode 0700)" in line
+
+
+def test_a_socket_directory_that_we_cannot_write_is_told(place: Path, nobody: Person) -> None:
+    lines = look(loaded(place), me=nobody)
+    assert f"pm.yaml:1: milter.listen: nobody may not write in {place}; chown nobody {place}" in lines
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [("0600", False), ("0640", False), ("0660", False), ("0602", True), ("0666", True)]
+)
+def test_a_socket_that_postfix_could_not_write_is_told(place: Path, mode: str, good: bool) -> None:
+    """Its group is ours here, where nobody is not a member."""
+    text = f'milter: {{listen: "unix:{place}/milter.sock", socket_mode: "{mode}", socket_group: null}}\n'
+    lines = look(read(f"{text}journal: {{path: {place}/journal.db}}", "pm.yaml"))
+    assert all("Postfix could not write to a socket" in line for line in lines)
+    assert (lines == []) is good
+
+
+@needs_root
+def test_a_socket_of_postfixs_group_is_good(place: Path) -> None:
+    text = f'milter: {{listen: "unix:{place}/milter.sock", socket_group: nogroup}}\n'
+    assert look(read(f"{text}journal: {{path: {place}/journal.db}}", "pm.yaml")) == []
+
+
+def test_a_group_that_is_not_there_is_a_warning_where_it_was_written(place: Path) -> None:
+    text = f'milter: {{listen: "unix:{place}/milter.sock", socket_mode: "0666", socket_group: no-such-group}}\n'
+    assert look(read(f"{text}journal: {{path: {place}/journal.db}}", "pm.yaml")) == [
+        "pm.yaml:1: milter.socket_group: warning: there is no group no-such-group; make it, or name another or null"
+    ]
+
+
+def test_a_socket_path_has_at_most_107_bytes(place: Path) -> None:
+    """The kernel is the judge: it binds the longest that we let pass and not one byte more."""
+    longest = f"{place}/x".ljust(107, "x")
+    assert look(loaded(place, listen=f"unix:{longest}")) == []
+    assert look(loaded(place, listen=f"unix:{longest}x")) == [
+        "pm.yaml:1: milter.listen: a socket's path has at most 107 bytes, this one 108; choose a shorter path"
+    ]
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(longest)
+    with socket.socket(socket.AF_UNIX) as bound, pytest.raises(OSError, match="too long"):
+        bound.bind(longest + "x")
+
+
+def test_a_file_in_the_sockets_place_is_not_overwritten(place: Path) -> None:
+    (place / "milter.sock").write_text("")
+    (line,) = look(loaded(place))
+    assert line.startswith(f"pm.yaml:1: milter.listen: {place}/milter.sock is there and is not a socket; ")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8891", "192.0.2.1:8891", "[::]:8891", "mail.example.com:8891"])
+def test_an_inet_socket_open_to_the_network_must_be_meant(place: Path, address: str) -> None:
+    (line,) = look(loaded(place, listen=f"inet:{address}"))
+    assert line.startswith(f"pm.yaml:1: milter.listen: {address} can be reached from the network")
+    trusting = f'milter: {{listen: "inet:{address}", trust_network: true}}\njournal: {{path: {place}/journal.db}}\n'
+    assert look(read(trusting, "pm.yaml")) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8891", "[::1]:8891", "localhost:8891"])
+def test_a_loopback_socket_needs_no_leave(place: Path, address: str) -> None:
+    assert look(loaded(place, listen=f"inet:{address}")) == []
+
+
+def test_one_port_cannot_serve_twice(place: Path) -> None:
+    assert look(loaded(place, "web: {listen: 127.0.0.1:8001}\nmetrics: {listen: 127.0.0.1:8001}")) == [
+        "pm.yaml:4: metrics.listen: 127.0.0.1:8001 is web.listen already; give another port"
+    ]
+
+
+def test_a_missing_state_directory_is_told(place: Path) -> None:
+    config = read(f"journal: {{path: {place}/state/journal.db}}", "pm.yaml")
+    me = permissions.myself()
+    assert look(config, daemon="books") == [
+        f"pm.yaml:1: journal.path: there is no directory {place}/state; "
+        f"make it: install -d -o {me.name} -m 0750 {place}/state"
+    ]
+
+
+def test_a_journal_that_we_cannot_write_is_told(place: Path, nobody: Person) -> None:
+    place.chmod(0o777)
+    (place / "journal.db").touch(mode=0o644)
+    assert look(loaded(place), daemon="books", me=nobody) == [
+        f"pm.yaml:2: journal.path: nobody may not write {place}/journal.db; chown nobody {place}/journal.db"
+    ]
+
+
+def test_a_directory_is_no_journal(place: Path) -> None:
+    (place / "journal.db").mkdir()
+    (line,) = look(loaded(place), daemon="books")
+    assert line.startswith(f"pm.yaml:2: journal.path: {place}/journal.db is not a file; ")
+
+
+def tracking(place: Path, url: str = "https://click.example.com") -> str:
+    return f"tracking:\n  url: {url}\n  secrets: {place}/secrets\n"
+
+
+def secrets(place: Path, text: str = SECRET, mode: int = 0o640) -> Path:
+    path = place / "secrets"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_missing_secrets_are_told_only_when_links_are_tracked(place: Path) -> None:
+    (line,) = look(loaded(place, tracking(place)))
+    make = f"make it: (umask 027; openssl rand -hex 32 > {place}/secrets)"
+    assert line == f"pm.yaml:5: tracking.secrets: {place}/secrets: No such file or directory; {make}"
+    assert look(loaded(place, tracking(place, "null"))) == []
+
+
+def test_a_domains_own_url_needs_secrets_too(place: Path) -> None:
+    (line,) = look(loaded(place, "tracking:\n  domains: {a.example: {url: https://a.example}}"))
+    assert line.startswith("pm.yaml:3: tracking.secrets: ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o604, False)]
+)
+def test_secrets_may_be_read_by_their_group_and_by_nobody_else(place: Path, mode: int, good: bool) -> None:
+    secrets(place, mode=mode)
+    told = (
+        f"pm.yaml:5: tracking.secrets: {place}/secrets is open to others (mode {mode:04o}); chmod 0640 {place}/secrets"
+    )
+    assert look(loaded(place, tracking(place))) == ([] if good else [told])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no secret"),
+        (SECRET + "0123\n", "line 2: not 64 hexadecimal digits"),
+        ("é" * 64, "line 1: not 64 hexadecimal digits"),
+    ],
+)
+def test_malformed_secrets_are_told_with_their_line(place: Path, text: str, fault: str) -> None:
+    secrets(place, text)
+    (line,) = look(loaded(place, tracking(place)), daemon="web")
+    assert fault in line
+
+
+@needs_root
+def test_the_web_user_must_be_there_and_able_to_read_the_secrets(place: Path) -> None:
+    path = secrets(place)
+    assert look(loaded(place, tracking(place) + "web: {user: nobody}")) == [
+        f"pm.yaml:5: tracking.secrets: nobody may not read {path}; chgrp nogroup {path} && chmod 0640 {path}"
+    ]
+    subprocess.run(["chgrp", "nogroup", path], check=True)
+    assert look(loaded(place, tracking(place) + "web: {user: nobody}")) == []
+    (line,) = look(loaded(place, tracking(place) + "web: {user: no-such-user}"))
+    assert "there is no user no-such-user" in line
+
+
+def test_links_over_http_are_a_warning(place: Path) -> None:
+    secrets(place)
+    (problem,) = check(loaded(place, tracking(place, "http://click.example.com")), mail_owner="nobody")
+    assert (problem.severity, problem.path, problem.line) == ("warning", "tracking.url", 4)
+
+
+def test_rules_behind_one_for_everyone_are_told(place: Path) -> None:
+    rules = "quota:\n  rules:\n  - {limits: unlimited}\n  - {login: a, limits: [1 messages/day]}\n"
+    (line,) = look(loaded(place, rules))
+    assert line.startswith("pm.yaml:5: quota.rules[0]: warning: this rule has no conditions")
+
+
+def test_each_daemon_is_told_only_what_concerns_it(tmp_path: Path) -> None:
+    missing = f"milter: {{listen: 'unix:{tmp_path}/no/a.sock'}}\njournal: {{path: {tmp_path}/no/journal.db}}\n"
+    config = read(f"{missing}tracking: {{url: https://a.example, secrets: {tmp_path}/no/secrets}}", "pm.yaml")
+    found: dict[Daemon, list[str]] = {
+        daemon: [problem.path for problem in check(config, daemon=daemon, mail_owner="nobody")]
+        for daemon in ("milter", "web", "books")
+    }
+    assert found == {
+        "milter": ["milter.listen", "journal.path", "tracking.secrets"],
+        "web": ["tracking.secrets"],
+        "books": ["journal.path"],
+    }
+
+
+def test_a_configuration_without_its_lines_is_checked_too(place: Path) -> None:
+    config = loaded(place, listen="inet:0.0.0.0:8891").config
+    (problem,) = check(config, mail_owner="nobody")
+    assert str(problem).startswith("configuration: milter.listen: ")
+
+
+@needs_root
+def test_root_checks_for_the_user_that_the_state_directory_belongs_to(place: Path, nobody: Person) -> None:
+    config = loaded(place).config
+    assert whose(config).uid == 0
+    os.chown(place, nobody.uid, -1)
+    assert whose(config) == nobody
+    assert whose(Config()).uid == 0
+
+
+def in_use() -> tuple[OSError, InetAddress]:
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        try:
+            second.bind(first.getsockname())
+        except OSError as error:
+            return error, InetAddress("127.0.0.1", first.getsockname()[1])
+    raise AssertionError("two sockets on one port")
+
+
+def test_a_port_in_use_is_told_with_the_command_that_finds_its_owner(place: Path) -> None:
+    error, address = in_use()
+    problem = cannot_bind(loaded(place), "milter.listen", address, error)
+    assert str(problem) == (
+        f"pm.yaml:1: milter.listen: {address} is in use; "
+        f"stop what listens there (ss -tlnp sport = :{address.port}), or change it"
+    )
+
+
+def test_an_address_of_another_host_cannot_be_bound(place: Path) -> None:
+    with socket.socket() as own, pytest.raises(OSError, match="assign") as caught:
+        own.bind(("192.0.2.1", 8891))
+    problem = cannot_bind(loaded(place), "web.listen", InetAddress("192.0.2.1", 8891), caught.value)
+    assert problem.what == "192.0.2.1:8891 is no address of this host"
+
+
+def test_any_other_failure_to_bind_keeps_the_systems_words(place: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as own, pytest.raises(OSError, match="No such file") as caught:
+        own.bind(str(place / "no/milter.sock"))
+    problem = cannot_bind(loaded(place), "milter.listen", UnixAddress(place / "no/milter.sock"), caught.value)
+    assert problem == Problem(
+        "pm.yaml", 1, "milter.listen", f"cannot listen on unix:{place}/no/milter.sock: No such file or directory",
+        "give another address",
+    )  # fmt: skip
+
+
+@needs_root
+@pytest.mark.parametrize(("uid", "gid"), [("nobody", 0), (0, "nogroup"), (0, 0)])
+def test_modes_grant_what_the_kernel_grants(
+    place: Path, nobody: Person, uid: str | int, gid: str | int, ask: Callable[[Path], list[int]]
+) -> None:
+    """Every mode of a file of the user's own, of the user's group, and of others; the kernel is the oracle."""
+    files = place / "files"
+    files.mkdir()
+    for mode in range(0o1000):
+        path = files / f"{mode:04o}"
+        path.touch()
+        os.chown(path, nobody.uid if uid else 0, nobody.gid if gid else 0)
+        path.chmod(mode)
+    ours = [
+        sum(bit for bit in (READ, WRITE, ENTER) if permissions.may(nobody, (files / f"{mode:04o}").stat(), bit))
+        for mode in range(0o1000)
+    ]
+    assert ours == ask(files)
+
+
+@pytest.fixture
+def ask() -> Callable[[Path], list[int]]:
+    """What nobody may do with each file of a directory, in the order of their names, by access(2)."""
+    program = (
+        "import os, sys\n"
+        "for name in sorted(os.listdir(sys.argv[1])):\n"
+        "    path = os.path.join(sys.argv[1], name)\n"
+        "    print(sum(bit for bit in (4, 2, 1) if os.access(path, bit)))\n"
+    )
+
+    def run(files: Path) -> list[int]:
+        command = ["/usr/bin/python3", "-c", program, str(files)]
+        done = subprocess.run(command, user="nobody", group="nogroup", extra_groups=[], capture_output=True, check=True)
+        return [int(line) for line in done.stdout.split()]
+
+    return run
