@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import account, report
+from tests.bench import account, report, stages
 from tests.bench.account import Account
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.rows import OURS, PEERS, ROWS, Row
@@ -30,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     if reason := postfix.missing():
         print(f"bench: {reason}", file=sys.stderr)
         return 1
+    if options.profile:
+        print("\n".join(stages.profile(MAILS, count=options.messages)))
+        return 0
     pairs = _chosen(options.only, [*ROWS, *PEERS] if options.peers or options.only else ROWS)
     load = Load(options.messages, options.sessions, keep=not options.reconnect)
     facts: dict[str, object] = {"machine": report.machine()}
@@ -56,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reconnect", action="store_true", help="a new session for every message")
     parser.add_argument("--disk", action="store_true", help="Postfix's queue on disk, not in /dev/shm")
     parser.add_argument("--peers", action="store_true", help="other programs too")
+    parser.add_argument("--profile", action="store_true", help="where postmeter's time goes, without Postfix")
     parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench.json")
     return parser
 

@@ -1,0 +1,87 @@
+"""The same messages over the bare milter protocol, without a Postfix: what the milter itself can do, and its CPU.
+
+`python -m tests.bench.wire [ROW…]`. Clients are processes with one connection each. Knows nothing of what the milter
+decides, only that it must take every message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.bench import cpu
+from tests.bench.messages import Mail, newsletter, plain
+from tests.bench.rows import FLOOR, OURS, PEERS, ROWS, Row
+from tests.lab.folder import give
+from tests.lab.mta import Mta
+
+_TAKEN = "ac"  # accept, continue
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.wire", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", default=[FLOOR, OURS])
+    parser.add_argument("--messages", type=int, default=2000, help="of each kind")
+    parser.add_argument("--clients", type=int, default=8)
+    options = parser.parse_args(arguments)
+    print(f"{'messages over the milter protocol':<40}{'messages/s':>12}{'CPU ms':>9}")
+    for row in [*ROWS, *PEERS]:
+        if row.name in options.rows:
+            _measure(row, clients=options.clients, messages=options.messages)
+    return 0
+
+
+def _measure(row: Row, *, clients: int, messages: int) -> None:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="postmeter-bench-", dir="/var/tmp"))
+        started = stack.enter_context(row.start(give(Path(folder), "root")))
+        address = Path(started.address.removeprefix("unix:"))
+        for mail in (plain(), newsletter()):
+            _run(address, mail, clients=clients, each=10)
+            before, start = cpu.seconds(started.pids()), time.perf_counter()
+            count = _run(address, mail, clients=clients, each=messages // clients)
+            seconds, spent = time.perf_counter() - start, cpu.seconds(started.pids()) - before
+            print(f"{row.name:<24}{mail.name:<16}{count / seconds:>12,.0f}{spent / count * 1000:>9.2f}", flush=True)
+
+
+def _run(address: Path, mail: Mail, *, clients: int, each: int) -> int:
+    """All clients at once; how many messages the milter took."""
+    pids = []
+    for _ in range(clients):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_client(address, mail, each))
+        pids.append(pid)
+    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+    if failed:
+        raise RuntimeError(f"{failed} clients failed; what they saw stands above")
+    return clients * each
+
+
+def _client(address: Path, mail: Mail, count: int) -> int:
+    """In a process of its own: one session; 0 when every message was taken."""
+    fields, body = mail.fields(), mail.body()
+    with Mta(address) as mta:
+        mta.negotiate()
+        mta.connect(address="127.0.0.1")
+        for nth in range(count):
+            mta.mail("news@example.com")
+            queue_id = f"{os.getpid()}x{nth}"
+            mta.rcpt("reader@example.net", queue_id=queue_id)
+            taken = mta.message(fields, body, queue_id=queue_id)
+            mta.abort()
+            if taken.verdict.code not in _TAKEN:
+                print(f"{queue_id}: {taken.verdict}", file=sys.stderr)
+                return 1
+        mta.quit()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
