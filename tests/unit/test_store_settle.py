@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -304,10 +305,30 @@ def test_a_file_taken_but_not_removed_when_its_process_died_is_not_counted_again
     assert total(path) == 1
 
 
+def test_an_event_that_comes_back_late_does_not_free_what_was_charged_since(settler: Settler, path: Path) -> None:
+    now = time.time()
+    settler.settle((charge(limit=2),), submitted("a"), ONE, now)
+    with held(path):
+        settler.settle((charge(limit=2),), submitted("b"), ONE, now - 300)
+    wait_until(lambda: not spooled(path))
+    assert settler.check((charge(limit=2),), now + 3599) is not None
+    over = settler.check((charge(limit=2, amount=2),), now + 1)
+    assert over is not None
+    assert over.room_at is not None
+    assert over.room_at >= now + 3600
+
+
+def test_a_login_that_is_no_text_is_settled_all_the_same(settler: Settler, path: Path) -> None:
+    odd = replace(submitted("odd"), login="al\ud83dice\0", queue_id="é")
+    assert settler.settle((replace(charge(), key="al\ud83dice\0"),), odd, ONE, NOW) is None
+    assert kept(path) == ["odd"]
+    assert settler.check((replace(charge(limit=1), key="al\ud83dice\0"),), NOW) is not None
+
+
 def test_a_damaged_file_in_the_spool_does_not_stop_the_others(settler: Settler, path: Path) -> None:
     with held(path):
         settler.settle((charge(),), submitted("a"), ONE, NOW)
-        spooled(path)[0].with_name("0-1-2.json").write_bytes(b'{"now":')
+        spooled(path)[0].with_name("0-1-2.json").write_bytes(b'{"row":')
     wait_until(lambda: not spooled(path))
     assert kept(path) == ["a"]
 
@@ -330,39 +351,39 @@ def fill(file: Path) -> None:
             raw.write(bytes(4096))
 
 
-def settle_many(settler: Settler, taken: list[str]) -> None:
+def settle_many(settler: Settler, taken: list[str], now: float) -> None:
     for nth in range(1000):
-        assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, NOW) is None
+        assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, now) is None
         taken.append(f"m{nth}")
 
 
 def test_a_full_disk_is_a_store_error_and_nothing_is_lost_when_there_is_room_again(small_disk: Path) -> None:
     path = small_disk / "journal.db"
-    settler = hasty(path)
-    settler.settle((charge(limit=10**6),), submitted("first"), ONE, NOW)
+    settler, now = hasty(path), time.time()
+    settler.settle((charge(limit=10**6),), submitted("first"), ONE, now)
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space"):
         fill(filler)
     taken = ["first"]
     with pytest.raises(StoreError, match="emergency spool"):
-        settle_many(settler, taken)
+        settle_many(settler, taken, now)
     filler.unlink()
     wait_until(lambda: not spooled(path))
     settler.close()
     assert sorted(kept(path)) == sorted(taken)
-    assert (used(path), total(path)) == (len(taken), len(taken))
+    assert (used(path, now), total(path)) == (len(taken), len(taken))
 
 
 FULL_FILE = """
-import resource, signal, sys
+import resource, signal, sys, time
 from pathlib import Path
-from tests.unit.test_store_settle import ONE, NOW, Settler, charge, submitted
+from tests.unit.test_store_settle import ONE, Settler, charge, submitted
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 settler = Settler(Path(sys.argv[1]))
 settler.open()
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 for nth in range(100):
-    assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, NOW) is None
+    assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, time.time()) is None
 settler.close()
 """
 
@@ -373,7 +394,7 @@ def test_a_journal_that_may_not_grow_is_helped_out_by_the_spool(path: Path) -> N
     assert 0 < len(spooled(path)) < 100
     with closing(hasty(path)):
         wait_until(lambda: not spooled(path))
-    assert (used(path), total(path)) == (100, 100)
+    assert (used(path, time.time()), total(path)) == (100, 100)
     assert sorted(kept(path)) == sorted(f"m{nth}" for nth in range(100))
 
 

@@ -135,7 +135,6 @@ class Database:
     def _connect(self, how: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?{how}"
         link = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None, check_same_thread=False)
-        link.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
         link.execute(f"PRAGMA cache_size=-{_CACHE}")
         link.execute("PRAGMA mmap_size=0")  # a failing disk is to be an error, not SIGBUS
         link.execute("PRAGMA foreign_keys=OFF")

@@ -57,14 +57,17 @@ class Spool:
         except FileNotFoundError:
             return False
 
-    def take(self, link: Connection) -> tuple[list[Path], list[Job]]:
-        """The oldest files and the jobs in them that no transaction took yet; noted as taken in this one."""
+    def take(self, link: Connection, now: float) -> tuple[list[Path], list[Job]]:
+        """The oldest files and the jobs in them that no transaction took yet; noted as taken in this one.
+
+        Their charges count from now: to date them back would look like a clock stepped back to accounts charged since.
+        """
         paths = self._oldest()
         names = {path.name for path in paths}
         done = {name for (name,) in link.execute("SELECT name FROM replayed")}
         link.executemany("DELETE FROM replayed WHERE name = ?", [(name,) for name in done if not self._exists(name)])
         fresh = [path for path in paths if path.name not in done]
-        jobs = [job for path in fresh if (job := _read(path)) is not None]
+        jobs = [job for path in fresh if (job := _read(path, now)) is not None]
         link.executemany("INSERT INTO replayed VALUES (?)", [(name,) for name in names - done])
         return paths, jobs
 
@@ -102,20 +105,19 @@ def _sync_folder(folder: Path) -> None:
 
 def _as_json(job: Job) -> dict[str, Any]:
     return {
-        "now": job.now,
         "charges": [asdict(charge) for charge in job.charges],
         "row": job.row,
         "figures": [[name, labels, count] for (name, labels), count in job.figures.items()],
     }
 
 
-def _read(path: Path) -> Job | None:
+def _read(path: Path, now: float) -> Job | None:
     """A file that says nothing, after a power cut, is told about and let go: there is nothing else to be had of it."""
     try:
         found = json.loads(path.read_bytes())
         charges = tuple(Charge(**{**charge, "enforce": False}) for charge in found["charges"])
         figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
-        return Job(charges, tuple(found["row"]) if found["row"] else None, figures, found["now"])
+        return Job(charges, tuple(found["row"]) if found["row"] else None, figures, now)
     except (ValueError, KeyError, TypeError) as error:
         log.error("%s: a damaged event is lost: %s", path, error)
         return None

@@ -21,11 +21,8 @@ Account: TypeAlias = tuple[str, str, int]
 
 MICROSECONDS = 1_000_000
 
-# CROSS JOIN keeps SQLite from reading the ledger first and looking each row up in the question.
-_SELECT = """
-    SELECT ledger.key, ledger.unit, ledger.window, ledger.state FROM json_each(?) AS wanted CROSS JOIN ledger
-    ON ledger.key = wanted.value ->> 0 AND ledger.unit = wanted.value ->> 1 AND ledger.window = wanted.value ->> 2
-"""
+# By key alone: a key has a few accounts, side by side, and most charges of a message are one key's.
+_SELECT = "SELECT key, unit, window, state FROM ledger WHERE key IN (SELECT value FROM json_each(?))"
 _SAVE = """
     INSERT INTO ledger (key, unit, window, empty_at, state) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET empty_at = excluded.empty_at, state = excluded.state
@@ -49,7 +46,7 @@ class Charge:
 
     @property
     def account(self) -> Account:
-        return self.key, self.unit, self.window
+        return _storable(self.key), self.unit, self.window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,14 +120,14 @@ class Ledger:
 
 def load(link: Connection, charges: Iterable[Charge]) -> Ledger:
     """For a transaction on that connection."""
-    wanted = _wanted(charges)
-    return Ledger(link.execute(_SELECT, (json.dumps(wanted),)).fetchall() if wanted else ())
+    keys = {charge.account[0] for charge in charges}
+    return Ledger(link.execute(_SELECT, (json.dumps(list(keys)),)).fetchall() if keys else ())
 
 
 def peek(database: Database, charges: Iterable[Charge]) -> Ledger:
     """For a look without a transaction."""
-    wanted = _wanted(charges)
-    return Ledger(database.query(_SELECT, (json.dumps(wanted),)) if wanted else ())
+    keys = {charge.account[0] for charge in charges}
+    return Ledger(database.query(_SELECT, (json.dumps(list(keys)),)) if keys else ())
 
 
 def usage(database: Database, now: float, *, key: str | None = None) -> list[Usage]:
@@ -154,8 +151,11 @@ def sweep(database: Database, now: float) -> int:
         return link.execute("DELETE FROM ledger WHERE empty_at < ?", (idle,)).rowcount
 
 
-def _wanted(charges: Iterable[Charge]) -> list[Account]:
-    return list({charge.account for charge in charges})
+def _storable(key: str) -> str:
+    """SQLite takes no half of a surrogate pair, and its JSON ends a string at a NUL."""
+    if key.isascii() and "\0" not in key:
+        return key
+    return key.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _usage(row: Row, now: float) -> Usage:

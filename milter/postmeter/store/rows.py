@@ -42,7 +42,14 @@ def encode(event: Event, host: str) -> Row:
     """Done before anybody's turn to write: it costs time, and what cannot be written fails here, alone."""
     name = kind(event)
     data = _json({key: getattr(event, key) for key in _REST[name]})
-    return host, name, *(getattr(event, column, "") for column in _COLUMNS), data
+    return host, name, *(_storable(getattr(event, column, "")) for column in _COLUMNS), data
+
+
+def _storable(value: Any) -> Any:
+    """SQLite takes no half of a surrogate pair."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def source(row: Row) -> str:

@@ -187,7 +187,7 @@ class Settler:
         """A slice of the emergency spool into the journal; false when there was none."""
         self._look_rested()
         with self._lead, self._writer.transaction() as link:
-            paths, jobs = self._spool.take(link)
+            paths, jobs = self._spool.take(link, time())
             batch.write(link, jobs, {})
         self._spool.remove(paths)
         log.info("%d events came back from the emergency spool", len(jobs))

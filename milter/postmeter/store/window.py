@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 MOST = 60
 SPAN = MOST // 2
-SKEW = 10_000_000  # microseconds; longer than anybody waits for the database's turn (database.PATIENCE)
+SKEW = 60_000_000
+"""Microseconds; longer than a message takes from when its time was read to its turn to write (database.PATIENCE)."""
 
 
 @dataclass(frozen=True, slots=True)
