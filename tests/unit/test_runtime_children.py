@@ -133,11 +133,3 @@ def test_nobody_outlives_a_killed_parent(tmp_path: Path) -> None:
         _wait_for(tmp_path, "a lives")
         parent.kill()
         _wait_for(tmp_path, "a stops")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_a_program_can_run_as_another_user(tmp_path: Path) -> None:
-    from postmeter.runtime.children import _as_user
-
-    shown = subprocess.run(["id", "-un"], **_as_user("nobody"), capture_output=True, text=True, check=True)
-    assert shown.stdout == "nobody\n"

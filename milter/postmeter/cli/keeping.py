@@ -16,6 +16,7 @@ from postmeter.books.daemon import Chore
 from postmeter.books.families import Collector, Scope
 from postmeter.books.host import Host
 from postmeter.books.page import Page
+from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
@@ -36,6 +37,7 @@ class Books:
     """What the daemon is made of under one configuration; `reload` puts another one in its place."""
 
     def __init__(self, loaded: Loaded, file: Path, notifier: Notifier) -> None:
+        _refuse(loaded)
         self._file, self._notifier = file, notifier
         self._page = _open_page(loaded)
         self._settler = _settler(loaded.config)
@@ -60,6 +62,7 @@ class Books:
             loaded = load_with_lines(self._file)
             if loaded.config.journal.path != self._config.journal.path:
                 raise ConfigError([loaded.problem("journal.path", "changes with a restart only", "restart postmeter")])
+            _refuse(loaded)
             self._move_page(loaded)
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
@@ -104,6 +107,12 @@ class Books:
                 old.close()
 
 
+def _refuse(loaded: Loaded) -> None:
+    errors = [problem for problem in check(loaded, daemon="books") if problem.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+
+
 def _settler(config: Config) -> Settler:
     """For figures of our own, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
@@ -117,9 +126,7 @@ def _open_page(loaded: Loaded) -> Page | None:
     try:
         return Page(address)
     except OSError as error:
-        what = f"cannot listen on {address}: {error.strerror}"
-        fix = "end the program that listens there, or choose another address, or null for none"
-        raise ConfigError([loaded.problem("metrics.listen", what, fix)]) from None
+        raise ConfigError([cannot_bind(loaded, "metrics.listen", address, error)]) from None
 
 
 def _scope(config: Config) -> Scope:

@@ -48,10 +48,9 @@ def programs(config: Config, file: Path) -> list[Program]:
     from postmeter.config.check import tracked_urls
     from postmeter.runtime.children import Program
 
-    user = config.web.user if os.geteuid() == 0 else None
     found = [Program("milter", _command("milter", file), config.milter.drain + _GRACE)]
     if any(tracked_urls(config)):
-        found.append(Program("web", _command("web", file), _PATIENCE, user))
+        found.append(Program("web", _command("web", file), _PATIENCE))
     return [*found, Program("books", _command("books", file), _PATIENCE)]
 
 

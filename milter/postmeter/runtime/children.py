@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import pwd
 import secrets
 import signal
 import socket
@@ -20,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from postmeter.runtime.notify import Notifier
 from postmeter.runtime.signals import RELOAD, STOP, Signals
@@ -37,12 +35,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`patience` is how many seconds it may take to stop before it is killed; `user` is who it runs as, None for us."""
+    """`patience` is how many seconds it may take to stop before it is killed."""
 
     name: str
     command: tuple[str, ...]
     patience: float
-    user: str | None = None
 
 
 @dataclass(slots=True)
@@ -107,7 +104,6 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 process_group=0,
                 preexec_fn=self._prepare,
-                **_as_user(program.user),
             )
         except (OSError, subprocess.SubprocessError) as error:
             log.error("%s cannot be started: %s", program.name, error)
@@ -195,15 +191,6 @@ def _is_ready(child: _Child) -> bool:
         while child.process is not None and child.notices is not None and not child.ready:
             child.ready = b"READY=1" in child.notices.recv(4096).splitlines()
     return child.ready or (child.process is not None and monotonic() - child.asked >= _SETTLED)
-
-
-def _as_user(name: str | None) -> dict[str, Any]:
-    """subprocess' arguments to become that user with all its groups; KeyError when there is none such."""
-    if name is None:
-        return {}
-    entry = pwd.getpwnam(name)
-    groups = os.getgrouplist(name, entry.pw_gid)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
 
 
 def _how(code: int) -> str:
