@@ -57,9 +57,8 @@ class Shift:
 def serve(desk: Desk, shift: Shift) -> NoReturn:
     """Run libmilter on the shared listener until the shift ends; never returns."""
     with tempfile.TemporaryDirectory(prefix="postmeter-") as private:
-        path = Path(private, "libmilter")
-        _register(desk, path)
-        fd = _open_listener(path)
+        _register(desk, _throw_away(shift.listener, Path(private, "libmilter")))
+        fd = _open_listener(shift.listener)
         dead = _dead_listener(Path(private, "dead"))
     os.dup2(shift.listener.fileno(), fd)
     Thread(target=_watch, args=(desk, shift, fd, dead), daemon=True).start()
@@ -69,29 +68,37 @@ def serve(desk: Desk, shift: Shift) -> NoReturn:
     os._exit(0)
 
 
-def _register(desk: Desk, path: Path) -> None:
-    milter.setconn(f"unix:{path}")
+def _throw_away(shared: socket.socket, path: Path) -> str:
+    """An address for libmilter to open, of the shared listener's family: it drops connections of any other family."""
+    places = {socket.AF_UNIX: f"unix:{path}", socket.AF_INET: "inet:0@127.0.0.1", socket.AF_INET6: "inet6:0@::1"}
+    return places[socket.AddressFamily(shared.family)]
+
+
+def _register(desk: Desk, place: str) -> None:
+    milter.setconn(place)
     milter.set_exception_policy(milter.TEMPFAIL)
     for name, callback in _callbacks(desk).items():
         getattr(milter, f"set_{name}_callback")(callback)
     milter.register("postmeter", negotiate=_negotiator(desk))
 
 
-def _open_listener(path: Path) -> int:
+def _open_listener(shared: socket.socket) -> int:
     """Have libmilter open its socket, and find the descriptor that it keeps to itself (D39)."""
     milter.opensocket(False)
     for entry in os.listdir("/proc/self/fd"):
-        if _bound_to(int(entry)) == str(path):
+        if _listens_apart(int(entry), shared):
             return int(entry)
     raise RuntimeError("libmilter's listening socket was not found")
 
 
-def _bound_to(fd: int) -> object:
+def _listens_apart(fd: int, shared: socket.socket) -> bool:
+    """Whether it is a listening socket of the same family, and not the shared one."""
     try:
         with socket.socket(fileno=os.dup(fd)) as twin:
-            return twin.getsockname()
+            listens = twin.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            return bool(listens) and twin.family == shared.family and twin.getsockname() != shared.getsockname()
     except OSError:  # not a socket, or closed by now
-        return None
+        return False
 
 
 def _dead_listener(path: Path) -> socket.socket:
