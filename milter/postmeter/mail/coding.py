@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 IDENTITY = frozenset({"7bit", "8bit", "binary"})
 MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
-_QP_LINE = 76  # RFC 2045 section 6.7 (5), the "=" of a soft line break included
+_ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
 _ESCAPE = re.compile(rb"[^!-<>-~]")  # what quoted-printable may not hold as it is
 
 
@@ -142,7 +142,7 @@ class _Lines:
         stop = end if newline < 0 else newline + 1
         first = len(raw[start:stop].rstrip(b"\r\n"))
         ends = newline >= 0 or end == len(raw)
-        if self._column and first and self._column + first > _QP_LINE - (not ends):
+        if self._column and first and self._column + first > _ENCODED_LINE - (not ends):
             self._soft_break()
         self.pieces.append(raw[start:end])
         self._column = self._column + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
@@ -151,7 +151,7 @@ class _Lines:
         """New encoded text, in as many lines as it takes; an escape is never cut."""
         at = 0
         while at < len(quoted):
-            stop = at + _QP_LINE - 1 - self._column
+            stop = at + _ENCODED_LINE - 1 - self._column
             if stop < len(quoted):
                 escape = quoted.rfind(b"=", max(at, stop - 2), max(at, stop))
                 stop = escape if escape >= 0 else stop
@@ -181,8 +181,8 @@ def _encode_base64(octets: bytes, like: bytes) -> bytes:
     core = like.strip(b"\r\n")
     lead, trail = like[: like.find(core)], like[like.find(core) + len(core) :]
     line_end = b"\r\n" if b"\r\n" in like else b"\n"
-    length = min(len(core.partition(b"\n")[0].rstrip(b"\r")), MAX_LINE)
     text = binascii.b2a_base64(octets, newline=False)
-    if b"\n" not in core:  # one line: the longest that may go, in whole groups
-        length = len(text) if len(text) <= MAX_LINE else 76
+    first, several, _ = core.partition(b"\n")
+    length = len(first.rstrip(b"\r")) if several else max(1, len(text))  # one line stays one, while it may
+    length = length if length <= MAX_LINE else _ENCODED_LINE
     return lead + line_end.join(text[at : at + length] for at in range(0, len(text), length)) + trail

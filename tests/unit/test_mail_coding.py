@@ -1,0 +1,161 @@
+"""Edits in encoded octets, judged by quopri, base64 and a plain splice of the decoded ones."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import quopri
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.mail import coding
+from postmeter.mail.coding import Edit
+
+pieces = st.sampled_from(
+    [b"a", b"word ", b"=", b"\xc3\xa4", b"\r\n", b"http://example.com/?a=b", b"\t", b".", b"x" * 70]
+)
+documents = st.lists(pieces, max_size=40).map(b"".join)
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> tuple[bytes, list[Edit]]:
+    """A document and edits in it, in order."""
+    document = draw(documents)
+    places = sorted(draw(st.sets(st.integers(0, len(document)), max_size=8)))
+    places = [at for at in places if document[at - 1 : at + 1] != b"\r\n"]  # a link never cuts a line end in two
+    news = st.sampled_from([b"https://click.example.com/c/" + b"A" * 200, b"x", b"a=b", b"=" * 80, b"\xff\xfe"])
+    edits = [Edit(start, end, draw(news)) for start, end in zip(places[::2], places[1::2], strict=False)]
+    return document, edits
+
+
+def plainly(document: bytes, edits: list[Edit]) -> bytes:
+    """The same edits from the last to the first: no arithmetic to get wrong."""
+    for edit in reversed(edits):
+        document = document[: edit.start] + edit.new + document[edit.end :]
+    return document
+
+
+@given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.integers(30, 76))
+def test_quoted_printable_decodes_to_the_edited_document(
+    given_: tuple[bytes, list[Edit]], eol: bytes, width: int
+) -> None:
+    """And its lines stay within 76 wherever they were."""
+    document, edits = given_
+    if eol == b"\n":
+        document = document.replace(b"\r\n", b"\n\n")  # as long, so that the edits stay where they are
+    raw = quoted(document, eol, width)
+    assert coding.decode(raw, "quoted-printable") == document
+    changed = coding.change(raw, document, "quoted-printable", edits)
+    assert changed is not None
+    assert quopri.decodestring(changed.raw) == plainly(document, edits)
+    assert all(len(line) <= 76 for line in re.split(rb"\r?\n", changed.raw))
+
+
+def quoted(document: bytes, eol: bytes, width: int) -> bytes:
+    """An encoder of our own, with soft line breaks in other places than binascii's."""
+    lines = []
+    for line in document.split(eol):
+        atoms = [b"%c" % octet if 33 <= octet <= 126 and octet != 61 else b"=%02X" % octet for octet in line]
+        out, column = b"", 0
+        for atom in atoms:
+            if column + len(atom) > width - 1:
+                out, column = out + b"=" + eol, 0
+            out, column = out + atom, column + len(atom)
+        lines.append(out)
+    return eol.join(lines)
+
+
+@given(edited())
+def test_only_lines_with_an_edit_change_in_quoted_printable(given_: tuple[bytes, list[Edit]]) -> None:
+    """What stands before the line of the first edit and behind the line of the last stays octet for octet."""
+    document, edits = given_
+    raw = quoted(document, b"\r\n", 60)
+    changed = coding.change(raw, document, "quoted-printable", edits)
+    assert changed is not None
+    if not edits:
+        assert changed.raw == raw
+        return
+    before = quoted(document[: edits[0].start], b"\r\n", 60)
+    after = document[edits[-1].end :].partition(b"\r\n")[2]
+    assert changed.raw.startswith(before[: before.rfind(b"\n") + 1])
+    if b"\r\n" in document[edits[-1].end :]:
+        assert changed.raw.endswith(quoted(after, b"\r\n", 60))
+
+
+@given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.sampled_from([60, 64, 76]), st.booleans())
+def test_base64_decodes_to_the_edited_document(
+    given_: tuple[bytes, list[Edit]], eol: bytes, width: int, ends: bool
+) -> None:
+    """In lines as long as they were, with the line ends it had."""
+    document, edits = given_
+    text = base64.b64encode(document)
+    raw = eol.join(text[at : at + width] for at in range(0, len(text), width)) + eol * ends
+    assert coding.decode(raw, "base64") == document
+    changed = coding.change(raw, document, "base64", edits)
+    assert changed is not None
+    assert base64.b64decode(changed.raw) == plainly(document, edits)
+    assert changed.raw.endswith(eol) == ends
+    if len(text) > width:
+        assert max(map(len, re.split(rb"\r?\n", changed.raw))) <= width
+
+
+@given(edited(), st.sampled_from(sorted(coding.IDENTITY)))
+def test_other_encodings_are_spliced_or_become_quoted_printable(
+    given_: tuple[bytes, list[Edit]], encoding: str
+) -> None:
+    """The latter only where a line with an edit would pass 998, and equal when decoded."""
+    document, edits = given_
+    changed = coding.change(document, document, encoding, edits)
+    expected = plainly(document, edits)
+    assert changed is not None
+    if changed.encoding == encoding:
+        assert changed.raw == expected
+        assert not edits or longest(expected) <= 998 or longest(document) > 998
+    else:
+        assert changed.encoding == "quoted-printable"
+        assert longest(expected) > 998
+        assert quopri.decodestring(changed.raw) == expected
+
+
+def longest(document: bytes) -> int:
+    return max(map(len, document.split(b"\r\n")))
+
+
+def test_a_line_of_998_octets_may_stay() -> None:
+    line = b"x" * 990 + b"\r\n"
+    fits = coding.change(line, line, "7bit", [Edit(0, 0, b"y" * 8)])
+    passes = coding.change(line, line, "7bit", [Edit(0, 0, b"y" * 9)])
+    assert fits is not None
+    assert passes is not None
+    assert (fits.encoding, passes.encoding) == ("7bit", "quoted-printable")
+
+
+@pytest.mark.parametrize("raw", [b"=", b"a=ZZ", b"==", b"a= \r\nb", b"=\rx\n", b"=4", b"x=\r", b"=ZZ=\rab\n"])
+def test_broken_quoted_printable_is_not_decoded(raw: bytes) -> None:
+    assert coding.decode(raw, "quoted-printable") is None
+
+
+@given(st.binary(max_size=40))
+def test_quoted_printable_is_decoded_only_where_the_rules_are_kept(raw: bytes) -> None:
+    """The judge is the grammar: an equals sign begins an escape or ends a line (RFC 2045 section 6.7)."""
+    kept = not re.search(rb"=(?![0-9A-Fa-f]{2}|\r?\n)", raw) and not re.search(rb"\r(?!\n)", raw)
+    assert (coding.decode(raw, "quoted-printable") is not None) == kept
+
+
+@pytest.mark.parametrize("raw", [b"YQ", b"YQ==YQ==", b"Y Q==", b"YQ==\r\n--", b"Y*Q=", b"=YQ=", b"YQ==\r\r\n"])
+def test_broken_base64_is_not_decoded(raw: bytes) -> None:
+    assert coding.decode(raw, "base64") is None
+
+
+def test_unknown_encodings_are_not_decoded() -> None:
+    assert [coding.decode(b"x", name) for name in ("", "x-uuencode", "quoted/printable", "8 bit")] == [None] * 4
+
+
+def test_mixed_line_ends_are_not_made_quoted_printable() -> None:
+    """binascii would make them one kind: another difference than the edit."""
+    line = b"a\r\nb\n" + b"x" * 990
+    assert coding.change(line, line, "8bit", [Edit(6, 6, b"y" * 20)]) is None
+    assert binascii.b2a_qp(line, istext=True) != line

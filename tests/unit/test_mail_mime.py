@@ -1,0 +1,221 @@
+"""Parts and where their bytes lie: RFC 2046, its broken forms, and the email package as the judge."""
+
+from __future__ import annotations
+
+import email
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.mail import coding, mime, parameters, reading
+from postmeter.mail.mime import Part
+from tests import corpora
+
+
+def leaves(raw: bytes) -> tuple[tuple[Part, ...], bytes]:
+    fields, body = reading.read(raw)
+    return mime.leaves(fields, body), body
+
+
+def mixed(*lines: str, boundary: str = "b") -> bytes:
+    return "\r\n".join([f"Content-Type: multipart/mixed; boundary={boundary}", "", *lines]).encode()
+
+
+def kinds(raw: bytes) -> list[tuple[str, str]]:
+    return [(part.path, part.kind) for part in leaves(raw)[0]]
+
+
+def texts(raw: bytes) -> list[bytes]:
+    parts, body = leaves(raw)
+    return [body[part.body_start : part.end] for part in parts]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A message as it was meant, before it was written down."""
+
+    boundary: str
+    children: tuple[Tree | bytes, ...]
+
+
+text = st.lists(st.sampled_from([b"", b"a", b"--", b"--x", b"-- 1", b"Content-Type: a/b", b" \t", b"\xff"]), max_size=4)
+leaf = text.map(b"\r\n".join)
+trees = st.recursive(
+    leaf,
+    lambda inner: st.builds(
+        Tree, st.from_regex(r"[a-z]{1,2}[A-Z'()+_,./:=?-]{0,3}[a-z]", fullmatch=True), st.tuples(inner, inner)
+    ),
+    max_leaves=6,
+)
+
+
+def write(tree: Tree | bytes, path: str, eol: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """The part with its header, and the leaves that must be found in it. Boundaries are made unlike each other."""
+    if isinstance(tree, bytes):
+        body = tree.replace(b"\r\n", eol)
+        return b"Content-Type: text/x" + eol + eol + body, [(path or "1", body)]
+    boundary = f"{tree.boundary}{path}.".encode()
+    out = b'Content-Type: multipart/mixed; boundary="' + boundary + b'"' + eol + eol + b"preamble"
+    found: list[tuple[str, bytes]] = []
+    for number, child in enumerate(tree.children, 1):
+        raw, inner = write(child, f"{path}.{number}" if path else str(number), eol)
+        out += eol + b"--" + boundary + eol + raw
+        found += inner
+    return out + eol + b"--" + boundary + b"--" + eol + b"epilogue", found
+
+
+@given(trees, st.sampled_from([b"\r\n", b"\n"]))
+def test_parts_are_found_where_they_were_written(tree: Tree | bytes, eol: bytes) -> None:
+    """Nested multiparts, boundaries that begin alike, bodies that look like boundaries and fields; CRLF or bare LF."""
+    raw, expected = write(tree, "", eol)
+    head, _, body = raw.partition(eol + eol)
+    fields, _ = reading.read(head + b"\r\n\r\n")
+    assert [(part.path, body[part.body_start : part.end]) for part in mime.leaves(fields, body)] == expected
+
+
+@given(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n--b\r\n", b"--b--", b"Content-Type: multipart/mixed; "
+    b"boundary=b", b"\n\n", b"--b \n", b"(", b'"', b";"])))  # fmt: skip
+def test_parts_never_overlap_and_stay_within_the_body(junk: bytes, pieces: list[bytes]) -> None:
+    """Whatever comes: spans in order, within the body, the header before the body."""
+    body = junk + b"".join(pieces) + junk
+    at = 0
+    for part in mime.leaves(reading.read(mixed())[0], body):
+        assert at <= part.start <= part.body_start <= part.end <= len(body)
+        at = part.end
+
+
+def test_corpus_parts_are_those_of_the_email_package() -> None:
+    """Where the email package sees no defect and we see nothing broken, both see the same parts with the same bytes."""
+    corpora.need()
+    compared = 0
+    for sample in corpora.messages():
+        raw = sample.sendable()
+        found, body = leaves(raw)
+        parts = [part for part in found if part.start < part.end or not part.enclosing]
+        parsed = list(email.message_from_bytes(raw).walk())
+        theirs = [one for one in parsed if one.get_content_maintype() not in ("multipart", "message")]
+        theirs = [one for one in theirs if one.keys() or one.get_payload() or len(parsed) == 1]
+        if any(one.defects or one.get_content_maintype() == "message" for one in parsed):
+            continue
+        if any(part.broken or part.kind.startswith("message/") for part in parts):
+            continue
+        assert [part.kind for part in parts] == [one.get_content_type() for one in theirs], sample.name
+        for part, one in zip(parts, theirs, strict=True):
+            ours = coding.decode(body[part.body_start : part.end], part.encoding)
+            named = str(one.get("content-transfer-encoding", "7bit")).lower()
+            if ours is not None and named == part.encoding:  # all else every program decodes in its own way
+                assert ours == one.get_payload(decode=True), (sample.name, part.path)
+                compared += 1
+    assert compared > 200
+
+
+def test_a_message_without_type_is_one_plain_part() -> None:
+    assert kinds(b"From: a@example.com\r\n\r\nhello") == [("1", "text/plain")]
+
+
+def test_without_close_delimiter_the_last_part_ends_with_the_body() -> None:
+    assert texts(mixed("--b", "", "one", "--b", "", "two")) == [b"one", b"two"]
+
+
+def test_text_behind_the_close_delimiter_is_no_part() -> None:
+    assert texts(mixed("--b", "", "one", "--b--", "", "--b", "", "two")) == [b"one"]
+
+
+def test_a_delimiter_needs_the_start_of_a_line_and_nothing_but_white_space_behind_it() -> None:
+    assert texts(mixed("--b", "", "x --b", "--bb", "--b x", "--b \t", "", "two", "--b--")) == [
+        b"x --b\r\n--bb\r\n--b x",
+        b"two",
+    ]
+
+
+def test_a_multipart_without_its_boundary_is_broken() -> None:
+    for raw in (mixed("no delimiter"), b"Content-Type: multipart/mixed\r\n\r\n--b\r\n\r\nx\r\n--b--"):
+        (part,), _ = leaves(raw)
+        assert part.broken
+        assert part.multipart
+
+
+def test_an_encoded_multipart_is_not_cut() -> None:
+    (part,), _ = leaves(b"Content-Transfer-Encoding: base64\r\n" + mixed("--b", "", "x", "--b--"))
+    assert part.broken
+
+
+def test_a_header_that_can_be_read_in_two_ways_is_broken() -> None:
+    """Two types, a line that is no field, a quote that does not end: programs disagree on each."""
+    for header in (
+        ["Content-Type: text/html", "Content-Type: text/plain"],
+        ["Content-Type: text/html", "what is this"],
+        ['Content-Type: text/html; charset="utf-8'],
+    ):
+        (part,), _ = leaves(mixed("--b", *header, "", "x", "--b--"))
+        assert part.broken, header
+
+
+def test_a_part_tells_its_encoding_and_where_it_says_so() -> None:
+    (part,), body = leaves(mixed("--b", "content-transfer-encoding : BASE64 (why)", "", "eA==", "--b--"))
+    assert part.encoding == "base64"
+    assert part.encoding_span is not None
+    assert body[slice(*part.encoding_span)] == b" BASE64 (why)\r"
+
+
+def test_parts_know_what_is_around_them() -> None:
+    inner = ["--b", "Content-Type: multipart/signed; boundary=c", "", "--c", "", "x", "--c--", "--b--"]
+    assert [part.enclosing for part in leaves(mixed(*inner))[0]] == [("multipart/mixed", "multipart/signed")]
+
+
+def test_a_digest_holds_messages() -> None:
+    raw = b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nFrom: a@example.com\r\n\r\nx\r\n--b--"
+    assert kinds(raw) == [("1", "message/rfc822")]
+
+
+def test_depth_and_number_of_parts_are_bounded() -> None:
+    """What is too deep or too many is one part that cannot be cut."""
+    deep = b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (depth, depth) for depth in range(200)
+    )
+    (part,), _ = leaves(deep)
+    assert part.path.count(".") == mime.MAX_DEPTH - 1
+    assert part.broken
+    (many,), _ = leaves(mixed(*["--b", "", "x"] * (mime.MAX_PARTS + 1)))
+    assert many.broken
+
+
+@pytest.mark.parametrize(
+    ("raw", "token", "params"),
+    [
+        (b" text/html", "text/html", {}),
+        (b" TEXT/HTML; Charset=UTF-8;", "text/html", {"charset": "UTF-8"}),
+        (b' text/html;\n charset="utf-8" (really; "so")', "text/html", {"charset": "utf-8"}),
+        (b' (a (nested) one) text/html; a="x;y\\"z"; b=1', "text/html", {"a": 'x;y"z', "b": "1"}),
+        (b" text/html; charset*=us-ascii'en'utf%2D8", "text/html", {"charset": "utf-8"}),
+        (b' text/html; name*1*=%20b; name*0="a"', "text/html", {"name": "a b"}),
+        (b" text/html; nothing; =x", "text/html", {}),
+    ],
+)
+def test_values_are_read_with_quotes_comments_and_rfc_2231(raw: bytes, token: str, params: dict[str, str]) -> None:
+    assert parameters.read(raw) == parameters.Value(token, params)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" text/html charset=utf-8",
+        b' text/html; charset="utf-8',
+        b" text/html; (",
+        b" text/html; charset=a; charset=b",
+        b" text/html; charset=a; charset*=''b",
+        b" multipart/mixed; boundary*1=b",
+        b" text/html; charset=utf-8 x",
+    ],
+)
+def test_values_that_can_be_read_in_two_ways_are_not_read(raw: bytes) -> None:
+    assert parameters.read(raw) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_value_is_read_or_refused(raw: bytes) -> None:
+    found = parameters.read(raw)
+    assert found is None or found.token == found.token.lower()
