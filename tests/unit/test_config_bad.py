@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from postmeter.config.load import ConfigError, load, loads, read
+from postmeter.config import yamltree
+from postmeter.config.load import ConfigError, Problem, load, loads, read
 
 BAD = Path(__file__).parents[1] / "data" / "bad_config"
 NAMES = sorted(path.stem for path in BAD.glob("*.yaml"))
@@ -63,3 +65,21 @@ def test_a_tree_of_aliases_costs_nothing() -> None:
 def test_a_hundred_thousand_levels_are_refused_and_cost_no_stack(opening: str) -> None:
     with pytest.raises(ConfigError):
         loads("quota:\n  limits: " + opening * 100_000)
+
+
+def trees() -> list[Path]:
+    return [path for path in BAD.glob("*.yaml") if path.stem != "not_utf8"] + [
+        BAD.parents[2] / "packaging" / "postmeter.yaml"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML without libyaml has one parser only")
+@pytest.mark.parametrize("path", trees(), ids=lambda path: path.stem)
+def test_both_parsers_of_pyyaml_make_the_same_tree(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick one reads the file, the other one finds the words for its mistakes."""
+    found = []
+    for loader in (yaml.CSafeLoader, yaml.SafeLoader):
+        monkeypatch.setattr(yamltree, "_FAST", loader)
+        problems: list[Problem] = []
+        found.append((yamltree.parse(path.read_text("utf-8"), "x", problems), problems))
+    assert found[0] == found[1]

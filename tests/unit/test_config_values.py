@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postmeter.config import values
+from postmeter.config import amounts, values
 from postmeter.config.problem import MistakeError
 
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60 * 1000, "h": 3600 * 1000, "d": 24 * 3600 * 1000}
@@ -20,22 +20,22 @@ SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 24 * 3600, "month": 3
 
 @given(st.integers(0, 36500 * 24 * 3600 * 1000))
 def test_a_duration_is_read_back_as_it_is_written(milliseconds: int) -> None:
-    assert round(values.duration(values.duration_text(milliseconds / 1000)) * 1000) == milliseconds
+    assert round(amounts.duration(amounts.duration_text(milliseconds / 1000)) * 1000) == milliseconds
 
 
 @given(st.integers(0, 2**53))
 def test_a_size_is_read_back_as_it_is_written(count: int) -> None:
-    assert values.size(values.size_text(count)) == count
+    assert amounts.size(amounts.size_text(count)) == count
 
 
 @given(st.decimals(0, 90, places=2), st.sampled_from(sorted(MILLISECONDS)))
 def test_a_duration_is_number_times_unit(number: Decimal, unit: str) -> None:
-    assert values.duration(f"{number:f}{unit}") == float(number * MILLISECONDS[unit] / 1000)
+    assert amounts.duration(f"{number:f}{unit}") == float(number * MILLISECONDS[unit] / 1000)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(BYTES)))
 def test_a_size_is_number_times_unit(number: int, unit: str) -> None:
-    assert values.size(f"{number}{unit}") == number * BYTES[unit]
+    assert amounts.size(f"{number}{unit}") == number * BYTES[unit]
 
 
 @given(
@@ -47,18 +47,18 @@ def test_a_size_is_number_times_unit(number: int, unit: str) -> None:
 )
 def test_a_limit_is_count_unit_and_window(count: int, unit: str, window: str, singular: bool, slash: str) -> None:
     text = f"{count} {unit.removesuffix('s') if singular else unit}{slash}{window}"
-    assert values.limit(text) == values.Limit(count, unit, SECONDS[window], text)
+    assert amounts.limit(text) == amounts.Limit(count, unit, SECONDS[window], text)
 
 
 @given(st.integers(1, 10**6), st.sampled_from("kMG"), st.sampled_from(sorted(SECONDS)))
 def test_a_bare_size_limits_bytes(count: int, unit: str, window: str) -> None:
-    limit = values.limit(f"{count}{unit}/{window}")
+    limit = amounts.limit(f"{count}{unit}/{window}")
     assert (limit.count, limit.unit, limit.window) == (count * BYTES[unit], "bytes", SECONDS[window])
 
 
 @pytest.mark.parametrize("text", ["10M/message", "50 recipients/message", "1000 bytes/message"])
 def test_a_limit_for_each_message_has_no_window(text: str) -> None:
-    assert values.limit(text).window == 0
+    assert amounts.limit(text).window == 0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_limit_for_each_message_has_no_window(text: str) -> None:
 )
 def test_what_leaves_a_question_is_no_limit(text: str) -> None:
     with pytest.raises(MistakeError):
-        values.limit(text)
+        amounts.limit(text)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_an_inet_address_is_read_back_as_it_is_written(host: object, port: int) 
 
 
 PARSERS = [
-    values.duration, values.size, values.limit, values.whole, values.decimal, values.percent, values.boolean,
-    values.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,
+    amounts.duration, amounts.size, amounts.limit, amounts.whole, amounts.decimal, amounts.percent, amounts.boolean,
+    amounts.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,
     values.login_or_address, values.network, values.ip_address, values.path, values.inet, values.socket_address,
     values.origin, values.url,
 ]  # fmt: skip

@@ -126,7 +126,8 @@ def _signed(dkim: Dkim) -> Iterator[str]:
 
 def _tracked(config: Config) -> str:
     urls = sorted({url for _, url in tracked_urls(config)})
-    if not urls or config.tracking.links == "off":
+    overrides = [*config.tracking.domains.values(), *config.tracking.logins.values()]
+    if not urls or {config.tracking.links, *(known.get("links", "off") for known in overrides)} == {"off"}:
         return "nothing"
     kind = "bulk mail" if config.tracking.mail == "bulk" else "all mail"
     return f"links in {kind}, by {', '.join(urls)}"

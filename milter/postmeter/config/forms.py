@@ -5,15 +5,15 @@ Knows no key; what a text must look like is in `values`.
 
 from __future__ import annotations
 
-from postmeter.config import values
+from postmeter.config import amounts, values
 from postmeter.config.readers import Reader, bounded, listing, scalar
 
-boolean = scalar("true or false", values.boolean)
+boolean = scalar("true or false", amounts.boolean)
 word = scalar("a name", values.word)
 line = scalar("a text on one line", values.line)
 path = scalar("an absolute path", values.path)
-mode = scalar("a file mode", values.octal_mode)
-limit = scalar("a limit", values.limit)
+mode = scalar("a file mode", amounts.octal_mode)
+limit = scalar("a limit", amounts.limit)
 limits = listing(limit)
 network = scalar("a network", values.network)
 networks = listing(network)
@@ -29,18 +29,18 @@ inet = scalar("HOST:PORT", values.inet)
 socket_address = scalar("unix:PATH or inet:HOST:PORT", values.socket_address)
 origin = scalar("a web address", values.origin)
 url = scalar("a web address", values.url)
-percent = scalar("a percentage", values.percent)
-decimal = scalar("a number", values.decimal)
+percent = scalar("a percentage", amounts.percent)
+decimal = scalar("a number", amounts.decimal)
 words = listing(word)
 
 
 def duration(least: float = 0.0, most: float | None = None) -> Reader[float]:
-    return bounded("a duration", values.duration, least=least, most=most, show=values.duration_text)
+    return bounded("a duration", amounts.duration, least=least, most=most, show=amounts.duration_text)
 
 
 def size(least: int = 0, most: int | None = None) -> Reader[int]:
-    return bounded("a size", values.size, least=least, most=most, show=values.size_text)
+    return bounded("a size", amounts.size, least=least, most=most, show=amounts.size_text)
 
 
 def whole(least: int = 0, most: int | None = None) -> Reader[int]:
-    return bounded("a whole number", values.whole, least=least, most=most)
+    return bounded("a whole number", amounts.whole, least=least, most=most)

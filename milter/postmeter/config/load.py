@@ -80,7 +80,8 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
-        fix = "create it (an empty file is valid), or name another" if isinstance(error, FileNotFoundError) else ""
+        missing = isinstance(error, FileNotFoundError)
+        fix = "create it (an empty file is valid), or name another" if missing else "name a file that we may read"
         raise ConfigError([Problem(str(path), 0, "", f"cannot be read: {error.strerror}", fix)]) from None
     if len(content) > _LARGEST:
         raise ConfigError([Problem(str(path), 0, "", "larger than 64M", "is it the right file?")])

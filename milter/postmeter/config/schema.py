@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from postmeter.config.amounts import Limit
 from postmeter.config.readers import choice, listing
 from postmeter.config.section import part, section, setting
 from postmeter.config.sections.books import Journal, Log, Metrics, Notify, Report, Webhook
@@ -16,7 +17,7 @@ from postmeter.config.sections.feedback import Bounces, Delivery, Suppression
 from postmeter.config.sections.milter import Milter, Senders
 from postmeter.config.sections.quota import Brake, DomainLimits, NetworkLimits, Quota, Ramp, Rule, TotalLimits
 from postmeter.config.sections.tracking import Tracking, Web
-from postmeter.config.values import InetAddress, Limit, Network, SocketAddress, UnixAddress
+from postmeter.config.values import InetAddress, Network, SocketAddress, UnixAddress
 
 __all__ = [
     "Bounces",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms, values
+from postmeter.config.amounts import HOUR
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import choice, listing, optional, scalar
 from postmeter.config.section import required, setting
-from postmeter.config.values import HOUR, InetAddress
+from postmeter.config.values import InetAddress
 
 _EVENTS = (
     "submitted",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms
+from postmeter.config.amounts import HOUR
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, word_or
 from postmeter.config.section import required, section, setting
 from postmeter.config.tree import Node
-from postmeter.config.values import HOUR
 
 _CANONICALIZATIONS = ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")
 

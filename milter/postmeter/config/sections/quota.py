@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms, values
+from postmeter.config.amounts import DAY, Limit
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, table, word_or
 from postmeter.config.section import part, required, section, setting
 from postmeter.config.tree import Node, Scalar
-from postmeter.config.values import DAY, Limit, Network
+from postmeter.config.values import Network
 
 _STORES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix")
 _OVER = ("defer", "reject", "hold", "observe")
