@@ -205,7 +205,9 @@ def test_a_domain_without_a_key_is_left_unsigned_and_counted(tmp_path: Path) -> 
     assert unsigned(message) == (0, {("dkim_unsigned_total", ("no_key",)): 1})
 
 
-def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(tmp_path: Path) -> None:
+def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Never unsigned by accident; but a bounce is never refused (RFC 5321 section 4.5.5)."""
     for on_error, mail_from, code in [
         ("tempfail", b"alice@example.com", 451),
@@ -220,6 +222,7 @@ def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(tmp_path
         assert message.figures["errors_total", ("dkim",)] == 1
         assert message.figures["dkim_unsigned_total", ("error",)] == (reply is None)
         assert not message.changes
+        assert str(first) in caplog.text, "the log names the file"
 
 
 def test_a_bounce_from_here_is_signed_like_other_mail(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,11 @@ from postmeter.mail import canonical
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope, Field, Message
 from postmeter.mail.reply import Reply
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.submission import headers
 from postmeter.submission.keys import KeyProblem, Keyring, SigningKey
+
+once = OnceAMinute(logging.getLogger(__name__))
 
 _NAME = b"DKIM-Signature"
 _WIDTH = 76  # RFC 5322 section 2.1.1 asks for 78 at most
@@ -182,6 +186,7 @@ def _failed(draft: Draft, why: str, *, tempfail: bool) -> Reply | None:
     """We hold a key and cannot use it. A bounce is never refused: nobody would be told (RFC 5321 section 4.5.5)."""
     draft.count("errors_total", "dkim")
     draft.note("dkim", f"signing failed: {why}")
+    once.log(logging.ERROR, why, "%s: signing failed: %s", draft.message.queue_id, why)
     if tempfail and draft.message.envelope.mail_from:
         return Reply(451, "4.7.5", f"cannot sign mail from {draft.from_domain} now, try again later")
     _unsigned(draft, "error")
