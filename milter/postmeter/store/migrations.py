@@ -49,4 +49,15 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "2026-11 blocks",
+        """
+        CREATE TABLE blocks (
+            kind TEXT NOT NULL,
+            value TEXT NOT NULL,
+            since REAL NOT NULL,
+            PRIMARY KEY (kind, value)
+        ) WITHOUT ROWID;
+        """,
+    ),
 ]

@@ -56,21 +56,26 @@ def parse(text: str) -> Blocked:
     return Blocked(frozenset(messages), frozenset(hosts))
 
 
-def write(path: Path, *, messages: Iterable[str], hosts: Iterable[str]) -> bool:
-    """Put a new file in place of the old one, in one step; false when it says so already."""
+def write(path: Path, *, messages: Iterable[str], hosts: Iterable[str]) -> None:
+    """Put a new file in place of the old one, in one step. What root makes belongs to whom the state belongs to."""
     lines = [f"host {host}" for host in sorted(set(hosts))] + [f"message {one}" for one in sorted(set(messages))]
     data = "".join(f"{line}\n" for line in lines).encode()
     if path.exists() and path.read_bytes() == data:
-        return False
-    path.parent.mkdir(mode=0o755, exist_ok=True)
+        return
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o755)
+        _give(path.parent)
     new = path.with_name(f".{path.name}-{os.getpid()}")
     new.write_bytes(data)
     new.chmod(_MODE)
-    owner = path.parent.stat()
-    if os.geteuid() == 0:
-        os.chown(new, owner.st_uid, owner.st_gid)
+    _give(new)
     new.replace(path)
-    return True
+
+
+def _give(path: Path) -> None:
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 class Blocklist:
