@@ -118,11 +118,9 @@ def _compare(bench: Bench) -> tuple[dict[str, object], list[str]]:
     wrong = [] if left["Postfix's sent lines"] == sent else ["Postfix's log tells of more or fewer messages"]
     ours = bench.started.get(OURS)
     if ours and ours.postmeter:
-        found, wanted = account.read(ours.postmeter.state / "journal.db").counts(), _wanted(bench.sent).counts()
-        left["postmeter"] = {"messages sent": _of_ours(bench.sent), **found}
-        names = sorted(found.keys() | wanted.keys())
-        differ = [name for name in names if found.get(name) != wanted.get(name)]
-        wrong += [f"postmeter: {name} is {found.get(name)}, not {wanted.get(name)}" for name in differ]
+        found = account.read(ours.postmeter.state / "journal.db")
+        left["postmeter"] = {"messages sent": _of_ours(bench.sent), **found.counts()}
+        wrong += [f"postmeter: {line}" for line in account.differences(found, _wanted(bench.sent))]
     return left, wrong
 
 

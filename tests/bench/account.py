@@ -57,6 +57,13 @@ def expected(*, messages: int, links: int, limits: Mapping[str, int]) -> Account
     return Account(messages, 0, messages, links, {name: messages * amount for name, amount in limits.items()})
 
 
+def differences(found: Account, wanted: Account) -> list[str]:
+    """What is not as it should be, in words."""
+    has, wants = found.counts(), wanted.counts()
+    names = [name for name in {**wants, **has} if has.get(name) != wants.get(name)]
+    return [f"{name} is {has.get(name)}, not {wants.get(name)}" for name in names]
+
+
 def _rows(store: Database, kind: str) -> int:
     return int(store.query("SELECT count(*) FROM events WHERE kind = ?", (kind,))[0][0])
 
