@@ -79,7 +79,10 @@ def _register(desk: Desk, place: str) -> None:
     milter.set_exception_policy(milter.TEMPFAIL)
     for name, callback in _callbacks(desk).items():
         getattr(milter, f"set_{name}_callback")(callback)
-    milter.register("postmeter", negotiate=_negotiator(desk))
+    # Over inet the macros of an unwanted DATA are a packet without a reply, for whose acknowledgement Nagle holds back
+    # the next one: 44 ms. A reply brings it at once (D40).
+    steps = STEPS if place.startswith("unix:") else STEPS & ~NO_DATA
+    milter.register("postmeter", data=_data, negotiate=_negotiator(desk, steps))
 
 
 def _open_listener(shared: socket.socket) -> int:
@@ -129,7 +132,11 @@ def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
     os._exit(0)
 
 
-def _negotiator(desk: Desk) -> Callable[[Any, list[int]], int]:
+def _data(ctx: milter.milterContext) -> int:
+    return int(milter.CONTINUE)
+
+
+def _negotiator(desk: Desk, steps: int) -> Callable[[Any, list[int]], int]:
     def negotiate(ctx: milter.milterContext, options: list[int]) -> int:
         """Ask for what is used and no more (D25); with certificates, for their name at MAIL besides (D26, D27)."""
         offered_actions, offered_steps = options[0], options[1]
@@ -138,7 +145,7 @@ def _negotiator(desk: Desk) -> Callable[[Any, list[int]], int]:
             return milter.REJECT
         desk.load.enter()
         ctx.setpriv(Session(desk))
-        options[0], options[1], options[2], options[3] = ACTIONS, STEPS, 0, 0
+        options[0], options[1], options[2], options[3] = ACTIONS, steps, 0, 0
         if desk.certificates and offered_actions & NAME_MACROS:
             options[0] |= NAME_MACROS
             ctx.setsymlist(AT_MAIL, "i {auth_authen} {daemon_name} {cert_subject}")
