@@ -5,6 +5,7 @@ It accepts everything, unless told otherwise, and knows nothing of what was sent
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socketserver
 import threading
@@ -22,6 +23,9 @@ class Delivery:
     mail_args: tuple[bytes, ...]
     rcpt_to: tuple[bytes, ...]
     data: bytes
+
+    def holds(self, wanted: bytes) -> bool:
+        return wanted in self.data or wanted in self.rcpt_to
 
     @property
     def header(self) -> bytes:
@@ -92,13 +96,13 @@ class Sink:
                 raise AssertionError(f"{len(self.deliveries)} of {count} messages arrived within {bound} s")
             return list(self.deliveries)
 
-    def wait_for(self, wanted: bytes, *, bound: float = 30) -> Delivery:
-        """The first delivery whose content or recipients hold `wanted`."""
+    def wait_for(self, wanted: bytes | Callable[[Delivery], bool], *, bound: float = 30) -> Delivery:
+        """The first delivery whose content or recipients hold `wanted`, or for which it is true."""
         until = time.monotonic() + bound
         with self._arrived:
             while True:
                 for delivery in self.deliveries:
-                    if wanted in delivery.data or wanted in delivery.rcpt_to:
+                    if wanted(delivery) if callable(wanted) else delivery.holds(wanted):
                         return delivery
                 left = until - time.monotonic()
                 if left <= 0 or not self._arrived.wait(left):
@@ -120,6 +124,10 @@ class _Session(socketserver.StreamRequestHandler):
         assert isinstance(self.server, _Server)
         self.sink = self.server.sink
         self.reset()
+        with contextlib.suppress(ConnectionError):  # a Postfix that is killed says no QUIT
+            self.serve()
+
+    def serve(self) -> None:
         self.say("220 sink.example.net ready")
         while line := self.rfile.readline():
             verb, _, rest = line.rstrip(b"\r\n").partition(b" ")
