@@ -12,9 +12,11 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
-from postmeter.config.problem import ConfigError, Problem
+from postmeter.cli.config import key_problems
+from postmeter.config.check import tracked_urls
+from postmeter.config.load import Loaded
+from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.store.settle import Settler
 from postmeter.submission import keys, signing
@@ -40,14 +42,14 @@ class Material:
     size_limit: int
 
 
-def prepare(config: Config, *, file: Path) -> Material:
+def prepare(loaded: Loaded) -> Material:
     """Read keys, secrets and Postfix's size limit; ConfigError names what cannot be read."""
+    config = loaded.config
     try:
         keyring = keys.load(config.dkim)
-    except keys.KeyProblem as problem:
-        what = f"{problem.path}: {problem.what}"
-        raise ConfigError([Problem(str(file), 0, "dkim.sign", what, problem.fix)]) from None
-    return Material(config, keyring, _mint(config, file), _size_limit(config))
+    except keys.KeyProblem:
+        raise ConfigError([problem for problem in key_problems(loaded) if problem.severity == "error"]) from None
+    return Material(config, keyring, _mint(loaded), _size_limit(config))
 
 
 def identity(material: Material) -> Identity:
@@ -84,17 +86,16 @@ def _tracking(material: Material) -> list[Stage]:
     return [Stage("links", step, spare=True)]
 
 
-def _mint(config: Config, file: Path) -> Mint | None:
+def _mint(loaded: Loaded) -> Mint | None:
     """Secrets are needed only where some section of `tracking` has a url."""
-    tracking = config.tracking
-    overrides = [*tracking.domains.values(), *tracking.logins.values()]
-    if tracking.url is None and not any(known.get("url") for known in overrides):
+    if not any(True for _ in tracked_urls(loaded.config)):
         return None
+    path = loaded.config.tracking.secrets
     try:
-        return Mint(parse_secrets(tracking.secrets.read_text("ascii")))
+        return Mint(parse_secrets(path.read_text("ascii")))
     except (OSError, ValueError) as error:
-        fix = f"make it: openssl rand -hex 32 > {tracking.secrets}"
-        raise ConfigError([Problem(str(file), 0, "tracking.secrets", f"{tracking.secrets}: {error}", fix)]) from None
+        fix = f"make it: openssl rand -hex 32 > {path}"
+        raise ConfigError([loaded.problem("tracking.secrets", f"{path}: {error}", fix)]) from None
 
 
 def _size_limit(config: Config) -> int:

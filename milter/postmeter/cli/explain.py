@@ -29,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """0 when the message would be taken, 1 when it would be refused."""
     from postmeter.cli import daemons
-    from postmeter.config.load import load
+    from postmeter.config.load import load_with_lines
     from postmeter.explain import as_json, as_text, explain
     from postmeter.submission.quota import Quotas
 
@@ -38,8 +38,9 @@ def run(args: Namespace) -> int:
     except OSError as error:
         print(f"{args.message}: {error.strerror}", file=sys.stderr)
         return USAGE
-    config = load(args.config)
-    material = daemons.prepare(config, file=args.config)
+    loaded = load_with_lines(args.config)
+    config = loaded.config
+    material = daemons.prepare(loaded)
     settler = daemons.settler(config)
     who = daemons.identity(material)
     pipeline = daemons.pipeline(material, who=who, quotas=Quotas(config.quota, settler))

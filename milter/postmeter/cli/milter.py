@@ -11,9 +11,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, Command, no_arguments
-from postmeter.config.check import check
-from postmeter.config.load import load
-from postmeter.config.problem import ConfigError, Problem
+from postmeter.config.check import cannot_bind, check
+from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs
 from postmeter.runtime.listener import listen
@@ -27,28 +27,33 @@ log = logging.getLogger(__name__)
 
 def run(args: Namespace) -> int:
     """Check everything, bind, serve until told to stop."""
-    config = load(args.config)
+    loaded = load_with_lines(args.config)
+    config = loaded.config
     logs.set_up(config.log, daemon="milter")
-    first = _generation(config, args.config)
+    first = _generation(loaded)
     try:
         listener = listen(config.milter)
     except OSError as error:
-        raise ConfigError([_cannot_listen(config, args.config, error)]) from None
+        raise ConfigError([cannot_bind(loaded, "milter.listen", config.milter.listen, error)]) from None
     log.info("listening on %s, mode %s", config.milter.listen, config.mode)
     parent = Prefork(listener, first, reload=_reloader(config, args.config), beat=_beater(config))
     return FOUND_A_PROBLEM if parent.run() else 0
 
 
-def _generation(config: Config, file: Path) -> Generation:
+def _generation(loaded: Loaded) -> Generation:
     """Raises ConfigError for what would keep a worker from serving."""
     from postmeter.cli import daemons
 
-    errors = [problem for problem in check(config) if problem.severity == "error"]
+    problems = check(loaded)
+    errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)
-    material = daemons.prepare(config, file=file)
-    workers = os.cpu_count() or 1 if isinstance(config.milter.workers, str) else config.milter.workers
-    return Generation(lambda post: _serve(material, post), workers, config.milter.drain)
+    for problem in problems:
+        log.warning("%s", problem)
+    material = daemons.prepare(loaded)
+    milter = loaded.config.milter
+    workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
+    return Generation(lambda post: _serve(material, post), workers, milter.drain)
 
 
 def _serve(material: Material, post: Post) -> None:
@@ -86,11 +91,12 @@ def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:
 
     def reload() -> Generation | None:
         try:
-            config = load(file)
-            generation = _generation(config, file)
+            loaded = load_with_lines(file)
+            generation = _generation(loaded)
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
             return None
+        config = loaded.config
         if config.milter.listen != first.milter.listen or config.journal.path != first.journal.path:
             log.error("not reloaded: milter.listen and journal.path change with a restart only")
             return None
@@ -110,11 +116,6 @@ def _beater(config: Config) -> Callable[[], None]:
             heartbeat.beat(place)
 
     return beat
-
-
-def _cannot_listen(config: Config, file: Path, error: OSError) -> Problem:
-    fix = "stop the other program, or give another address" if error.errno == 98 else "see that the directory exists"
-    return Problem(str(file), 0, "milter.listen", f"{config.milter.listen}: {error.strerror}", fix)
 
 
 COMMANDS = (
