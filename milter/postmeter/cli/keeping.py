@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 from postmeter.books import disk
+from postmeter.books.blocking import Blocking
 from postmeter.books.daemon import Chore
 from postmeter.books.families import Collector, Scope
+from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
 from postmeter.config.check import cannot_bind, check
@@ -25,11 +27,13 @@ from postmeter.runtime.notify import Notifier
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
+from postmeter.tracking.hits import SPOOL
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take longer than two
-_AGAIN = 1.0  # seconds between two attempts to open the journal
+_HITS = 0.5  # seconds between two looks for clicks
+_BLOCKED = 1.0  # seconds; the tracking server looks each second too, and a block must take effect within five
 _DISK = 60.0  # seconds between two looks at the free disk
 
 
@@ -41,7 +45,10 @@ class Books:
         self._file, self._notifier = file, notifier
         self._page = _open_page(loaded)
         self._settler = _settler(loaded.config)
-        self._opened = False
+        self._settler.add({})  # from now on it also replays what the journal could not take
+        self._journal: Journal | None = None
+        self._reader: HitReader | None = None
+        self._blocking: Blocking | None = None
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -50,7 +57,8 @@ class Books:
         beat = heartbeat.place(state, "books")
         interval = notify.watchdog_interval(os.environ, os.getpid()) or heartbeat.EVERY
         return [
-            Chore("journal", self._open_journal, _AGAIN),
+            Chore("hits", self._read_hits, _HITS),
+            Chore("blocked", self._refresh_blocked, _BLOCKED),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
@@ -78,18 +86,35 @@ class Books:
         if self._page is not None:
             self._page.close()
         try:
+            if self._journal is not None:
+                self._journal.close()
             self._settler.close()
         except StoreError as error:
             log.error("last figures lost: %s", error)
 
-    def _open_journal(self) -> None:
-        """Make it where it is missing, once; from then on the settler also replays what it could not take."""
-        if not self._opened:
-            self._settler.open()
-            self._opened = True
+    def _read_hits(self) -> bool:
+        """What a click says about a person is kept where the configuration wants it only."""
+        if self._reader is None:
+            personal = self._config.tracking.privacy != "totals"
+            directory = self._config.journal.path.parent / "spool" / SPOOL
+            self._reader = HitReader(directory, self._open_journal(), personal=personal)
+        return self._reader.work()
+
+    def _refresh_blocked(self) -> None:
+        if self._blocking is None:
+            self._blocking = Blocking(self._open_journal().database, self._config.journal.path.parent)
+        self._blocking.refresh()
+
+    def _open_journal(self) -> Journal:
+        """Made where it is missing. StoreError when that is impossible just now: the chore that asked tries again."""
+        if self._journal is None:
+            journal = self._config.journal
+            self._journal = Journal(journal.path, sync=journal.sync, host=_name(self._config))
+        return self._journal
 
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
+        self._reader = None
         if self._page is not None:
             host = Host(
                 lambda: Journal(config.journal.path, readonly=True),
@@ -116,7 +141,11 @@ def _refuse(loaded: Loaded) -> None:
 def _settler(config: Config) -> Settler:
     """For figures of our own, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
-    return Settler(journal.path, sync=journal.sync, host=journal.host or socket.gethostname(), patience=_PATIENCE)
+    return Settler(journal.path, sync=journal.sync, host=_name(config), patience=_PATIENCE)
+
+
+def _name(config: Config) -> str:
+    return config.journal.host or socket.gethostname()
 
 
 def _open_page(loaded: Loaded) -> Page | None:

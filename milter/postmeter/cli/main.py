@@ -123,13 +123,7 @@ def load(word: str) -> Command:
 
 
 def load_all() -> list[Command]:
-    return [load(word) for word, _ in COMMANDS if _exists(word)]
-
-
-def _exists(word: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(dict(COMMANDS)[word]) is not None
+    return [load(word) for word, _ in COMMANDS]
 
 
 class Parser(ArgumentParser):
