@@ -16,6 +16,7 @@ from postmeter.config.load import loads
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.mail.reply import Reply
+from postmeter.store.database import StoreError
 from postmeter.store.ledger import Charge, Overdrawn
 from postmeter.store.settle import Settler
 from postmeter.submission import refusal
@@ -239,6 +240,9 @@ def test_a_ledger_that_cannot_be_read_is_counted_and_left_to_settle(tmp_path: Pa
     assert blind.check(mail) is None
     assert mail.figures["quota_store_errors_total", ()] == 1
     assert blind.gate(envelope(to=0), None, NOW) is None
+    with pytest.raises(StoreError):
+        settler.open()
+    settler.close()
 
 
 @pytest.fixture

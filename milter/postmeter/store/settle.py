@@ -22,6 +22,7 @@ from postmeter.store.batch import Job
 from postmeter.store.database import PATIENCE, Database, StoreError
 from postmeter.store.emergency import Spool
 from postmeter.store.ledger import Charge, Overdrawn
+from postmeter.store.turn import deaf
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class Settler:
                 self._ticker.start()
 
     def _tick(self) -> None:
+        deaf()
         while not self._closing.wait(self._tick_every):
             try:
                 self._flush()

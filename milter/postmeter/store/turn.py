@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import threading
+
+
+def deaf() -> None:
+    """For a thread of ours: signals are for the thread that waits for them (pthread_sigmask(3))."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 class Turn:
@@ -58,6 +64,7 @@ class Turn:
         self._changed.notify_all()
 
     def _wait(self) -> None:
+        deaf()
         while self._next():
             fcntl.flock(self._file, fcntl.LOCK_EX)
             self._hand_over()
