@@ -111,7 +111,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("reason",),
         "Messages of ours that left unsigned, by reason.",
-        {"reason": ("no_from", "several_from", "from_mismatch", "no_key", "error")},
+        {"reason": ("no_from", "several_from", "unclear_from", "from_mismatch", "no_key", "error")},
     ),
     _later("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
     Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),

@@ -165,7 +165,16 @@ def test_the_null_sender_is_never_refused_for_its_from() -> None:
     assert who.check_from(message) is None
 
 
-@pytest.mark.parametrize(("fields", "reason"), [([], "no_from"), ([("From", "a@x"), ("From", "a@x")], "several_from")])
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([], "no_from"),
+        ([("From", "a@example.com"), ("From", "a@example.com")], "several_from"),
+        ([("From", "a@example.com, b@example.com")], "several_from"),
+        ([("From", "a@evil <a@example.com>")], "unclear_from"),
+        ([("From", "nobody")], "unclear_from"),
+    ],
+)
 def test_no_from_or_several_leave_unsigned(fields: list[tuple[str, str]], reason: str) -> None:
     message = draft(*fields, login="alice@example.com")
     who = identity()

@@ -81,7 +81,7 @@ class Identity:
     def why_unsigned(self, draft: Draft) -> str:
         """Why this message must leave unsigned, as `dkim_unsigned_total` counts it; empty when it may be signed."""
         if not draft.from_domain:
-            return "several_from" if any(field.key == b"from" for field in draft.fields) else "no_from"
+            return _why_no_domain(draft.fields)
         if self._senders.from_mismatch != "report" and not self._may_use(draft):
             return "from_mismatch"
         return ""
@@ -136,6 +136,14 @@ def from_domain(fields: Sequence[Field]) -> str:
         return ""
     found = address.from_addresses(fields)
     return address.domain(found[0]) if len(found) == 1 else ""
+
+
+def _why_no_domain(fields: Sequence[Field]) -> str:
+    """Which rule of `from_domain` failed."""
+    count = sum(field.key == b"from" for field in fields)
+    if count == 1:
+        return "several_from" if len(address.from_addresses(fields)) > 1 else "unclear_from"
+    return "several_from" if count else "no_from"
 
 
 def relayed(received: bytes) -> bool:

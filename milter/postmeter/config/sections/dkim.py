@@ -89,8 +89,14 @@ def _headers(node: Node, place: Place) -> tuple[HeaderRule, ...] | str:
     found = _header_list.take(node, place)
     if not isinstance(found, str) and "from" not in {rule.name for rule in found}:
         raise place.complain(node.line, "from is not among them", 'add "(o)from": RFC 6376 section 5.4 demands it')
+    trace = sorted({rule.name for rule in found} & _TRACE) if not isinstance(found, str) else []
+    if trace:
+        raise place.complain(node.line, f"{trace[0]} changes on the road", "take it out: RFC 6376 section 5.4.1")
     return found
 
+
+# Added or removed by every relay: a signature over them breaks (RFC 6376 section 5.4.1).
+_TRACE = frozenset({"return-path", "received", "dkim-signature", "authentication-results"})
 
 _header_list = word_or("default", other=listing(scalar("a header field", _header)))
 
