@@ -123,6 +123,21 @@ def test_run_passes_a_reload_on(running: Postmeter) -> None:
     running.wait_for(r"books\[\d+\]: reloaded", daemon="run")
 
 
+def test_run_has_the_tracking_server_where_links_are_tracked() -> None:
+    """All three are seen alive on the page, as far as the tracking server's user can write; a reload reaches it too."""
+    postmeter = Postmeter({"tracking": {"url": "https://click.example.com"}}, daemons=("run",), inet=True)
+    postmeter.secrets()
+    with postmeter:
+        assert postmeter.page("/healthz", port="web")
+        for daemon in ("milter", "web", "books"):
+            seen = postmeter.metrics().figure("daemon_seen_timestamp_seconds", daemon=daemon)
+            assert abs(seen - time.time()) < 60, daemon
+        postmeter.reload("run")
+        postmeter.wait_for(r"web\[\d+\]: secrets and hosts read again", daemon="run")
+        assert postmeter.stop("run") == 0
+        assert postmeter.pids() == []
+
+
 def test_a_child_with_a_wrong_configuration_ends_run() -> None:
     """A port in use shows only when the child binds it; its one line is told, and nobody tries for ever."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -68,6 +68,7 @@ class Keeper:
         self._file = file
         self._loaded = loaded
         self._beaten = 0.0
+        self._notifier = Notifier.from_environment()
         self._site = self._read()
 
     @property
@@ -78,7 +79,6 @@ class Keeper:
         from postmeter.tracking import blocked, hits, web
 
         config = self._loaded.config
-        notifier = Notifier.from_environment()
         self._state = config.journal.path.parent
         self._blocklist = blocked.Blocklist(blocked.place(self._state))
         self._hits = hits.Hits(spool.Writer(directory, name=hits.SPOOL, now=time.time))
@@ -90,11 +90,11 @@ class Keeper:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reload)
         self._tend()
-        notifier.ready()
+        self._notifier.ready()
         try:
             await web.serve(listener, server, stop=stop, tend=self._tend)
         finally:
-            notifier.stopping()
+            self._notifier.stopping()
             self._hits.close()
 
     def _tend(self) -> None:
@@ -112,12 +112,13 @@ class Keeper:
 
     def _reload(self) -> None:
         """Hosts, proxies and secrets of the configuration as it is now; a bad one changes nothing."""
+        self._notifier.reloading()
         try:
             self._loaded = load_with_lines(self._file)
+            self._renew()
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
-            return
-        self._renew()
+        self._notifier.ready()
 
     def _changed(self) -> bool:
         return _stamp(self._loaded.config.tracking.secrets) not in (None, self._stamp)
