@@ -206,6 +206,7 @@ def test_the_visible_text_of_a_link(inside: bytes, text: bytes) -> None:
         ("&notit;&not;&notin;&nosuch;", "&notit;¬∉&nosuch;"),
         ("&amp=1&amp", "&amp=1&"),
         ("&#0;&#x110000;&#" + "0" * 5000 + "38;&#" + "9" * 5000, "\ufffd\ufffd&\ufffd"),
+        ("&#128;&#x81;&#13;&#7;&#xD800;", "\u20ac\x81\r\x07\ufffd"),
         ("&;&#;&#x;&", "&;&#;&#x;&"),
         ("&amp;amp;", "&amp;"),
     ],

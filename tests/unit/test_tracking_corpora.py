@@ -113,12 +113,12 @@ ATTACKS = {
 @pytest.mark.parametrize("piece", ATTACKS.values(), ids=ATTACKS)
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
 def test_hostile_input_costs_what_its_length_costs(piece: bytes, encoding: str) -> None:
-    """256 kB of each attack: far below what work that grows with the square would take (minutes)."""
-    text = piece * ((1 << 18) // len(piece))
+    """128 kB of each attack: far below what work that grows with the square would take (minutes)."""
+    text = piece * ((1 << 17) // len(piece))
     body = encoded(text, encoding) if encoding == "base64" else text
     head = f"Content-Type: text/html\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
     mixed = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + head
     for raw in (head + body, mixed + body + b"\r\n--b--\r\n"):
         begun = time.process_time()
         rewrite(raw)
-        assert time.process_time() - begun < 2.0
+        assert time.process_time() - begun < 1.5

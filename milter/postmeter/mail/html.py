@@ -178,8 +178,17 @@ def attribute_text(value: str) -> str:
 def _decoded(found: re.Match[str]) -> str:
     name = found["name"]
     if name is None:
-        digits = (found["decimal"] or found["hex"]).lstrip("0")
-        return html.unescape(f"&#{'x' if found['hex'] else ''}{digits or '0'};") if len(digits) < 8 else "\ufffd"
+        digits = found["decimal"] or found["hex"]
+        return _numbered(digits, 10 if found["decimal"] else 16)
     if found["mark"]:
         return html5[name + ";"] + found["equals"] if name + ";" in html5 else found[0]
     return html5[name] if not found["equals"] and name in html5 else found[0]
+
+
+def _numbered(digits: str, base: int) -> str:
+    """The character of a numeric reference (section 13.2.5.80); html.unescape drops some that browsers keep."""
+    digits = digits.lstrip("0") or "0"
+    number = int(digits, base) if len(digits) < 8 else 0
+    if number == 0 or number > 0x10FFFF or 0xD800 <= number < 0xE000:
+        return "\ufffd"
+    return (bytes([number]).decode("cp1252", "ignore") if 0x80 <= number < 0xA0 else "") or chr(number)

@@ -51,7 +51,7 @@ _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
 _EDGES = "".join(map(chr, range(33)))  # C0 control or space
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(
-    rb"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d[^a-z]{0,3}s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
+    rb"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d(?:e|[^a-z]{0,3})s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
     rb"|darse[^a-z]de[^a-z]baja|disiscri|annulla[^a-z]?iscri|afmeld|uitschrij|avregistr|wypisz"
 )
 _BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")

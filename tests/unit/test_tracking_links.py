@@ -1,0 +1,290 @@
+"""The step that tracks links: which mail, which parts, what changes, what is counted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter import metrics
+from postmeter.config.schema import Tracking
+from postmeter.mail import reading
+from postmeter.mail.apply import apply
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import Envelope, Message
+from postmeter.tracking import links
+from postmeter.tracking.bulk import is_bulk
+from postmeter.tracking.settings import effective
+from tests.link_oracle import BASE, HOST, MINT, assert_only_links_differ
+
+LINK = '<a href="https://example.com/">Shop</a>'
+HTML = "Content-Type: text/html; charset=utf-8"
+REFERENCE = b"\1\2\3\4\5\6\7\x08"
+
+
+def draft_of(raw: str | bytes, *, login: str = "", from_domain: str = "example.com") -> Draft:
+    fields, body = reading.read(raw.encode() if isinstance(raw, str) else raw)
+    envelope = Envelope(b"news@example.com", login=login)
+    return Draft(Message(envelope, fields, body, queue_id="4X", time=0.0, reference=REFERENCE), from_domain=from_domain)
+
+
+def run(
+    raw: str | bytes, *, login: str = "", from_domain: str = "example.com", size_limit: int = 0, **keys: Any
+) -> Draft:
+    """The draft behind the step; every change is judged by the email package on the way."""
+    draft = draft_of(raw, login=login, from_domain=from_domain)
+    tracking = Tracking(**{"url": BASE, "mail": "all", **keys})
+    links.step(tracking, MINT, size_limit=size_limit)(draft)
+    before, after = apply(draft.message, ()), apply(draft.message, draft.changes)
+    assert assert_only_links_differ(before, after) == draft.facts.get("links", 0)
+    assert draft.body == after[len(after) - len(draft.body) :]
+    return draft
+
+
+def skipped(draft: Draft) -> dict[str, int]:
+    return {labels[0]: count for (name, labels), count in draft.figures.items() if name == "rewrite_skipped_total"}
+
+
+def multipart(kind: str, *parts: str) -> str:
+    lines = "".join(f"--b\r\n{part}\r\n" for part in parts)
+    return f"Content-Type: multipart/{kind}; boundary=b\r\n\r\n{lines}--b--\r\n"
+
+
+def test_links_are_numbered_over_the_parts_and_carry_the_message() -> None:
+    page = f"{HTML}\r\n\r\n{LINK}<A HREF = 'http://example.net/?a=1&amp;b'>x</a><area href=http://example.org/y>"
+    draft = run(multipart("mixed", page, "Content-Type: text/plain\r\n\r\nhttps://example.com/", page))
+    assert draft.facts["links"] == 6
+    assert draft.facts["parts"] == [{"path": path, "reason": "links", "count": 3} for path in ("1", "3")]
+    assert draft.figures["links_rewritten_total", ()] == 6
+    opened = [MINT.open_link(HOST, url.rpartition("/")[2]) for url in tracked(draft.body)]
+    assert [(one.reference, one.link, one.recipient) for one in opened if one] == [
+        (REFERENCE, number, b"") for number in range(1, 7)
+    ]
+    assert [one.target for one in opened if one][:3] == [
+        "https://example.com/",
+        "http://example.net/?a=1&b",
+        "http://example.org/y",
+    ]
+
+
+PIECES = st.sampled_from(
+    [
+        LINK,
+        '<A class="x"\r\n HREF = \'http://example.net/?a=1&amp;b=2\'>a</A>',
+        "<area shape=rect href=http://example.org/y/?q=1>",
+        "<a href=#x>no</a><a href='mailto:a@example.com'>no</a>",
+        "words and = signs, ",
+        "<p style='color: red' title=\"a > b\">",
+        "\r\n",
+        " \r\n",
+        "\xe4\u20ac",
+        "x" * 300,
+        "<!-- <a href='http://no.example/'> -->",
+        ".\r\n--b\r\n",
+    ]
+)
+CODERS: dict[str, Callable[[bytes], bytes]] = {
+    "7bit": bytes,
+    "8bit": bytes,
+    "quoted-printable": lambda page: binascii.b2a_qp(page, istext=True),
+    "base64": lambda page: base64.encodebytes(page).replace(b"\n", b"\r\n"),
+}
+
+
+@given(st.lists(st.tuples(st.lists(PIECES, max_size=20).map("".join), st.sampled_from(sorted(CODERS))), max_size=3))
+def test_decoded_parts_differ_only_in_href_values(pages: list[tuple[str, str]]) -> None:
+    """Any page in any encoding, several in a message; `run` has the email package compare them."""
+    parts = [
+        f"{HTML}\r\nContent-Transfer-Encoding: {coding}\r\n\r\n".encode() + CODERS[coding](page.encode())
+        for page, coding in pages
+    ]
+    body = b"".join(b"--boundary\r\n" + part + b"\r\n" for part in parts)
+    draft = run(b"Content-Type: multipart/mixed; boundary=boundary\r\n\r\n" + body + b"--boundary--\r\nepilogue")
+    number = sum(page.count("http") - page.count("no.example") for page, _ in pages)
+    assert draft.facts.get("links", 0) == number
+    assert draft.body.count(b"\r\n--boundary") == max(0, len(pages))
+
+
+def tracked(body: bytes) -> list[str]:
+    return [piece.split('"')[0].split("'")[0].split(">")[0] for piece in body.decode().split(BASE)[1:]]
+
+
+def test_only_the_value_changes_and_keeps_its_quotes() -> None:
+    before = "<p>\r\n<a  class=x\r\n HREF=\r\n'http://example.com/?a&#x3D;1'\r\n>&nbsp;</a><a href=http://example.com/?q=1>x</a>\r\n"
+    draft = run(f"{HTML}\r\n\r\n{before}")
+    one, two = (f"{BASE}{path}" for path in tracked(draft.body))
+    after = before.replace("http://example.com/?a&#x3D;1", one).replace("http://example.com/?q=1", two)
+    assert draft.body == after.encode()
+
+
+@pytest.mark.parametrize("coding", ["7bit", "8bit", "binary", ""])
+def test_a_line_that_would_pass_998_makes_the_part_quoted_printable(coding: str) -> None:
+    """With its field changed, or one added; a short neighbour stays as it was."""
+    field = f"\r\ncontent-transfer-encoding: {coding}" if coding else ""
+    long = f"{HTML}{field}\r\n\r\n{'x' * 900}{LINK}\r\n"
+    short = f"{HTML}{field}\r\n\r\n{LINK}\r\n"
+    for raw, place in ((long, None), (multipart("mixed", short, long), 1), (multipart("mixed", long, short), 0)):
+        draft = run(raw)
+        parsed = email.message_from_bytes(apply(draft.message, draft.changes))
+        codings = [str(part["Content-Transfer-Encoding"] or "") for part in parsed.walk() if not part.is_multipart()]
+        assert codings == [("quoted-printable" if at == (place or 0) else coding) for at in range(len(codings))]
+        assert max(map(len, draft.body.split(b"\r\n"))) <= 998
+
+
+def test_quoted_printable_and_base64_stay_what_they_are() -> None:
+    quoted = '<a href=3D"http://example.com/a=\r\nb">x</a>'
+    for coding, page in (("quoted-printable", quoted), ("base64", "PGEgaHJlZj1odHRwOi8veC5leGFtcGxlLz4=")):
+        draft = run(f"{HTML}\r\nContent-Transfer-Encoding: {coding}\r\n\r\n{page}")
+        assert draft.facts["links"] == 1
+        assert [type(change).__name__ for change in draft.changes] == ["ReplaceBody"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (f"DKIM-Signature: v=1\r\n{HTML}\r\n\r\n{LINK}", links.ALREADY_SIGNED),
+        (f"ARC-Message-Signature: i=1\r\n{HTML}\r\n\r\n{LINK}", links.ALREADY_SIGNED),
+        (f"{HTML}\r\n\r\n{LINK}<pre>\r\n-----BEGIN PGP MESSAGE-----", links.PGP),
+        (
+            multipart("alternative", "\r\n-----BEGIN PGP SIGNED MESSAGE-----", f"{HTML}\r\n\r\n{LINK}"),
+            links.PGP,
+        ),
+        (multipart("mixed", "Content-Type: application/pkcs7-mime\r\n\r\nx", f"{HTML}\r\n\r\n{LINK}"), links.SMIME),
+        (f"{HTML}\r\nContent-Type: text/html\r\n\r\n{LINK}", links.STRUCTURE),
+        (multipart("mixed", f"{HTML}\r\n\r\n{LINK}", "Content-Type: multipart/mixed\r\n\r\nx"), links.STRUCTURE),
+        (multipart("signed", f"{HTML}\r\n\r\n{LINK}", "Content-Type: application/x-sig\r\n\r\nx"), links.SIGNED),
+        (multipart("encrypted", f"{HTML}\r\n\r\n{LINK}"), links.ENCRYPTED),
+        (multipart("report", f"{HTML}\r\n\r\n{LINK}"), links.REPORT),
+        (f"{HTML}\r\nContent-Disposition: attachment\r\n\r\n{LINK}", links.ATTACHMENT),
+        (f"{HTML}\r\nContent-Disposition: inline; filename=x.html\r\n\r\n{LINK}", links.ATTACHMENT),
+        (f"{HTML}; name=x.html\r\n\r\n{LINK}", links.ATTACHMENT),
+        (f"Content-Type: text/html; charset=utf-7\r\n\r\n{LINK}", links.CHARSET),
+        (f"Content-Type: text/html; charset=iso-2022-jp\r\n\r\n{LINK}", links.CHARSET),
+        (f"Content-Type: text/html; charset=utf-16le\r\n\r\n{LINK}", links.CHARSET),
+        (f"{HTML}\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\n{LINK}", links.ENCODING),
+        (f"{HTML}\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{LINK}", links.ENCODING),
+        (f"{HTML}\r\nContent-Transfer-Encoding: base64\r\n\r\n{LINK}", links.ENCODING),
+        (f"{HTML}\r\n\r\n{LINK.replace('https:', 'mailto:')}", "scheme"),
+        (f"{HTML}\r\n\r\n{LINK.replace('Shop', 'example.com')}", "url_text"),
+        (f"List-Unsubscribe: <mailto:a@b.example>, <https://\r\n example.com/>\r\n{HTML}\r\n\r\n{LINK}", "unsubscribe"),
+    ],
+)
+def test_what_must_stay_as_it_is_stays_and_is_counted(raw: str, reason: str) -> None:
+    draft = run(raw)
+    assert draft.changes == []
+    assert draft.facts == {}
+    assert skipped(draft) == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        f"Content-Type: message/rfc822\r\n\r\n{HTML}\r\n\r\n{LINK}",
+        f"Content-Type: text/calendar\r\n\r\n{LINK}",
+        f"Content-Type: text/plain\r\n\r\n{LINK}",
+        f"Content-Type: text/x-amp-html\r\n\r\n{LINK}",
+        f"Content-Type: application/xhtml+xml\r\n\r\n{LINK}",
+    ],
+)
+def test_other_parts_are_not_looked_at(part: str) -> None:
+    for raw in (part, multipart("mixed", part)):
+        draft = run(raw)
+        assert draft.changes == []
+        assert skipped(draft) == {}
+
+
+def test_the_neighbour_of_a_part_that_must_stay_is_changed() -> None:
+    attached = f"{HTML}\r\nContent-Disposition: attachment\r\n\r\n{LINK}"
+    draft = run(multipart("mixed", f"{HTML}\r\n\r\n{LINK}", attached))
+    assert draft.facts["links"] == 1
+    assert skipped(draft) == {"attachment": 1}
+
+
+def test_too_many_links_or_too_large_leave_the_message_as_it_is() -> None:
+    raw = f"{HTML}\r\n\r\n{LINK * 3}<a href=#>x</a>"
+    assert skipped(run(raw, max_links=2)) == {links.TOO_MANY_LINKS: 1}
+    assert skipped(run(raw, max_links=3)) == {"relative": 1}
+    size = len(LINK * 3 + "<a href=#>x</a>")
+    assert skipped(run(raw, max_size=size - 1)) == {links.TOO_LARGE: 1}
+    assert skipped(run(raw, max_size=size)) == {"relative": 1}
+
+
+def test_a_message_never_outgrows_the_size_limit() -> None:
+    """Room for signatures and fields to come is kept, too."""
+    raw = f"{HTML}\r\n\r\n{LINK}" + "<p>\r\n" * 3000
+    size = draft_of(raw).message.size()
+    assert skipped(run(raw, size_limit=size + 8192)) == {links.SIZE_LIMIT: 1}
+    assert run(raw, size_limit=size + 8192 + 200).facts["links"] == 1
+    assert run(raw, size_limit=0).facts["links"] == 1
+
+
+@pytest.mark.parametrize("keys", [{"url": None}, {"links": "off"}])
+def test_without_url_or_with_links_off_nothing_happens(keys: dict[str, Any]) -> None:
+    draft = run(f"{HTML}\r\n\r\n{LINK}", **keys)
+    assert (draft.changes, draft.figures, draft.notes) == ([], {}, [])
+
+
+def test_a_login_beats_its_domain_and_both_the_section() -> None:
+    keys: dict[str, Any] = {
+        "domains": {"example.com": {"url": "https://go.example.com", "max_links": 5}},
+        "logins": {"a@example.com": {"max_links": 7}},
+    }
+    tracking = Tracking(url=BASE, **keys)
+    assert effective(tracking, "example.com", "a@example.com").max_links == 7
+    assert effective(tracking, "example.com", "a@example.com").url == "https://go.example.com"
+    assert effective(tracking, "example.com", "").max_links == 5
+    assert effective(tracking, "", "").max_links == 1000
+    page = f"{HTML}\r\n\r\n{LINK}"
+    off: dict[str, Any] = {"domains": {"example.com": {"links": "off"}}, "logins": {"a@example.com": {"links": "html"}}}
+    assert run(page, **off).facts == {}
+    assert run(page, login="a@example.com", **off).facts["links"] == 1
+    assert run(page, from_domain="example.net", **off).facts["links"] == 1
+
+
+BULK = "List-Unsubscribe: <mailto:a@example.com>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "bulk"),
+    [
+        ("", False),
+        (BULK, True),
+        ("x-mailgun-TAG: a\r\n", True),
+        ("Feedback-ID: a:b:c:d\r\n", True),
+        ("X-Postmeter-Campaign: spring\r\n", True),
+        (BULK + "In-Reply-To: <1@example.com>\r\n", False),
+        (BULK + "References: <1@example.com>\r\n", False),
+        (BULK + "Auto-Submitted: auto-generated\r\n", False),
+        (BULK + "Auto-Submitted: No (by hand)\r\n", True),
+        ("From: A <news@Example.com>\r\n", True),
+        ("From: a@news.example.net\r\n", True),
+        ("From: a@news.example.net, b@example.com\r\nSender: a@news.example.net\r\n", False),
+        ("From: a@example.net\r\n", False),
+        ("From: news@example.com\r\nReferences: <1@example.com>\r\n", False),
+    ],
+)
+def test_bulk_is_what_headers_or_configuration_say_and_never_a_reply(header: str, bulk: bool) -> None:
+    senders = ("news@example.com", "@news.example.net")
+    draft = draft_of(f"{header}{HTML}\r\n\r\n{LINK}")
+    assert is_bulk(draft, Tracking(bulk_senders=senders)) == bulk
+    assert skipped(run(f"{header}{HTML}\r\n\r\n{LINK}", mail="bulk", bulk_senders=senders)) == (
+        {} if bulk else {links.NOT_BULK: 1}
+    )
+
+
+@pytest.mark.parametrize(("login", "bulk"), [("news@example.com", True), ("x@news.example.net", True), ("shop", False)])
+def test_a_login_can_be_a_bulk_sender(login: str, bulk: bool) -> None:
+    tracking = Tracking(bulk_senders=("news@example.com", "@news.example.net"))
+    assert is_bulk(draft_of(f"{HTML}\r\n\r\n", login=login), tracking) == bulk
+
+
+def test_every_reason_is_a_name_of_its_own() -> None:
+    assert len(set(links.REASONS)) == len(links.REASONS) == 24
+    known = [meaning for meaning in metrics.METRICS if meaning.name == "rewrite_skipped_total"]
+    assert known[0].labels == ("reason",)

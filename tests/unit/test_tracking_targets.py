@@ -1,0 +1,189 @@
+"""Where a link leads, and which links are left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.config.schema import Tracking
+from postmeter.tracking import targets
+from postmeter.tracking.settings import own_hosts
+from postmeter.tracking.targets import Rules, target_of
+
+NONE: frozenset[str] = frozenset()
+
+
+def rules(**keys: Any) -> Rules:
+    tracking = Tracking(url="https://click.example.com", **keys)
+    return Rules(tracking, own_hosts(tracking))
+
+
+@pytest.mark.parametrize(
+    ("value", "target"),
+    [
+        ("https://example.com", "https://example.com"),
+        ("HTTP://Example.com:8080/A?b=c#d", "HTTP://Example.com:8080/A?b=c#d"),
+        ("http://example.com/?a=1&amp;b=2&copy=3", "http://example.com/?a=1&b=2&copy=3"),
+        (" \r\n\thttp://example.com/a\r\n\tb \f", "http://example.com/ab"),
+        ("http://example.com/a b?c d#e f", "http://example.com/a%20b?c%20d#e%20f"),
+        ("http://example.com/ä?ö=%20#ü", "http://example.com/%C3%A4?%C3%B6=%20#%C3%BC"),
+        ("http://example.com/&auml;", "http://example.com/%C3%A4"),
+        ("https://[2001:db8::1]/x", "https://[2001:db8::1]/x"),
+        ("http://example.com/a[]=1&b={c}|'*", "http://example.com/a[]=1&b={c}|'*"),
+    ],
+)
+def test_a_target_is_what_a_browser_would_ask_for(value: str, target: str) -> None:
+    """References decoded, edges and line ends dropped, all else percent-encoded (URL standard, section 4.4)."""
+    assert target_of(value.encode(), utf8=True) == (target, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", targets.RELATIVE),
+        ("#top", targets.RELATIVE),
+        ("/path", targets.RELATIVE),
+        ("//example.com/", targets.RELATIVE),
+        ("example.com/?a:b", targets.RELATIVE),
+        ("mailto:a@example.com", targets.SCHEME),
+        ("TEL:+1", targets.SCHEME),
+        ("cid:x@example.com", targets.SCHEME),
+        ("java\nscript:alert(1)", targets.SCHEME),
+        ("data:text/html,http://example.com/", targets.SCHEME),
+        ("*|UNSUB|*", targets.TEMPLATE),
+        ("http://example.com/{{ name }}", targets.TEMPLATE),
+        ("http://example.com/%%id%%", targets.TEMPLATE),
+        ("https://%[host]%/", targets.TEMPLATE),
+        ("http://${host}/", targets.TEMPLATE),
+        ("http:/example.com/", targets.MALFORMED),
+        ("http:example.com", targets.MALFORMED),
+        ("http:///example.com", targets.MALFORMED),
+        ("http:\\\\example.com\\", targets.MALFORMED),
+        ("http://user:secret@example.com/", targets.MALFORMED),
+        ("http://exa mple.com/", targets.MALFORMED),
+        ("http://münchen.example/", targets.MALFORMED),
+        ("http://example.com:x/", targets.MALFORMED),
+        ("http://example.com/\x07x", targets.MALFORMED),
+        ("http://example.com/&#7;x", targets.MALFORMED),
+        ("http://example.com/" + "x" * 1882, targets.TOO_LONG),
+        ("http://example.com/" + "&#x000000041;" * 5000, targets.TOO_LONG),
+    ],
+)
+def test_what_is_no_plain_web_address_is_left_alone(value: str, reason: str) -> None:
+    assert target_of(value.encode(), utf8=True) == ("", reason)
+
+
+def test_the_longest_link_has_1900_characters() -> None:
+    url = b"http://example.com/" + b"x" * 1881
+    assert target_of(url, utf8=True) == (url.decode(), "")
+
+
+def test_foreign_characters_need_a_known_charset() -> None:
+    """A path is always UTF-8, a query is in the document's charset: without UTF-8 both or the latter are in doubt."""
+    assert target_of("http://example.com/ä".encode("latin-1"), utf8=False) == ("", targets.MALFORMED)
+    assert target_of(b"http://example.com/\xe4", utf8=True) == ("", targets.MALFORMED)
+    assert target_of(b"http://example.com/&auml;", utf8=False) == ("http://example.com/%C3%A4", "")
+    assert target_of(b"http://example.com/?&auml;", utf8=False) == ("", targets.MALFORMED)
+
+
+@given(st.text(max_size=30), st.booleans())
+def test_a_target_goes_into_a_location_field(text: str, utf8: bool) -> None:
+    """Printable ASCII, whatever the attribute held, and nothing but encoding was done to it."""
+    url, reason = target_of(("http://example.com/" + text).encode("utf-8", "ignore"), utf8=utf8)
+    assert (url == "") == (reason != "")
+    assert all(33 <= ord(char) <= 126 for char in url)
+    if url and "&" not in text and "%" not in text and text.isprintable():
+        assert unquote(url) == ("http://example.com/" + text).rstrip()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/unsubscribe?u=1",
+        "https://unsub.example.com/",
+        "https://example.com/opt-out",
+        "https://example.com/newsletter/abmelden",
+        "https://example.com/desinscription",
+        "https://example.com/list/7",
+    ],
+)
+def test_unsubscribe_links_are_left_alone(url: str) -> None:
+    assert rules().refuse(url, b"here", frozenset({"https://example.com/list/7"})) == targets.UNSUBSCRIBE
+
+
+@pytest.mark.parametrize("text", [b"Unsubscribe", b"Jetzt abmelden", "Se désabonner".encode(), b"Darse de baja"])
+def test_links_that_say_unsubscribe_are_left_alone(text: bytes) -> None:
+    assert rules().refuse("https://example.com/x", text, NONE) == targets.UNSUBSCRIBE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"https://example.com", b"see http://example.com/x", b"www.example.com", b"example.com", b"shop.example.com/a?b"],
+)
+def test_links_that_show_a_url_are_left_alone(text: bytes) -> None:
+    assert rules().refuse("https://example.com/x", text, NONE) == targets.URL_TEXT
+
+
+@pytest.mark.parametrize("text", [b"", b"Read more.", b"3.5 stars", b"Save 10.50 now", b"e.g. this", b"a@example.com"])
+def test_other_text_does_not_stop_tracking(text: bytes) -> None:
+    assert rules().refuse("https://example.com/x", text, NONE) == ""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://login.example.com/",
+        "https://example.com/reset",
+        "https://example.com/Password_Reset?x=1",
+        "https://example.com/users/signin",
+        "https://example.com/sign-in",
+        "https://example.com/?TOKEN=abc",
+        "https://example.com/verify/abc",
+        "https://example.com/?otp=1",
+    ],
+)
+def test_reset_and_login_like_links_are_left_alone(url: str) -> None:
+    assert rules().refuse(url, b"Go", NONE) == targets.LOGIN_LIKE
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com/presets", "https://example.com/tokens", "https://example.com/authors", "https://x.example/"],
+)
+def test_words_count_only_as_a_whole(url: str) -> None:
+    assert rules().refuse(url, b"Go", NONE) == ""
+
+
+def test_a_list_of_words_takes_the_place_of_the_default() -> None:
+    own = rules(skip_links=("Invoice", "pay now"))
+    assert own.refuse("https://example.com/invoice/7", b"", NONE) == targets.LOGIN_LIKE
+    assert own.refuse("https://example.com/pay-now", b"", NONE) == targets.LOGIN_LIKE
+    assert own.refuse("https://example.com/login", b"", NONE) == ""
+    assert rules(skip_links=()).refuse("https://example.com/login", b"", NONE) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://a.example.net/x", targets.SKIPPED_HOST),
+        ("https://A.B.example.net.", targets.SKIPPED_HOST),
+        ("https://example.net/", ""),
+        ("https://notexample.net/", ""),
+        ("https://exact.example:8443/?x", targets.SKIPPED_HOST),
+        ("https://sub.exact.example/", ""),
+        ("https://exact.example.evil.example/", ""),
+        ("https://example.org/?a.example.net/", ""),
+        ("https://click.example.com/c/abc", targets.OWN_LINK),
+        ("http://CLICK.example.com", targets.OWN_LINK),
+        ("https://go.shop.example/c/abc", targets.OWN_LINK),
+    ],
+)
+def test_links_to_listed_hosts_and_our_own_are_left_alone(url: str, reason: str) -> None:
+    some = rules(
+        skip_hosts=("*.example.net", "exact.example"), domains={"shop.example": {"url": "https://go.shop.example"}}
+    )
+    assert some.refuse(url, b"Go", NONE) == reason
