@@ -10,6 +10,7 @@ from __future__ import annotations
 import cProfile
 import pstats
 import socket
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,11 @@ from unittest import mock
 
 import milter
 
-from postmeter.cli import daemons
 from postmeter.cli import milter as milter_command
-from postmeter.config.load import load
 from postmeter.mail.draft import Draft
 from postmeter.mail.reply import Reply
-from postmeter.runtime.prefork import Post
+from postmeter.runtime.listener import Listener
+from postmeter.runtime.prefork import Generation, Post
 from postmeter.submission import server, session
 from postmeter.submission.pipeline import Stage
 from postmeter.submission.session import Desk, Session
@@ -112,20 +112,29 @@ class Worker:
         return self._callbacks[name](self._context, *arguments)
 
 
+class _Parent:
+    """In place of prefork: its one worker is this process."""
+
+    def __init__(self, listener: Listener, first: Generation, **_: Any) -> None:
+        self._listener, self._first = listener, first
+
+    def run(self) -> int:
+        self._first.serve(Post(self._listener.socket, -1, lambda: None))
+        return 0
+
+
 @contextmanager
 def opened_desk() -> Iterator[Desk]:
     """All that a worker of the benchmark's configuration works with, on a journal of its own."""
-    postmeter = Postmeter(SETTINGS)
-    postmeter.key("example.com", "bench")
-    postmeter.secrets()
-    postmeter.write()
     caught: list[tuple[Desk, Any]] = []
+    postmeter = Postmeter(SETTINGS)
     try:
-        config = load(postmeter.config)
-        material = daemons.prepare(config, file=postmeter.config)
-        post = Post(socket.socket(), -1, lambda: None)
-        with mock.patch.object(server, "serve", lambda desk, shift: caught.append((desk, shift))), post.listener:
-            milter_command._serve(material, post)
+        postmeter.key("example.com", "bench")
+        postmeter.secrets()
+        postmeter.write()
+        hand_over = mock.patch.object(server, "serve", lambda desk, shift: caught.append((desk, shift)))
+        with hand_over, mock.patch.object(milter_command, "Prefork", _Parent):
+            milter_command.run(Namespace(config=postmeter.config))
         yield caught[0][0]
     finally:
         for _, shift in caught:

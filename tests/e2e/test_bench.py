@@ -12,9 +12,9 @@ import pytest
 from tests.lab.folder import CLONE
 
 
-def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_bench(*arguments: str, module: str = "tests.bench") -> subprocess.CompletedProcess[str]:
     env = {"PYTHONPATH": "milter:.", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    command = [sys.executable, "-m", "tests.bench", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=CLONE, env=env, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -47,3 +47,26 @@ def test_unknown_row_is_told() -> None:
     done = run_bench("--only", "sendmail")
     assert done.returncode == 1
     assert "sendmail" in done.stderr
+
+
+def test_profile_names_every_step() -> None:
+    """Each step of the pipeline has its line, and together they are less than the whole."""
+    done = run_bench("--profile", "--messages", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.split("\n\n")[0].splitlines()
+    costs = {name.strip(): float(cost) for name, _, cost in (line.rpartition(" ") for line in table[1:])}
+    steps = ["identity", "from", "quota", "links", "signing", "edits", "settle", "rest of eom"]
+    assert all(costs[step] > 0 for step in steps), costs
+    assert sum(costs[step] for step in steps) == pytest.approx(costs["eom"], abs=1)
+
+
+def test_wire_runs_without_postfix() -> None:
+    """Both messages over the bare protocol are taken, by postmeter and by the milter that does nothing."""
+    done = run_bench("--messages", "40", "--clients", "2", module="tests.bench.wire")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+        ["nothing-signer", "plain"],
+        ["nothing-signer", "newsletter"],
+        ["postmeter", "plain"],
+        ["postmeter", "newsletter"],
+    ]
