@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from tests.lab.client import Answer, Client
-from tests.lab.folder import new_folder
 from tests.lab.postfix import LOGINS, Postfix, Service, submission, transit
 from tests.lab.product import Postmeter
 from tests.lab.sink import Delivery, Sink
@@ -53,7 +52,7 @@ class Lab:
         self.postfix = Postfix(
             submission(milter), transit(), *services,
             sink=self.sink.transport, settings={**main, **(postfix or {})}, master=master,
-            folder=new_folder("postfix"),
+            folder=self.postmeter.folder / "postfix",  # so that all processes of a lab can be found by one name
         )  # fmt: skip
         self._stack = ExitStack()
 

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -240,7 +240,16 @@ class Postmeter:
         until = time.monotonic() + bound
         while (found := (metrics := self.metrics()).figure(name, **labels)) != value:
             if time.monotonic() > until:
-                raise AssertionError(f"{name}{labels or ''} is {found}, not {value}, after {bound} s:\n{metrics}")
+                what = f"{name}{labels or ''} is {found}, not {value}, after {bound} s"
+                raise AssertionError(f"{what}: {metrics.of(name)}")
+            time.sleep(0.05)
+
+    def wait_until(self, condition: Callable[[], bool], *, bound: float = 20) -> None:
+        """Until it is true; for what shows in no log and no figure."""
+        until = time.monotonic() + bound
+        while not condition():
+            if time.monotonic() > until:
+                raise AssertionError(f"still not so after {bound} s:\n" + "\n".join(map(self.log, self.daemons)))
             time.sleep(0.05)
 
     # --- starting, in detail
@@ -304,8 +313,9 @@ class Metrics:
         self.page = page
         self.samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
-    def __str__(self) -> str:
-        return self.page
+    def of(self, name: str) -> dict[str, float]:
+        """What the page has of `postmeter_NAME`, by labels."""
+        return {str(each.labels): each.value for each in self.samples if each.name == f"postmeter_{name}"}
 
     def figure(self, name: str, **labels: str) -> float:
         """The sum of all samples of `postmeter_NAME` with these labels; 0 when there are none."""

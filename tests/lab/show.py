@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 
 _CODES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
@@ -39,9 +40,10 @@ def failed(text: str) -> None:
 
 
 def quote(text: str, colour: str = "cyan") -> None:
-    """Somebody else's words, indented and cut to the screen."""
+    """Somebody else's words, indented and folded to the screen."""
     for line in text.splitlines():
-        say("    " + paint(_cut(line, 4), colour))
+        for piece in textwrap.wrap(line, _width() - 4, subsequent_indent="  ", drop_whitespace=False) or [""]:
+            say("    " + paint(piece, colour))
 
 
 def diff(before: bytes, after: bytes) -> None:
@@ -62,6 +64,10 @@ def _printable(line: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "?", line.replace("\t", "    "))
 
 
+def _width() -> int:
+    return shutil.get_terminal_size((_WIDTH, 24)).columns if sys.stdout.isatty() else _WIDTH
+
+
 def _cut(line: str, indent: int) -> str:
-    width = (shutil.get_terminal_size((_WIDTH, 24)).columns if _COLOUR else _WIDTH) - indent
+    width = _width() - indent
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -51,8 +51,15 @@ class Verdict:
         return not self.trouble and bool(known) and all(each.result == "pass" for each in known)
 
     def __str__(self) -> str:
-        said = [f"{s.algorithm} {s.selector}@{s.domain}: {s.result} {s.detail}".rstrip() for s in self.signatures]
-        return f"{self.verifier}: " + (self.trouble or "; ".join(said) or "no signature")
+        said = "; ".join(self._about(each) for each in self.signatures)
+        return f"{self.verifier}: {self.trouble or said or 'no signature'}"
+
+    def _about(self, signature: Signature) -> str:
+        key = f"{signature.algorithm} {signature.selector}@{signature.domain}"
+        if _beyond(self.verifier, signature):
+            return f"{key}: not known to it"
+        detail = f" ({signature.detail})" if signature.detail and signature.result != "pass" else ""
+        return f"{key}: {signature.result}{detail}"
 
 
 def _beyond(verifier: str, signature: Signature) -> bool:
