@@ -1,0 +1,427 @@
+"""The tracking server over real sockets: what it answers, to whom it refuses to, and what it writes down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import parse_headers
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.config.load import loads
+from postmeter.runtime import spool
+from postmeter.token import Mint
+from postmeter.tracking import answers, blocked, hits, web
+from postmeter.tracking.clients import Clients
+
+SECRET, OLD = b"n" * 32, b"o" * 32
+BASE = "http://click.example.com"
+TARGET = "https://shop.example/offer?a=1&b=2#top"
+MINT = Mint([SECRET])
+
+
+def path_of(target: str = TARGET, *, base: str = BASE, secret: bytes = SECRET, reference: bytes = b"referenc") -> str:
+    return urlsplit(Mint([secret]).link_url(base, reference=reference, link=7, target=target)).path
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Running:
+    """A server in a thread of its own, and everything that it was made of."""
+
+    port: int
+    directory: Path
+    desk: web.Desk
+    blocklist: blocked.Blocklist
+    hits: hits.Hits
+    loop: asyncio.AbstractEventLoop
+
+    def raw(self, data: bytes) -> bytes:
+        """All that comes back until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as link:
+            found = b""
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # cut off while we still send
+                link.sendall(data)
+                while block := link.recv(65536):
+                    found += block
+            return found
+
+    def ask(self, path: str, *fields: str, method: str = "GET", host: str = "click.example.com") -> Reply:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "Connection: close", "", ""]
+        return parse(self.raw("\r\n".join(lines).encode("utf-8", "surrogateescape")))
+
+    def recorded(self) -> list[dict[str, object]]:
+        lines = b"".join(file.read_bytes() for file in spool.files(self.directory, hits.SPOOL)).splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def parse(raw: bytes) -> Reply:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, _, rest = head.partition(b"\r\n")
+    found = re.fullmatch(rb"HTTP/1\.1 (\d{3}) [A-Za-z ]+", first)
+    assert found, raw
+    fields = parse_headers(BytesIO(rest + b"\r\n\r\n"))
+    return Reply(int(found[1]), {name.lower(): value for name, value in fields.items()}, body)
+
+
+@contextlib.contextmanager
+def running(directory: Path, *, timeout: float = 3.0, max_request: int = 16384) -> Iterator[Running]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    directory.mkdir(exist_ok=True)
+    kept = hits.Hits(spool.Writer(directory, name=hits.SPOOL, now=time.time))
+    blocklist = blocked.Blocklist(directory / "blocked")
+    site = web.Site(
+        Mint([SECRET, OLD]),
+        frozenset({"click.example.com", "old.example.com", "127.0.0.1"}),
+        Clients([ipaddress.ip_network("127.0.0.1")]),
+    )
+    desk = web.Desk(site, blocklist, kept)
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    found = Running(listener.getsockname()[1], directory, desk, blocklist, kept, loop)
+
+    def tend() -> None:
+        blocklist.look()
+        kept.retry()
+
+    async def serve() -> None:
+        await web.serve(
+            listener, web.Server(desk, max_request=max_request, timeout=timeout), stop=stop, tend=tend
+        )
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield found
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        assert not thread.is_alive()
+        loop.close()
+        kept.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("web")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_link_is_answered_by_a_redirect_that_nobody_may_store(server: Running, method: str) -> None:
+    reply = server.ask(path_of(), method=method)
+    assert (reply.status, reply.body) == (302, b"")
+    assert reply.headers["location"] == TARGET
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["referrer-policy"] == "no-referrer"
+    assert reply.headers["x-robots-tag"] == "noindex, nofollow"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in reply.headers
+
+
+def test_a_click_is_in_the_spool_before_its_answer(server: Running) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64)"
+    before = len(server.recorded())
+    server.ask(path_of(), f"User-Agent: {agent}", "X-Forwarded-For: 203.0.113.9, 198.51.100.7")
+    (hit,) = server.recorded()[before:]
+    assert abs(float(str(hit.pop("time"))) - time.time()) < 60
+    assert hit == {
+        "reference": b"referenc".hex(),
+        "link": 7,
+        "recipient": "",
+        "target": TARGET,
+        "host": "click.example.com",
+        "method": "GET",
+        "address": "198.51.100.7",
+        "agent": agent,
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/c", "/c/", "/c/x", "/C/x", "/o/x", "/u/x", "/favicon.ico", "/c/../healthz", "//c/", "/healthz/", "*"],
+)
+def test_anything_else_is_the_same_small_404(server: Running, path: str) -> None:
+    before = len(server.recorded())
+    reply = server.ask(path)
+    assert (reply.status, reply.body) == (404, b"Not found.\n")
+    assert "server" not in reply.headers
+    assert len(server.recorded()) == before
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT", "get", "FOO"])
+def test_another_method_is_a_404_or_no_http(server: Running, method: str) -> None:
+    reply = server.ask(path_of(), "Content-Length: 3", method=method)
+    assert (reply.status, reply.body) == (404, b"Not found.\n")
+
+
+def test_tokens_that_are_not_ours_get_the_same_404_as_noise(server: Running) -> None:
+    good = path_of()
+    last = "A" if good[-1] != "A" else "B"
+    wrong = [good[:-1] + last, good[:-1], good[:20], good + "A", good + "=", path_of(secret=b"f" * 32)]
+    noise = server.ask("/c/noise")
+    for path in wrong:
+        reply = server.ask(path)
+        assert (reply.status, reply.body) == (noise.status, noise.body)
+        assert reply.headers.keys() == noise.headers.keys()
+
+
+@pytest.mark.parametrize("host", ["other.example", "old.example.com", "", "click.example.com, x", "[::1]", "a b"])
+def test_a_token_is_worth_nothing_on_another_host(server: Running, host: str) -> None:
+    assert server.ask(path_of(), host=host).status == 404
+
+
+def test_a_host_that_is_not_ours_is_404_even_with_a_token_made_for_it(server: Running) -> None:
+    assert server.ask(path_of(base="http://evil.example"), host="evil.example").status == 404
+
+
+def test_a_host_of_earlier_days_and_an_older_secret_still_answer(server: Running) -> None:
+    assert server.ask(path_of(base="http://old.example.com"), host="old.example.com").status == 302
+    assert server.ask(path_of(secret=OLD)).status == 302
+
+
+@pytest.mark.parametrize("host", ["CLICK.example.com", "click.example.com:8587", "click.example.com."])
+def test_spellings_of_our_host_are_our_host(server: Running, host: str) -> None:
+    assert server.ask(path_of(), host=host).status == 302
+
+
+def test_what_gateways_do_to_an_address_does_not_kill_the_link(server: Running) -> None:
+    path = path_of()
+    assert server.ask(path + "?utm_source=x&y=/c/z").status == 302
+    assert server.ask("/c/" + "".join(f"%{ord(char):02x}" for char in path[3:20]) + path[20:]).status == 302
+
+
+def test_hosts_come_from_every_tracking_url_and_from_web_hosts() -> None:
+    text = (
+        "tracking: {url: 'https://a.example', domains: {x.example: {url: 'https://b.example:8443'}},"
+        " logins: {y: {url: 'http://C.example'}}}\nweb: {hosts: [d.example]}"
+    )
+    assert web.hosts(loads(text)) == {"a.example", "b.example", "c.example", "d.example"}
+
+
+def test_healthz_is_for_everybody(server: Running) -> None:
+    reply = server.ask("/healthz", host="10.0.0.1")
+    assert (reply.status, reply.body) == (200, b"ok\n")
+    assert server.ask("/healthz", method="POST").status == 404
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("https://a.example/\r\nSet-Cookie: x=1\r\n\r\n<script>", "https://a.example/Set-Cookie:%20x=1<script>"),
+        ("https://a.example/\x00\x1f\x7f", "https://a.example/%00%1F%7F"),
+        ("https://a.example/ä?q=ü b#é", "https://a.example/%C3%A4?q=%C3%BC%20b#%C3%A9"),
+        ("https://a.example/%41%zz?x=[1]&y='\"", "https://a.example/%41%zz?x=[1]&y='\""),
+        ("HTTP://a.example/\u2028", "HTTP://a.example/%E2%80%A8"),
+    ],
+)
+def test_a_location_is_one_line_of_ascii_that_leads_where_the_target_does(
+    server: Running, target: str, location: str
+) -> None:
+    reply = server.ask(path_of(target))
+    assert (reply.status, reply.headers["location"]) == (302, location)
+    assert "set-cookie" not in reply.headers
+
+
+@pytest.mark.parametrize("target", ["", "javascript:alert(1)", "//a.example/", "/x", "data:text/html,x", "http://"])
+def test_what_is_no_absolute_web_address_is_no_target_whoever_signed_it(server: Running, target: str) -> None:
+    before = len(server.recorded())
+    assert server.ask(path_of(target)).status == 404
+    assert len(server.recorded()) == before
+
+
+@given(st.text(max_size=60))
+def test_no_text_can_break_out_of_the_location(text: str) -> None:
+    wire = answers.redirect("https://a.example/" + text).wire(0)
+    head, end, body = wire.partition(b"\r\n\r\n")
+    assert (end, body) == (b"\r\n\r\n", b"")
+    lines = head.split(b"\r\n")
+    assert len(lines) == 9
+    assert all(re.fullmatch(rb"[ -~]+", line) for line in lines)
+
+
+def test_many_requests_share_a_connection(server: Running) -> None:
+    one = f"GET {path_of()} HTTP/1.1\r\nHost: click.example.com\r\n\r\n".encode()
+    last = f"GET {path_of()} HTTP/1.1\r\nHost: click.example.com\r\nConnection: close\r\n\r\n".encode()
+    assert server.raw(one * 9 + last).count(b"HTTP/1.1 302 Found\r\n") == 10
+
+
+def test_http_1_0_is_answered_and_closed(server: Running) -> None:
+    raw = server.raw(f"GET {path_of()} HTTP/1.0\r\nHost: click.example.com\r\n\r\n".encode())
+    assert raw.startswith(b"HTTP/1.1 302 Found\r\n")
+    assert b"\r\nConnection: close\r\n" in raw
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET  HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET http://click.example.com:x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /%ff%00 HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_noise_gets_a_404_or_nothing_and_never_a_banner(server: Running, noise: bytes) -> None:
+    raw = server.raw(noise)
+    assert raw == b"" or raw.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"aiohttp" not in raw
+    assert b"Python" not in raw
+    assert server.ask("/healthz").status == 200
+
+
+def test_a_request_over_the_bound_is_cut_off(tmp_path: Path) -> None:
+    with running(tmp_path, max_request=2048) as small:
+        for huge in (
+            f"GET /{'x' * 5000} HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\n" + "X: y\r\n" * 2000 + "\r\n",
+            f"POST / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n{'x' * 9999}",
+        ):
+            raw = small.raw(huge.encode())
+            assert raw == b"" or raw.startswith(b"HTTP/1.1 404 ")
+        assert small.ask(path_of()).status == 302
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /c/", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /he"])
+def test_a_slow_client_is_cut_off_however_it_dribbles(tmp_path: Path, start: bytes) -> None:
+    """A byte now and then does not buy more time than one request may take."""
+    with running(tmp_path, timeout=0.5) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as link:
+            began = time.monotonic()
+            link.sendall(start)
+            while time.monotonic() - began < 10:
+                try:
+                    if not link.recv(4096):
+                        break
+                except TimeoutError:
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        link.sendall(b"x" if start else b"")
+                except ConnectionResetError:
+                    break
+            assert 0.4 < time.monotonic() - began < 4
+        assert server.ask(path_of()).status == 302
+
+
+def test_a_blocked_message_or_host_is_gone_and_an_unblocked_one_is_back(server: Running) -> None:
+    path = server.directory / "blocked"
+    other = b"otherref"
+    for messages, hosts, gone in (
+        ([other.hex()], [], {other}),
+        ([], ["shop.example"], {other, b"referenc"}),
+        ([], ["*.example"], {other, b"referenc"}),
+        ([], ["*.shop.example", "hop.example", "example"], set[bytes]()),
+    ):
+        blocked.write(path, messages=messages, hosts=hosts)
+        server.blocklist.look()
+        for reference in (other, b"referenc"):
+            reply = server.ask(path_of(reference=reference))
+            assert reply.status == (410 if reference in gone else 302)
+            assert "location" not in reply.headers or reply.status == 302
+
+
+def test_a_block_takes_effect_within_five_seconds(server: Running) -> None:
+    blocked.write(server.directory / "blocked", messages=[b"referenc".hex()], hosts=[])
+    began = time.monotonic()
+    while server.ask(path_of()).status != 410:
+        assert time.monotonic() - began < 5
+    blocked.write(server.directory / "blocked", messages=[], hosts=[])
+    while server.ask(path_of()).status != 302:
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("https://A.Example./x", "a.example"),
+        ("http://user:pw@a.example:81/", "a.example"),
+        ("http://good.example\\@evil.example/", "good.example"),
+        ("https:\\\\evil.example", "evil.example"),
+        ("http://[2001:DB8::1]:80/", "[2001:db8::1]"),
+        ("https://a.example?@b", "a.example"),
+    ],
+)
+def test_the_host_of_a_target_is_the_one_a_browser_would_ask(target: str, host: str) -> None:
+    assert blocked.host_of_target(target) == host
+
+
+def test_a_list_that_cannot_be_understood_blocks_what_it_can() -> None:
+    known = blocked.parse("nonsense\nmessage xyz\nhost a.example\n\nmessage 7265666572656e63\nmessage\n")
+    assert known == blocked.Blocked(frozenset({b"referenc"}), frozenset({"a.example"}))
+
+
+def test_a_spool_that_cannot_be_written_stops_no_redirect_and_loses_no_click_that_waits(tmp_path: Path) -> None:
+    with running(tmp_path / "spool") as server:
+        server.directory.rename(tmp_path / "away")
+        for _ in range(3):
+            assert server.ask(path_of()).status == 302
+        (tmp_path / "away").rename(server.directory)
+        began = time.monotonic()
+        while len(server.recorded()) < 3:
+            assert time.monotonic() - began < 5
+
+
+def test_clicks_that_found_no_room_to_wait_are_counted(tmp_path: Path) -> None:
+    kept = hits.Hits(spool.Writer(tmp_path / "spool", name="hits", now=time.time), waiting=2)
+    hit = hits.Hit(
+        time=1.0, reference=b"r" * 8, link=1, recipient=b"", target="t", host="h", method="GET", address="", agent=""
+    )
+    for _ in range(5):
+        kept.keep(hit)
+    (tmp_path / "spool").mkdir()
+    kept.retry()
+    lines = b"".join(file.read_bytes() for file in spool.files(tmp_path / "spool", "hits")).splitlines()
+    assert [json.loads(line).get("lost") for line in lines] == [None, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "203.0.113.9, 10.0.0.1", "203.0.113.9"),
+        ("127.0.0.1", "203.0.113.9, nonsense", "127.0.0.1"),
+        ("127.0.0.1", "nonsense, 10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("127.0.0.1", "[2001:db8::9]:4711", "2001:db8::9"),
+        ("::ffff:127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("203.0.113.1", "198.51.100.1", "203.0.113.1"),
+        ("", "198.51.100.1", ""),
+    ],
+)
+def test_a_forwarded_address_is_believed_as_far_as_trusted_proxies_wrote_it(
+    peer: str, forwarded: str, address: str
+) -> None:
+    clients = Clients([ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("10.0.0.0/8")])
+    assert clients.address(peer, forwarded) == address
+
+
+def test_an_agent_of_any_bytes_and_any_length_makes_one_bounded_line(server: Running) -> None:
+    before = len(server.recorded())
+    server.ask(path_of(), "User-Agent: \udcff\udcfe\u2028 " + "x" * 5000)
+    (hit,) = server.recorded()[before:]
+    assert len(str(hit["agent"])) <= 300
+    str(hit["agent"]).encode()
