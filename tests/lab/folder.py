@@ -18,8 +18,9 @@ from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[2]
 
-# What only tests need, or what no Python of another user needs to read: not copied.
-_UNWANTED = ("mypy*", "ruff*", "pip*", "setuptools*", "hypothesis*", "__pycache__", "*.egg-info", "_pytest", "librt*")
+# What no daemon imports is not copied: tools, and what the interpreter makes again.
+_TOOLS = ("mypy", "mypyc", "ruff", "pip", "setuptools", "hypothesis", "_pytest")
+_UNWANTED = ("__pycache__", *_TOOLS, *(f"{tool}-*.dist-info" for tool in _TOOLS))
 
 
 def new_folder(prefix: str) -> Path:
