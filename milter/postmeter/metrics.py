@@ -153,7 +153,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("where",),
         "Bugs and failures of our own, by the place that failed.",
-        {"where": ("identity", "from", "quota", "links", "signing", "dkim", "journal", "hits", "blocked", "disk")},
+        {"where": ("identity", "from", "quota", "links", "signing", "dkim", "journal", "hits", "blocked", "ledger", "disk")},
     ),
     _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),

@@ -24,6 +24,7 @@ from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, notify
 from postmeter.runtime.notify import Notifier
+from postmeter.store import ledger
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take longer than two
 _HITS = 0.5  # seconds between two looks for clicks
 _BLOCKED = 1.0  # seconds; the tracking server looks each second too, and a block must take effect within five
+_LEDGER = 600.0  # seconds between two looks for accounts that nobody uses any more
+_SWEEP = 500  # accounts forgotten in one transaction
 _DISK = 60.0  # seconds between two looks at the free disk
 
 
@@ -59,6 +62,7 @@ class Books:
         return [
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
+            Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
@@ -104,6 +108,9 @@ class Books:
         if self._blocking is None:
             self._blocking = Blocking(self._open_journal().database, self._config.journal.path.parent)
         self._blocking.refresh()
+
+    def _sweep_ledger(self) -> bool:
+        return ledger.sweep(self._open_journal().database, time.time(), most=_SWEEP) == _SWEEP
 
     def _open_journal(self) -> Journal:
         """Made where it is missing. StoreError when that is impossible just now: the chore that asked tries again."""

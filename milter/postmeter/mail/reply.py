@@ -1,6 +1,6 @@
 """What an SMTP client is told: a code, an enhanced status and a sentence (RFC 5321 4.2, RFC 3463).
 
-Knows nothing of why. Text is made safe for the wire here and nowhere else: one printable line, short enough for Postfix,
+Knows nothing of why. Text is made safe for the wire here and nowhere else: one printable line, short for Postfix,
 class and code in agreement (D10).
 """
 

@@ -144,11 +144,18 @@ def reset(database: Database, key: str) -> int:
         return link.execute("DELETE FROM ledger WHERE key = ?", (key,)).rowcount
 
 
-def sweep(database: Database, now: float) -> int:
-    """Forget accounts that have been empty for a day: keys that are client addresses would pile up for ever."""
+def sweep(database: Database, now: float, *, most: int = 500) -> int:
+    """Forget accounts that have been empty for a day, `most` at a time; keys that are client addresses would pile up.
+
+    They are looked for before the transaction, which is short and looks again. Returns how many went.
+    """
     idle = _micro(now) - 86_400 * MICROSECONDS
+    found = database.query("SELECT key, unit, window FROM ledger WHERE empty_at < ? LIMIT ?", (idle, most))
+    if not found:
+        return 0
+    condition = "key = ? AND unit = ? AND window = ? AND empty_at < ?"
     with database.transaction() as link:
-        return link.execute("DELETE FROM ledger WHERE empty_at < ?", (idle,)).rowcount
+        return link.executemany(f"DELETE FROM ledger WHERE {condition}", [(*row, idle) for row in found]).rowcount
 
 
 def _storable(key: str) -> str:

@@ -47,7 +47,7 @@ class Recorder:
         figures["recipients_total", ()] = len(draft.message.envelope.rcpt_to)
         event = submitted(draft)
         try:
-            overdrawn = self._settler.settle(self._charges(draft), event, figures, draft.message.time)
+            overdrawn = self._settler.settle(self._charges(draft), event, figures, time())
         except StoreError as error:
             return self._lost(error, draft.message.queue_id)
         if overdrawn is None:
