@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests import corpora
 from tests.lab import postfix, verify
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("postmeter", deadline=None)
+settings.load_profile("postmeter")
 
 
 def _everything_must_run() -> bool:

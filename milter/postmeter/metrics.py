@@ -69,6 +69,10 @@ _OF_LINKS = (
     "login_like",
 )
 
+# Places that can fail: the steps of a message, the chores of the books.
+_STEPS = ("identity", "from", "quota", "links", "signing")
+_CHORES = ("hits", "blocked", "ledger", "disk")
+
 METRICS: list[Meaning] = [
     Meaning(
         "messages_total",
@@ -153,7 +157,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("where",),
         "Bugs and failures of our own, by the place that failed.",
-        {"where": ("identity", "from", "quota", "links", "signing", "dkim", "journal", "hits", "blocked", "ledger", "disk")},
+        {"where": (*_STEPS, "dkim", "journal", *_CHORES)},
     ),
     _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
