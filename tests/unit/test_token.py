@@ -218,3 +218,18 @@ def test_a_bad_secret_is_told_by_line_and_not_shown(text: str, line: int) -> Non
 def test_a_mint_needs_a_secret() -> None:
     with pytest.raises(ValueError, match="secret"):
         Mint([])
+
+
+@given(links, st.integers(0, 40))
+def test_a_token_cut_off_behind_its_reference_still_names_its_message(link: Link, more: int) -> None:
+    """Whoever reports phishing often has a part of the link only."""
+    assert token.reference_of(mint(link)[: 15 + more]) == link.reference
+
+
+@given(st.text(max_size=40) | st.text(ALPHABET, max_size=40))
+def test_noise_names_no_message_or_eight_bytes_and_never_raises(noise: str) -> None:
+    assert len(token.reference_of(noise)) in (0, 8)
+
+
+def test_a_token_cut_off_within_its_reference_names_none() -> None:
+    assert [token.reference_of(mint(LINK)[:at]) for at in range(15)] == [b""] * 15

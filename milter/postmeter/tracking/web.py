@@ -211,6 +211,12 @@ class Server(web.Server):
             if isinstance(connection, Connection) and connection.since < oldest and transport is not None:
                 transport.abort()
 
+    async def drain(self) -> None:
+        """Answers in flight are finished; who has not asked for anything is let go at once."""
+        for connection in self.connections:
+            connection.close()
+        await self.shutdown(_DRAIN)
+
 
 async def serve(
     listener: socket.socket, server: Server, *, stop: asyncio.Event, tend: Callable[[], None]
@@ -224,7 +230,7 @@ async def serve(
             await _wait(stop)
     finally:
         listening.close()
-        await server.shutdown(_DRAIN)
+        await server.drain()
 
 
 async def _wait(stop: asyncio.Event) -> None:

@@ -1,0 +1,198 @@
+"""`postmeter web` as a process: who it runs as, what it may read, when it notices a change, how it stops."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from postmeter.cli.main import main
+from postmeter.runtime import spool
+from postmeter.store.journal import Journal
+from postmeter.token import Mint
+from postmeter.tracking import blocked
+
+ROOT = os.geteuid() == 0
+USER = "nobody"
+SOURCE = Path("milter").resolve()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Place:
+    """A directory with a configuration, secrets and a state directory, for one daemon."""
+
+    path: Path
+    port: int
+    secret: bytes
+    user: str = ""
+    source: Path = SOURCE
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "postmeter.yaml"
+
+    def write(self, host: str = "127.0.0.1") -> None:
+        user = f", user: {self.user}" if self.user else ""
+        self.config.write_text(
+            f'tracking: {{url: "http://{host}:{self.port}", secrets: {self.path}/secrets}}\n'
+            f'web: {{listen: "127.0.0.1:{self.port}"{user}}}\n'
+            f"journal: {{path: {self.state}/journal.db}}\n"
+        )
+
+    def keep_secrets(self, *known: bytes) -> None:
+        new = self.path / "new"
+        new.write_text("".join(f"{secret.hex()}\n" for secret in known))
+        new.chmod(0o640)
+        if self.user:
+            os.chown(new, 0, pwd.getpwnam(self.user).pw_gid)
+        new.replace(self.path / "secrets")
+
+    def status(self, *, secret: bytes = b"", host: str = "127.0.0.1", reference: bytes = b"referenc") -> int:
+        mint = Mint([secret or self.secret])
+        url = mint.link_url(f"http://{host}", reference=reference, link=1, target="https://shop.example/")
+        link = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        link.request("GET", url.removeprefix(f"http://{host}"), headers={"Host": host})
+        return link.getresponse().status
+
+    def start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "postmeter", "web", "-c", str(self.config)],
+            env={"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd="/",
+        )
+        wait_for(lambda: process.poll() is not None or self.listening())
+        assert process.poll() is None
+        return process
+
+    def listening(self) -> bool:
+        try:
+            return self.status() == 302
+        except ConnectionRefusedError:
+            return False
+
+
+def wait_for(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Outside pytest's own directories, which another user cannot enter."""
+    path = Path(tempfile.mkdtemp(prefix="postmeter-web-"))
+    path.chmod(0o711)
+    found = Place(path, free_port(), secrets.token_bytes(32))
+    found.state.mkdir(mode=0o711)
+    found.write()
+    found.keep_secrets(found.secret)
+    yield found
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def running(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    process = place.start()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_stop_signal_ends_it_in_order_and_at_once(place: Place, running: subprocess.Popen[bytes]) -> None:
+    idle = socket.create_connection(("127.0.0.1", place.port))
+    began = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(5) == 0
+    assert time.monotonic() - began < 3
+    idle.close()
+
+
+def test_new_secrets_are_taken_up_and_old_ones_given_up(place: Place, running: subprocess.Popen[bytes]) -> None:
+    new = secrets.token_bytes(32)
+    place.keep_secrets(new, place.secret)
+    wait_for(lambda: place.status(secret=new) == 302)
+    assert place.status() == 302
+    place.keep_secrets(new)
+    wait_for(lambda: place.status() == 404)
+    assert place.status(secret=new) == 302
+    (place.path / "secrets").write_text("nonsense\n")
+    running.send_signal(signal.SIGUSR1)
+    assert place.status(secret=new) == 302
+
+
+def test_a_reload_takes_up_new_hosts_and_a_bad_configuration_changes_nothing(
+    place: Place, running: subprocess.Popen[bytes]
+) -> None:
+    place.write(host="new.example")
+    running.send_signal(signal.SIGUSR1)
+    wait_for(lambda: place.status(host="new.example") == 302)
+    assert place.status() == 404
+    place.config.write_text("nonsense: 1\n")
+    running.send_signal(signal.SIGUSR1)
+    assert place.status(host="new.example") == 302
+
+
+def test_a_port_in_use_is_a_configuration_error(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", place.port)):
+        assert main(["web", "-c", str(place.config)]) == 78
+    assert f"{place.config}:2: web.listen: 127.0.0.1:{place.port} is in use" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_as_root_it_becomes_the_web_user_who_can_read_neither_journal_nor_keys(place: Place) -> None:
+    """Its code may lie where only root may enter: everything is loaded by then."""
+    place.user = USER
+    place.source = place.path / "source"
+    shutil.copytree("milter", place.source, ignore=shutil.ignore_patterns("__pycache__"))
+    place.source.chmod(0o700)
+    place.write()
+    place.keep_secrets(place.secret)
+    Journal(place.state / "journal.db").close()
+    (place.path / "key.pem").touch(0o600)
+    process = place.start()
+    try:
+        entry = pwd.getpwnam(USER)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert f"Uid:\t{entry.pw_uid}\t{entry.pw_uid}\t{entry.pw_uid}\t{entry.pw_uid}\n" in status
+        assert f"Gid:\t{entry.pw_gid}\t{entry.pw_gid}\t{entry.pw_gid}\t{entry.pw_gid}\n" in status
+        assert f"Groups:\t{' '.join(map(str, sorted(os.getgrouplist(USER, entry.pw_gid))))} \n" in status
+        for forbidden in ("state/journal.db", "key.pem"):
+            assert not _may_read(place.path / forbidden)
+        assert _may_read(place.path / "secrets")
+        (file,) = spool.files(place.state / "spool" / "hits", "hits")
+        assert file.stat().st_uid == entry.pw_uid
+        assert file.read_bytes().count(b"\n") == 1
+        blocked.write(blocked.place(place.state), messages=[b"referenc".hex()], hosts=[])
+        wait_for(lambda: place.status() == 410, within=5)
+    finally:
+        process.terminate()
+        assert process.wait(5) == 0
+
+
+def _may_read(path: Path) -> bool:
+    tried = subprocess.run(["/bin/cat", path], user=USER, group=pwd.getpwnam(USER).pw_gid, extra_groups=[],
+                           capture_output=True, check=False)  # fmt: skip
+    return tried.returncode == 0
