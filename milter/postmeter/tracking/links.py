@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from typing import TypeAlias
 
 from postmeter.config.schema import Tracking
 from postmeter.mail import coding, html, mime
@@ -61,6 +62,11 @@ _QUOTED = b" quoted-printable"
 _ANGLED = re.compile(rb"<([^<>]*)>")
 
 
+_Judge: TypeAlias = Callable[[Rules, bytes, bool], tuple[str, str]]
+_KEPT = 2048  # values whose verdict is remembered: the copies of a newsletter share most of their links
+_REMEMBERED = 500  # octets of such a value at most: some 3 MB a process in all
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     """An HTML part that can be read, and its links that may be tracked, each with its target."""
@@ -74,11 +80,12 @@ class _Page:
 def step(tracking: Tracking, tokens: Mint, *, size_limit: int) -> Step:
     """`size_limit` is Postfix's message_size_limit, 0 for none: no message may outgrow it."""
     sections = Sections(tracking, partial(Rules, own=own_hosts(tracking)))
+    judge = lru_cache(maxsize=_KEPT)(Rules.judge)
 
     def rewrite_links(draft: Draft) -> None:
         rules = sections.of(draft.from_domain, draft.message.envelope.login)
         if rules.tracking.url is not None and rules.tracking.links != "off":
-            _Rewrite(draft, rules, tokens, size_limit).run(rules.tracking.url)
+            _Rewrite(draft, rules, judge, tokens, size_limit).run(rules.tracking.url)
 
     return rewrite_links
 
@@ -86,11 +93,12 @@ def step(tracking: Tracking, tokens: Mint, *, size_limit: int) -> Step:
 class _Rewrite:
     """One message's links, from the look at the whole to the changed body."""
 
-    __slots__ = ("_draft", "_limit", "_rules", "_skipped", "_tokens")
+    __slots__ = ("_draft", "_judge", "_limit", "_rules", "_skipped", "_tokens")
 
-    def __init__(self, draft: Draft, rules: Rules, tokens: Mint, size_limit: int) -> None:
+    def __init__(self, draft: Draft, rules: Rules, judge: _Judge, tokens: Mint, size_limit: int) -> None:
         self._draft = draft
         self._rules = rules
+        self._judge = judge
         self._tokens = tokens
         self._limit = size_limit
         self._skipped: Counter[str] = Counter()
@@ -140,8 +148,11 @@ class _Rewrite:
         for seen, link in enumerate(html.links(document)):
             if len(kept) > self._rules.tracking.max_links or seen > _MOST_TAGS:
                 break
-            url, reason = targets.target_of(document[link.start : link.end], utf8=utf8)
-            reason = reason or self._rules.refuse(url, html.visible_text(document, link), unsubscribe)
+            value = document[link.start : link.end]
+            url, reason = (self._judge if len(value) <= _REMEMBERED else Rules.judge)(self._rules, value, utf8)
+            if not reason and url in unsubscribe:
+                reason = targets.UNSUBSCRIBE
+            reason = reason or targets.refuse_text(html.visible_text(document, link))
             if reason:
                 self._skipped[reason] += 1
             else:

@@ -50,9 +50,10 @@ _TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]
 _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
 _EDGES = "".join(map(chr, range(33)))  # C0 control or space
 _PRINTABLE = "".join(map(chr, range(33, 127)))
-_UNSUBSCRIBE = re.compile(
-    rb"unsub|opt[-_. ]?out|abmeld|abbestell|austrag|d(?:e|[^a-z]{0,3})s(?:abonn|inscri)|desuscri|cancelar[^a-z]?suscri"
-    rb"|darse[^a-z]de[^a-z]baja|disiscri|annulla[^a-z]?iscri|afmeld|uitschrij|avregistr|wypisz"
+_UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each place
+    rb"a(?:bmeld|bbestell|ustrag|nnulla[^a-z]?iscri|fmeld|vregistr)|cancelar[^a-z]?suscri"
+    rb"|d(?:(?:e|[^a-z]{0,3})s(?:abonn|inscri)|esuscri|arse[^a-z]de[^a-z]baja|isiscri)"
+    rb"|opt[-_. ]?out|u(?:nsub|itschrij)|wypisz"
 )
 _BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")
 
@@ -119,18 +120,29 @@ class Rules:
         self._hosts = _hosts(tracking.skip_hosts)
         self._words = _words(words)
 
-    def refuse(self, url: str, text: bytes, unsubscribe: frozenset[str]) -> str:
-        """Why this target is not tracked, or nothing. `unsubscribe` holds the message's own such URLs."""
+    def judge(self, value: bytes, utf8: bool) -> tuple[str, str]:
+        """The URL of an attribute's value and why it is not tracked, from the URL alone: one of the two is empty."""
+        url, reason = target_of(value, utf8=utf8)
+        reason = reason or self.refuse(url)
+        return ("", reason) if reason else (url, "")
+
+    def refuse(self, url: str) -> str:
+        """Why no link to this URL is tracked, or nothing."""
         lower = url.lower()
-        if url in unsubscribe or _UNSUBSCRIBE.search(lower.encode()) or _UNSUBSCRIBE.search(text.lower()):
-            return UNSUBSCRIBE
         if self._own and self._own.match(lower):
             return OWN_LINK
         if self._hosts and self._hosts.match(lower):
             return SKIPPED_HOST
-        if self._words and self._words.search(lower):
-            return LOGIN_LIKE
-        return URL_TEXT if shows_url(text) else ""
+        if _UNSUBSCRIBE.search(lower.encode()):
+            return UNSUBSCRIBE
+        return LOGIN_LIKE if self._words and self._words.search(lower) else ""
+
+
+def refuse_text(text: bytes) -> str:
+    """Why a link with this visible text is not tracked, or nothing."""
+    if _UNSUBSCRIBE.search(text.lower()):
+        return UNSUBSCRIBE
+    return URL_TEXT if shows_url(text) else ""
 
 
 def _hosts(patterns: Iterable[str]) -> re.Pattern[str] | None:
