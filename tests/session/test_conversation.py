@@ -209,9 +209,10 @@ def test_a_charge_refused_last_is_answered_though_edits_were_sent(running: Runni
 
 def test_a_bounce_is_never_refused(running: Running) -> None:
     """Whatever a step says, and whatever fails: nobody would be told (RFC 5321 section 4.5.5)."""
-    running.start(Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), max_memory=1_000_000)
+    running.start(Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), Stage("bug", bug), max_memory=1_000_000)
     with running.session() as mta:
         assert send(mta, sender="") == "a"
+        assert running.told()[0] == "accepted"
         assert send(mta, b"x" * 2_000_000, sender="") == "a"
 
 
@@ -276,6 +277,16 @@ def test_a_bug_in_a_sparing_step_leaves_the_message_as_it_was(running: Running) 
     assert taken.verdict.code == "a"
     assert taken.body() is None
     assert taken.inserted("X-Stamp")
+
+
+def test_a_bug_behind_the_steps_is_answered_with_451_too(running: Running) -> None:
+    """Nothing is accepted by accident when recording fails in a way that nobody thought of."""
+    running.start(settle=bug)
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, BODY).reply.startswith("451 4.3.0")
+    assert running.told() == ("failed", "eom")
 
 
 def test_on_bug_accept_lets_mail_through(running: Running) -> None:

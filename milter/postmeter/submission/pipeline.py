@@ -51,27 +51,29 @@ class Pipeline:
         self._tolerant = tolerant
 
     def run(self, draft: Draft) -> Outcome:
+        """The null sender is never refused: a bounce that is refused is lost (D20, RFC 5321 section 4.5.5)."""
+        bounce = not draft.message.envelope.mail_from
         for stage in self._stages:
-            before = draft.copy() if stage.spare or self._tolerant else draft
+            spare = stage.spare or self._tolerant or bounce
+            before = draft.copy() if spare else draft
             try:
                 reply = stage.step(draft)
             except Exception:  # the boundary of DESIGN's failure policy: a bug in a step ends here, whatever it is
                 log.exception("%s: bug in %s", draft.message.queue_id, stage.name)
-                reply = None if stage.spare or self._tolerant else BUG
+                reply = None if spare else BUG
                 draft = before
                 draft.count("errors_total", stage.name)
                 draft.note(stage.name, "failed by a bug of ours; left out")
-            if reply is not None:
+            if reply is not None and bounce:
+                draft.note(stage.name, f"would refuse, but never a bounce: {reply}")
+            elif reply is not None:
                 return Outcome(draft, reply, stage.name)
         return Outcome(draft)
 
 
-def submitted(draft: Draft, *, observed: str = "") -> Submitted:
-    """The fact that a message was taken. `observed` says what an observer would have answered instead."""
+def submitted(draft: Draft) -> Submitted:
+    """The fact that a message was taken."""
     message, envelope = draft.message, draft.message.envelope
-    facts = dict(draft.facts)
-    if observed:
-        facts["would_refuse"] = observed
     return Submitted(
         source=f"eom:{message.queue_id}:{message.time:.6f}",
         time=message.time,
@@ -85,7 +87,7 @@ def submitted(draft: Draft, *, observed: str = "") -> Submitted:
         from_domain=draft.from_domain,
         recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
         size=message.size(),
-        facts=facts,
+        facts=draft.facts,
     )
 
 

@@ -49,7 +49,8 @@ class Recorder:
         try:
             overdrawn = self._settler.settle(self._charges(draft), event, figures, time())
         except StoreError as error:
-            return self._lost(error, draft.message.queue_id)
+            lost = self._lost(error, draft.message.queue_id)
+            return lost if draft.message.envelope.mail_from else None
         if overdrawn is None:
             return None
         reply = self._quotas.refuse(draft, overdrawn)

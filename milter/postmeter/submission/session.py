@@ -111,10 +111,10 @@ class Session:
         desk = self._desk
         self._waits = not symbol(ctx, "i")
         self.envelope = self._open(ctx, args)
-        full = desk.load.refusal()
-        if full is not None:
-            return self._answer(ctx, full)
         whose = desk.identity.by_envelope(self.envelope)
+        full = desk.load.refusal()
+        if full is not None and self._waits:
+            return self._turn_away(ctx, full, whose)
         if whose is Whose.FOREIGN:
             desk.recorder.passed(self.envelope.service)
             return milter.ACCEPT
@@ -134,7 +134,7 @@ class Session:
 
     def end_of_header(self) -> int:
         """The last moment to step aside: mail that only passes through costs nothing from here on."""
-        if not self._undecided:
+        if not self._undecided or self._overflow:
             return milter.CONTINUE
         if reason := self._desk.identity.by_header(self._fields):
             log.debug("not ours: %s", reason)
@@ -149,10 +149,9 @@ class Session:
             self._body.append(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
-        try:
-            return self.fail(ctx, "session") if self.broken else self._decide(ctx)
-        finally:
-            self._reset()
+        verdict = self.fail(ctx, "session") if self.broken else self._decide(ctx)
+        self._reset()
+        return verdict
 
     def abort(self) -> None:
         self._reset()
@@ -161,24 +160,38 @@ class Session:
         """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
         self._desk.recorder.failed(where)
         self.broken = True
-        return milter.ACCEPT if self._desk.tolerant else self._answer(ctx, BUG)
+        self._let_go()
+        return self._answer(ctx, BUG) if not self._desk.tolerant else milter.ACCEPT
+
+    def _turn_away(self, ctx: milter.milterContext, reply: Reply, whose: Whose) -> int:
+        """No message may begin now; only mail that may be ours is written down."""
+        if whose is not Whose.FOREIGN:
+            self._desk.recorder.refused(self.envelope, reply, stage="capacity")
+        return answer(ctx, reply)
 
     def _decide(self, ctx: milter.milterContext) -> int:
         desk = self._desk
         if self._overflow:
-            desk.recorder.refused(self.envelope, TOO_MUCH, stage="memory")
-            return self._answer(ctx, TOO_MUCH)
+            return self._too_much(ctx)
         outcome = desk.pipeline.run(Draft(self._message(ctx)))
         if outcome.reply is not None and not desk.observe:
             desk.recorder.refused(self.envelope, outcome.reply, stage=outcome.stage, draft=outcome.draft)
-            return self._answer(ctx, outcome.reply)
+            return answer(ctx, outcome.reply)
         return self._take(ctx, outcome)
+
+    def _too_much(self, ctx: milter.milterContext) -> int:
+        """We let go of the message; a bounce passes untouched all the same."""
+        if self.envelope.mail_from:
+            self._desk.recorder.refused(self.envelope, TOO_MUCH, stage="capacity")
+        else:
+            self._desk.recorder.passed(self.envelope.service)
+        return self._answer(ctx, TOO_MUCH)
 
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits."""
         draft = outcome.draft
         if self._desk.observe:
-            draft.facts["observed"] = str(outcome.reply or "accept")
+            draft.facts = {"observed": {"verdict": str(outcome.reply or "accept"), **draft.facts}}
         else:
             send(ctx, draft.changes)
         late = self._desk.recorder.accepted(draft)
