@@ -163,10 +163,10 @@ def test_any_bytes_survive_whatever_the_batches(
 
 
 _WRITES_FOR_EVER = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from postmeter.runtime.spool import Writer
-out = Writer(Path(sys.argv[1]), name="hits", now=lambda: 1.8e9, limit=20_000)
+out = Writer(Path(sys.argv[1]), name="hits", now=time.time, limit=20_000)
 number = 0
 while True:
     out.append([b"%s %d" % (sys.argv[2].encode(), number + more) for more in range(3)])

@@ -43,7 +43,7 @@ class Writer:
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines, each without its line end and holding none; on return all of them survive our death."""
         done = start = 0
-        data = b"".join(line + b"\n" for line in lines)
+        data = b"\n".join((*lines, b""))
         try:
             self._ready()
             start = len(_TORN) * self._torn

@@ -6,9 +6,9 @@ lines wait in memory, a bounded number of them, and those that found no room are
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _text
 
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.runtime.spool import SpoolError, Writer
@@ -19,7 +19,6 @@ _AGENT = 300  # characters; browsers' are 110 to 150, apps' add some
 
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
-_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +38,10 @@ class Hit:
         agent = self.agent[:_AGENT]
         if not agent.isascii():
             agent = agent.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return _json(
-            {
-                "time": round(self.time, 3),
-                "reference": self.reference.hex(),
-                "link": self.link,
-                "recipient": self.recipient.hex(),
-                "target": self.target,
-                "host": self.host,
-                "method": self.method,
-                "address": self.address,
-                "agent": agent,
-            }
+        return (
+            f'{{"time":{self.time:.3f},"reference":"{self.reference.hex()}","link":{self.link},'
+            f'"recipient":"{self.recipient.hex()}","target":{_text(self.target)},"host":{_text(self.host)},'
+            f'"method":{_text(self.method)},"address":{_text(self.address)},"agent":{_text(agent)}}}'
         ).encode("ascii")
 
 
@@ -79,7 +70,7 @@ class Hits:
         if not self._waiting:
             return
         if self._lost:
-            self._waiting.append(_json({"lost": self._lost}).encode("ascii"))
+            self._waiting.append(b'{"lost":%d}' % self._lost)
             self._lost = 0
         try:
             self._writer.append(self._waiting)
