@@ -6,8 +6,9 @@ import pytest
 
 from tests.e2e.conftest import OpenLab
 from tests.lab.client import RefusedError
+from tests.lab.figures import Metrics
 from tests.lab.lab import ALICE, BOB, Lab, letter
-from tests.lab.product import Metrics, Postmeter
+from tests.lab.product import Postmeter
 
 PER_HOUR = 5
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from tests.lab import tls
 from tests.lab.dns import free_port
 from tests.lab.folder import CLONE, for_everybody, give, group_id, new_folder
+from tests.lab.settings import MAIN_CF, MASTER_CF, QUEUES
 
 HOST = "mail.example.com"
 LOGINS = {"alice@example.com": "wonderland", "bob@example.org": "builder"}
@@ -178,6 +179,7 @@ class Postfix:
         library_path = "".join(f" {name}={value}" for name, value in self._library_path().items())
         return {
             "compatibility_level": "3.6",
+            "myhostname": HOST,
             "queue_directory": str(self.queue),
             "data_directory": str(self.folder / "data"),
             "maillog_file": str(self.log_file),
@@ -194,17 +196,17 @@ class Postfix:
             "smtpd_tls_key_file": str(self.certificates.server),
             "smtpd_tls_CAfile": str(self.certificates.authority),
             "default_transport": self._sink,
-            **_MAIN_CF,
+            **MAIN_CF,
             **self._settings,
         }
 
     def master_cf(self) -> str:
         lines = [_smtpd_line(service, self.ports[service.name]) for service in self.services]
-        return "\n".join([*lines, _MASTER_CF, *self._master, ""])
+        return "\n".join([*lines, MASTER_CF, *self._master, ""])
 
     def _make_queue(self) -> None:
         """The directories that post-install creates in a new queue (postfix-files of the Debian package)."""
-        for name in _QUEUES:
+        for name in QUEUES:
             give(self.queue / name, "postfix", mode=0o700)
         give(self.queue / "maildrop", "postfix", group="postdrop", mode=0o730)
         give(self.queue / "public", "postfix", group="postdrop", mode=0o710)
@@ -277,71 +279,3 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-# All mail is relayed to the sink; nobody is slowed down, and nothing asks DNS.
-_MAIN_CF = {
-    "mail_owner": "postfix",
-    "setgid_group": "postdrop",
-    "myhostname": HOST,
-    "myorigin": "example.com",
-    "mydestination": "",
-    "local_recipient_maps": "",
-    "alias_maps": "",
-    "alias_database": "",
-    "mynetworks": "127.0.0.0/8",
-    "inet_interfaces": "127.0.0.1",
-    "inet_protocols": "ipv4",
-    "smtp_dns_support_level": "disabled",
-    "smtpd_peername_lookup": "yes",
-    "smtp_host_lookup": "native",
-    "smtp_tls_security_level": "none",
-    "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, reject",
-    "smtpd_sasl_auth_enable": "yes",
-    "smtpd_sasl_path": "smtpd",
-    "smtpd_tls_security_level": "may",
-    "smtpd_tls_ask_ccert": "yes",
-    "smtpd_tls_loglevel": "1",
-    "tls_random_source": "dev:/dev/urandom",
-    "smtpd_client_connection_count_limit": "0",
-    "smtpd_error_sleep_time": "0",
-    "smtpd_hard_error_limit": "1000",
-    "smtpd_soft_error_limit": "1000",
-    "smtpd_recipient_limit": "2000",
-    "default_destination_recipient_limit": "2000",
-    "default_process_limit": "100",
-    "message_size_limit": "104857600",
-    "mailbox_size_limit": "0",
-    "enable_long_queue_ids": "yes",
-    "milter_connect_timeout": "10s",
-    "biff": "no",
-}
-
-_QUEUES = (
-    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace",
-)  # fmt: skip
-
-# Debian's master.cf without smtpd, and with chroot off: a lab has no copies of libraries in its queue directory.
-_MASTER_CF = """\
-pickup     unix  n  -  n  60    1  pickup
-cleanup    unix  n  -  n  -     0  cleanup
-qmgr       unix  n  -  n  300   1  qmgr
-tlsmgr     unix  -  -  n  1000? 1  tlsmgr
-rewrite    unix  -  -  n  -     -  trivial-rewrite
-bounce     unix  -  -  n  -     0  bounce
-defer      unix  -  -  n  -     0  bounce
-trace      unix  -  -  n  -     0  bounce
-verify     unix  -  -  n  -     1  verify
-flush      unix  n  -  n  1000? 0  flush
-proxymap   unix  -  -  n  -     -  proxymap
-proxywrite unix  -  -  n  -     1  proxymap
-smtp       unix  -  -  n  -     -  smtp
-relay      unix  -  -  n  -     -  smtp
-showq      unix  n  -  n  -     -  showq
-error      unix  -  -  n  -     -  error
-retry      unix  -  -  n  -     -  error
-discard    unix  -  -  n  -     -  discard
-lmtp       unix  -  -  n  -     -  lmtp
-anvil      unix  -  -  n  -     1  anvil
-scache     unix  -  -  n  -     1  scache
-postlog    unix-dgram n - n -   1  postlogd"""

@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Any
 
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.dns import free_port
+from tests.lab.figures import Metrics
 from tests.lab.folder import CLONE, for_everybody, give, group_id, new_folder
 from tests.lab.keys import DkimKey, make_key
 
@@ -304,27 +304,6 @@ class Postmeter:
             if code is not None or time.monotonic() > until:
                 what = f"ended with {code}" if code is not None else f"did not say {wanted.decode()} within {bound} s"
                 raise RuntimeError(f"postmeter {daemon} {what}:\n{self.log(daemon)}")
-
-
-class Metrics:
-    """One reading of /metrics."""
-
-    def __init__(self, page: str) -> None:
-        self.page = page
-        self.samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-
-    def of(self, name: str) -> dict[str, float]:
-        """What the page has of `postmeter_NAME`, by labels."""
-        return {str(each.labels): each.value for each in self.samples if each.name == f"postmeter_{name}"}
-
-    def figure(self, name: str, **labels: str) -> float:
-        """The sum of all samples of `postmeter_NAME` with these labels; 0 when there are none."""
-        wanted = labels.items()
-        return sum(
-            sample.value
-            for sample in self.samples
-            if sample.name == f"postmeter_{name}" and wanted <= sample.labels.items()
-        )
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
