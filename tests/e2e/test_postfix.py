@@ -47,6 +47,19 @@ def test_the_signature_stands_on_top(lab: Lab) -> None:
     assert names[:2] == [b"dkim-signature", b"received"]
 
 
+def test_the_journal_knows_queue_id_and_login_of_every_message(lab: Lab) -> None:
+    """Several messages of one session: the login, named at MAIL, is kept (D1, D35); the queue id, empty until a
+    recipient was accepted, is each message's own (D2)."""
+    two = ["one@example.net", "two@example.net"]
+    with lab.client() as client:
+        told = [client.send(letter(), mail_from=ALICE, rcpt_to=two) for _ in range(3)]
+    queue_ids = [answer.text.rpartition(" ")[2] for answer in told]
+    events = lab.postmeter.events()[-3:]
+    assert [event["queue_id"] for event in events] == queue_ids
+    assert {event["login"] for event in events} == {ALICE}
+    assert all(event["recipients"] == two for event in events)
+
+
 def test_header_checks_may_drop_the_signature(lab: Lab) -> None:
     """`milter_header_checks` sees what milters add: a rule there decides, and mail goes on (D16)."""
     arrived = lab.deliver(letter(), service="checked")

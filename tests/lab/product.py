@@ -7,12 +7,14 @@ product. The one liberty: a clone that other users may not read is copied to whe
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import sysconfig
@@ -226,6 +228,12 @@ class Postmeter:
                 raise AssertionError(f"{daemon} said nothing like {pattern!r} within {bound} s:\n{self.log(daemon)}")
             time.sleep(0.02)
         return found
+
+    def events(self, kind: str = "submitted") -> list[dict[str, Any]]:
+        """What the journal has of that kind, oldest first."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state / 'journal.db'}?mode=ro", uri=True)) as link:
+            rows = link.execute("SELECT queue_id, login, data FROM events WHERE kind = ? ORDER BY seq", (kind,))
+            return [{"queue_id": queue_id, "login": login, **json.loads(data)} for queue_id, login, data in rows]
 
     def page(self, path: str = "/metrics", *, port: str = "metrics") -> str:
         url = f"http://127.0.0.1:{self.ports[port]}{path}"
