@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -184,3 +186,9 @@ def test_links_to_listed_hosts_and_our_own_are_left_alone(url: str, reason: str)
         skip_hosts=("*.example.net", "exact.example"), domains={"shop.example": {"url": "https://go.shop.example"}}
     )
     assert some.refuse(url) == reason
+
+
+def test_the_words_of_the_default_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    listed = text.partition("<!-- words -->")[2].partition("<!-- /words -->")[0]
+    assert re.findall(r"`([^`]+)`", listed.replace("\n", " ")) == sorted(targets.DEFAULT_WORDS)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 IDENTITY = frozenset({"7bit", "8bit", "binary"})
 MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
 _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
+_ATOM = re.compile(rb"=..|[^=]+")
 _ESCAPE = re.compile(rb"[^!-<>-~]")  # what quoted-printable may not hold as it is
 
 
@@ -105,7 +106,7 @@ def _edit_quoted(raw: bytes, edits: Sequence[Edit]) -> bytes:
         start = _encoded_at(raw, at, edit.start - decoded_at)
         writer.keep(raw, at, start)
         at, decoded_at = _encoded_at(raw, start, edit.end - edit.start), edit.end
-        writer.write(_quote(edit.new))
+        writer.write(_ESCAPE.sub(_escape, edit.new))
     writer.keep(raw, at, len(raw))
     return b"".join(writer.pieces)
 
@@ -124,8 +125,8 @@ def _encoded_at(raw: bytes, start: int, count: int) -> int:
     return at
 
 
-def _quote(octets: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: b"=%02X" % found[0][0], octets)
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"=%02X" % found[0][0]
 
 
 class _Lines:
@@ -151,19 +152,22 @@ class _Lines:
 
     def write(self, quoted: bytes) -> None:
         """New encoded text, in as many lines as it takes; an escape is never cut."""
-        at = 0
-        while at < len(quoted):
-            stop = at + _ENCODED_LINE - 1 - self._column
-            if stop < len(quoted):
-                escape = quoted.rfind(b"=", max(at, stop - 2), max(at, stop))
-                stop = escape if escape >= 0 else stop
-            piece = quoted[at : max(at, stop)]
-            if piece:
-                self.pieces.append(piece)
-                self._column += len(piece)
-                at += len(piece)
-            else:
-                self._soft_break()
+        if b"=" in quoted:
+            for piece in _ATOM.findall(quoted):
+                self._write(piece)
+        else:
+            self._write(quoted)
+
+    def _write(self, atoms: bytes) -> None:
+        """Text without escapes, which may be cut anywhere, or one escape, which must not be."""
+        room = _ENCODED_LINE - 1 - self._column
+        if room <= 0 or (atoms[0] == 61 and room < 3):
+            self._soft_break()
+            room = _ENCODED_LINE - 1
+        rest = range(room, len(atoms), _ENCODED_LINE - 1)
+        lines = [atoms[:room], *(atoms[at : at + _ENCODED_LINE - 1] for at in rest)]
+        self.pieces.append(self._break.join(lines))
+        self._column = len(lines[-1]) + (0 if rest else self._column)
 
     def _soft_break(self) -> None:
         self.pieces.append(self._break)

@@ -18,11 +18,11 @@ LONGEST = 1900
 """Characters of a URL that is tracked: with our own around it, it stays within what servers and programs take."""
 
 DEFAULT_WORDS = (
-    "2fa", "account recovery", "activate", "activation", "auth", "confirm", "confirmation", "credential", "credentials",
-    "forgot", "jwt", "kennwort", "log in", "logon", "magic", "magic link", "mfa", "mot de passe", "oauth", "oauth2",
-    "one time", "otp", "passcode", "passwd", "password", "passwort", "pwd", "recover", "recovery", "reset",
-    "secret", "session", "sessionid", "sid", "sign in", "sso", "token", "two factor", "verification", "verify",
-    "wachtwoord", "contrasena", "reset password", "password reset", "access token", "api key",
+    "2fa", "access token", "account recovery", "activate", "activation", "api key", "auth", "confirm", "confirmation",
+    "contrasena", "credential", "credentials", "forgot", "jwt", "kennwort", "log in", "logon", "magic", "magic link",
+    "mfa", "mot de passe", "oauth", "oauth2", "one time", "otp", "passcode", "passwd", "password", "password reset",
+    "passwort", "pwd", "recover", "recovery", "reset", "reset password", "secret", "session", "sessionid", "sid",
+    "sign in", "sso", "token", "two factor", "verification", "verify", "wachtwoord",
 )  # fmt: skip
 """`skip_links: default`. A link that holds one of them as a word of its own, in any case, is left alone; words of
 several parts may be written together or with one sign between them (`sign in`: signin, sign-in, sign_in)."""
