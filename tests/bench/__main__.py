@@ -37,12 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     pairs = _chosen(options.only, [*ROWS, *PEERS] if options.peers or options.only else ROWS)
     load = Load(options.messages, options.sessions, keep=not options.reconnect)
     facts: dict[str, object] = {"machine": report.machine()}
+    busy = report.busy()
     with Bench(_distinct(row for row, _ in pairs), load, disk=options.disk) as bench:
         facts |= _setting(bench, load, options.rounds)
         _print(facts)
         samples = _measure(bench, pairs, options.rounds)
         found = report.results(samples)
         print("\n".join(report.table(found)))
+        if busy:
+            print(f"{busy}: trust CPU ms more than messages/s\n")
         books, wrong = _compare(bench)
     _print({"what it left": books})
     _save(options.json, facts | report.as_json(found, samples) | {"what it left": books, "wrong": wrong})

@@ -97,6 +97,12 @@ def machine() -> dict[str, str]:
     }
 
 
+def busy() -> str:
+    """A warning when others use the machine; empty when it is ours. Rates suffer from it, CPU time hardly."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    return f"others use this machine (load {load:.1f} on {processors} processors)" if load > processors / 4 else ""
+
+
 def versions(postfix: str) -> dict[str, str]:
     names = ("pymilter", "cryptography", "dkimpy")
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,14 +51,15 @@ def test_unknown_row_is_told() -> None:
 
 
 def test_profile_names_every_step() -> None:
-    """Each step of the pipeline has its line, and together they are less than the whole."""
+    """Each step of the pipeline has its line, and together they are no more than the end of the message."""
     done = run_bench("--profile", "--messages", "10")
     assert done.returncode == 0, done.stdout + done.stderr
     table = done.stdout.split("\n\n")[0].splitlines()
-    costs = {name.strip(): float(cost) for name, _, cost in (line.rpartition(" ") for line in table[1:])}
+    rows = [re.fullmatch(r" +(\D+?) +([0-9.]+) +([0-9.]+)", line) for line in table[2:]]
+    least = {row[1]: float(row[2]) for row in rows if row}
     steps = ["identity", "from", "quota", "links", "signing", "edits", "settle", "rest of eom"]
-    assert all(costs[step] > 0 for step in steps), costs
-    assert sum(costs[step] for step in steps) == pytest.approx(costs["eom"], abs=1)
+    assert all(least[step] > 0 for step in steps), least
+    assert sum(least[step] for step in steps) <= least["eom"] + 1
 
 
 def test_wire_runs_without_postfix() -> None:
