@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import pwd
+import resource
 import secrets
 import signal
 import socket
@@ -51,6 +52,7 @@ def run_web(loaded: Loaded, file: Path) -> None:
         raise ConfigError(errors)
     keeper = Keeper(loaded, file)
     listener = _bind(loaded)
+    _allow_connections()
     directory = _spool(loaded)
     if loaded.config.web.user and os.geteuid() == 0:
         become(loaded.config.web.user)
@@ -172,6 +174,12 @@ def _bind(loaded: Loaded) -> socket.socket:
     except OSError as error:
         raise ConfigError([cannot_bind(loaded, "web.listen", address, error)]) from None
     return listener
+
+
+def _allow_connections() -> None:
+    """As many open files as we may have: a shell gives 1,024, fewer than a flood of connections in `web.timeout`."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _spool(loaded: Loaded) -> Path:

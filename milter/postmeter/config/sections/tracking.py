@@ -108,7 +108,7 @@ class Web:
     certificate: Path | None = setting(optional(forms.path), None, "A certificate with its chain, PEM.", built=False)
     key: Path | None = setting(optional(forms.path), None, "Its private key, PEM.", built=False)
     proxies: tuple[Network, ...] = setting(
-        forms.networks, ["127.0.0.1", "::1"], "Whose X-Forwarded-For and -Proto are believed.", built=False
+        forms.networks, ["127.0.0.1", "::1"], "Whose X-Forwarded-For and -Proto are believed."
     )
     hosts: tuple[str, ...] = setting(
         listing(forms.domain), [], "Host names of earlier days under which old links still answer."
