@@ -177,11 +177,12 @@ def test_a_list_of_words_takes_the_place_of_the_default() -> None:
         ("https://exact.example.evil.example/", ""),
         ("https://example.org/?a.example.net/", ""),
         ("https://click.example.com/c/abc", targets.OWN_LINK),
-        ("http://CLICK.example.com", targets.OWN_LINK),
+        ("http://CLICK.example.com.:80/u/abc", targets.OWN_LINK),
+        ("https://click.example.com/shop", ""),
         ("https://go.shop.example/c/abc", targets.OWN_LINK),
     ],
 )
-def test_links_to_listed_hosts_and_our_own_are_left_alone(url: str, reason: str) -> None:
+def test_links_to_listed_hosts_and_links_of_ours_are_left_alone(url: str, reason: str) -> None:
     some = rules(
         skip_hosts=("*.example.net", "exact.example"), domains={"shop.example": {"url": "https://go.shop.example"}}
     )

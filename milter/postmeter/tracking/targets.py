@@ -36,7 +36,7 @@ TOO_LONG = "too_long"
 UNSUBSCRIBE = "unsubscribe"
 URL_TEXT = "url_text"  # shows a URL: another one behind it looks like phishing
 SKIPPED_HOST = "skipped_host"  # tracking.skip_hosts
-OWN_LINK = "own_link"  # leads to our own tracking host
+OWN_LINK = "own_link"  # is a tracked link already
 LOGIN_LIKE = "login_like"  # tracking.skip_links
 REASONS = (
     RELATIVE, SCHEME, TEMPLATE, MALFORMED, TOO_LONG, UNSUBSCRIBE, URL_TEXT, SKIPPED_HOST, OWN_LINK, LOGIN_LIKE
@@ -116,7 +116,7 @@ class Rules:
     def __init__(self, tracking: Tracking, own: frozenset[str]) -> None:
         words = DEFAULT_WORDS if isinstance(tracking.skip_links, str) else tracking.skip_links
         self.tracking = tracking
-        self._own = _hosts(own)
+        self._own = _hosts(own, behind="/[cou]/")  # the host may serve other pages, too
         self._hosts = _hosts(tracking.skip_hosts)
         self._words = _words(words)
 
@@ -145,10 +145,10 @@ def refuse_text(text: bytes) -> str:
     return URL_TEXT if shows_url(text) else ""
 
 
-def _hosts(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    """URLs of these hosts; `*.example.net` is every host below example.net, not itself."""
+def _hosts(patterns: Iterable[str], *, behind: str = r"(?:[/?#]|\Z)") -> re.Pattern[str] | None:
+    """URLs of these hosts, any port; `*.example.net` is every host below example.net, not itself."""
     hosts = [re.escape(host.lower()).replace(r"\*\.", "[^/?#:]+[.]", 1) for host in patterns]
-    return re.compile(f"https?://(?:{'|'.join(hosts)})[.]?(?:[:/?#]|\\Z)") if hosts else None
+    return re.compile(f"https?://(?:{'|'.join(hosts)})[.]?(?::[0-9]*)?{behind}") if hosts else None
 
 
 def _words(words: Sequence[str]) -> re.Pattern[str] | None:
