@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _certificate(
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.subject if issuer else subject)
@@ -68,8 +69,25 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name.replace(" ", "-"))]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
     )
+    for extension, critical in _for_strict_clients(key, issuer_key, authority=issuer is None):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _for_strict_clients(
+    key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey, *, authority: bool
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """What RFC 5280 section 4.2.1 demands and Python, from 3.13 on, insists on (VERIFY_X509_STRICT)."""
+    yield x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
+    yield x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False
+    usage = dict.fromkeys(
+        ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
+         "decipher_only"], False,
+    )  # fmt: skip
+    yield x509.KeyUsage(
+        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, **usage
+    ), True
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
