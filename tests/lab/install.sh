@@ -14,9 +14,8 @@ build=$root/build
 python=/usr/bin/python3
 
 # Compiler and headers for pymilter; SASL's password file, certificates; the verifiers and swaks that the demo shows.
-run_packages="gcc libc6-dev python3-dev python3-venv libmilter-dev adduser openssl ca-certificates
+needed="gcc libc6-dev python3-dev python3-venv libmilter-dev adduser openssl ca-certificates
     libsasl2-modules sasl2-bin opendkim libmail-dkim-perl swaks"
-test_packages="$run_packages opendkim-tools miltertest"
 
 say() { printf '%s\n' "install: $*"; }
 fail() { printf '%s\n' "install: $*" >&2; exit 1; }
@@ -27,21 +26,27 @@ missing() {
     for package in "$@"; do installed "$package" || printf '%s ' "$package"; done
 }
 
-# Another package than Postfix that delivers mail here: it must stay as it is.
+# What else than Postfix's package delivers mail here, another package or a sendmail of no package: it must stay.
 other_mail_server() {
     dpkg-query -W -f='${db:Status-Status} ${Package} ${Provides}\n' |
         awk '$1 == "installed" && $2 != "postfix" && /mail-transport-agent/ { print $2; exit }'
+    sendmail=/usr/sbin/sendmail
+    [ ! -e $sendmail ] || dpkg-query -S $sendmail >/dev/null 2>&1 || echo $sendmail
 }
 
 # No maintainer script may start a service while we install: Debian's way to say so is /usr/sbin/policy-rc.d.
 policy=/usr/sbin/policy-rc.d
+our_policy='#!/bin/sh
+# of postmeter, while it installs
+exit 101'
 forbid_services() {
     trap allow_services EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    if [ -e $policy ] && [ ! -e $policy.postmeter-kept ]; then mv $policy $policy.postmeter-kept; fi
-    printf '#!/bin/sh\nexit 101\n' >$policy
+    # An installation that was killed has left ours behind.
+    if [ -e $policy ] && [ "$(cat $policy)" != "$our_policy" ]; then mv $policy $policy.postmeter-kept; fi
+    printf '%s\n' "$our_policy" >$policy
     chmod 755 $policy
 }
 allow_services() {
@@ -57,15 +62,24 @@ refresh_lists() {
     refreshed=yes
 }
 
+# Nor do services that came for us start at the next boot; those that were here stay as they are. Postfix needs no such
+# care: its unit starts nothing before /etc/postfix/main.cf is there, and then shall start.
+keep_down() {
+    for service in opendkim saslauthd; do
+        case " $had " in *" $service "*) continue ;; esac
+        [ ! -e /etc/init.d/$service ] || update-rc.d $service disable
+    done
+}
+
 apt_install() {
-    [ "$(id -u)" = 0 ] || fail "not root, and these packages are missing. As root run:
-    apt-get install --no-install-recommends $*"
+    had=$(cd /etc/init.d && echo *)
     refresh_lists
     say "apt-get install $*"
     forbid_services
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
     allow_services
+    keep_down
 }
 
 install_packages() {
@@ -81,7 +95,7 @@ install_postfix() {
         unpack_postfix "$other"
         return 0
     fi
-    if [ "$(id -u)" = 0 ] && command -v debconf-set-selections >/dev/null; then
+    if command -v debconf-set-selections >/dev/null; then
         echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
     fi
     apt_install postfix
@@ -90,7 +104,6 @@ install_postfix() {
 # The libraries that postfix needs are installed; the package itself is only unpacked.
 unpack_postfix() {
     [ -e "$build/postfix/usr/sbin/postfix" ] && return 0
-    [ "$(id -u)" = 0 ] || fail "not root: run this once as root, to unpack Postfix beside $1"
     say "$1 is this machine's mail server and stays; unpacking Postfix under build/postfix"
     refresh_lists
     rm -rf "$build/postfix" "$build/deb"
@@ -116,12 +129,13 @@ add_users() {
 
 # Never a python3 of pyenv or another shim: pymilter is built against Debian's headers, and another user must run it.
 make_venv() {
-    if [ ! -x "$1/bin/python" ]; then
+    # One that was begun and not finished, or made by the Python before an upgrade of Debian, has no pip that runs.
+    if ! "$1/bin/python" -m pip --version >/dev/null 2>&1; then
         say "virtual environment ${1#"$root"/}"
         rm -rf "$1"
         $python -m venv "$1"
-        pip_install "$1" wheel
     fi
+    pip_install "$1" wheel
 }
 
 requirements() {
@@ -143,41 +157,56 @@ pip_install() {
 }
 
 # One stamp for each thing wanted; it holds what the installation depends on.
-stamp=$build/.installed-$want
-state=$(cat "$root/setup.cfg" "$root/tests/lab/install.sh" "$root/tests/debian12.txt" 2>/dev/null | cksum)
+state() {
+    cat "$root/setup.cfg" "$root/tests/lab/install.sh" "$root/tests/debian12.txt" | cksum
+    $python -V
+}
+stamped() { [ "$(cat "$build/.installed-$1" 2>/dev/null)" = "$(state 2>/dev/null)" ]; }
 
 up_to_date() {
-    [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x "$build/venv/bin/python" ] &&
+    stamped "$want" && [ -x "$build/venv/bin/python" ] &&
         { [ -x /usr/sbin/postfix ] || [ -x "$build/postfix/usr/sbin/postfix" ]; }
+}
+
+# Who is not root gets all or nothing: what only root can do is done already, or named here and nothing is touched.
+for_root() {
+    # shellcheck disable=SC2086
+    lacking=$(missing $needed)
+    if ! installed postfix && [ ! -e "$build/postfix/usr/sbin/postfix" ]; then
+        [ -z "$(other_mail_server)" ] || fail "not root. Run 'make setup' once as root, to unpack Postfix under build/"
+        lacking="${lacking}postfix"
+    fi
+    [ -z "$lacking" ] || fail "not root, and packages are missing. As root run 'make setup', or
+    apt-get install --no-install-recommends $lacking"
+    for path in "$root" "$build" "$build/venv" "$build/.lock"; do
+        [ ! -e "$path" ] || [ -w "$path" ] ||
+            fail "not root, and ${path#"$root"/} belongs to $(stat -c %U "$path"). Run 'make setup' as that user"
+    done
 }
 
 command -v dpkg-query >/dev/null || fail "this is not Debian: see README.md for what is needed"
 if up_to_date; then exit 0; fi
+[ "$(id -u)" = 0 ] || for_root
+[ "$want" != debian12 ] || sh "$0" test
 mkdir -p "$build"
+exec 9>"$build/.lock"
+flock 9
+if up_to_date; then exit 0; fi # by another run, which had the lock
 case $want in
-run)
+run | test)
     # shellcheck disable=SC2086
-    install_packages $run_packages
+    install_packages $needed
     install_postfix
     make_venv "$build/venv"
-    requirements >"$build/requirements-run.txt"
-    pip_install "$build/venv" -r "$build/requirements-run.txt"
-    ;;
-test)
-    # shellcheck disable=SC2086
-    install_packages $test_packages
-    install_postfix
-    make_venv "$build/venv"
-    requirements test >"$build/requirements-test.txt"
-    pip_install "$build/venv" -r "$build/requirements-test.txt"
+    if [ "$want" = test ]; then requirements test; else requirements; fi >"$build/requirements-$want.txt"
+    pip_install "$build/venv" -r "$build/requirements-$want.txt"
     ;;
 debian12)
-    sh "$0" test
     make_venv "$build/venv12"
     requirements test >"$build/requirements-test.txt"
     pip_install "$build/venv12" -r "$build/requirements-test.txt" -c "$root/tests/debian12.txt"
     ;;
 *) fail "what is $want? One of: run test debian12" ;;
 esac
-printf '%s' "$state" >"$stamp"
+state >"$build/.installed-$want"
 say "done"
