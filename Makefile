@@ -20,8 +20,8 @@ run:  ## a demonstration: a private Postfix with postmeter, and what it does to 
 test: setup lint types  ## what must hold before a commit: lint, types, unit, architecture, end to end
 	$(PYTEST) -q tests
 
-unit: setup  ## the quick ones, under ten seconds
-	$(PYTEST) -q tests/unit tests/session
+unit: setup  ## pure code, under ten seconds
+	$(PYTEST) -q tests/unit
 
 lint: setup  ## ruff
 	$(PYTHON) -m ruff check milter tests

@@ -389,7 +389,7 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_lost_when_there_is_room_aga
 FULL_FILE = """
 import resource, signal, sys, time
 from pathlib import Path
-from tests.unit.test_store_settle import ONE, Settler, charge, submitted
+from tests.session.test_store_settle import ONE, Settler, charge, submitted
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 settler = Settler(Path(sys.argv[1]))
 settler.open()
