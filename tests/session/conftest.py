@@ -103,7 +103,7 @@ class Running:
             reference=lambda: next(numbers).to_bytes(8, "big"),
             **settings,
         )
-        serve(desk, Shift(post.listener, post.control, drain, post.ready, lambda: None, lambda: None))
+        serve(desk, Shift(post.listener, post.control, drain, post.ready, lambda: None, lambda: None, post.left))
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + 10

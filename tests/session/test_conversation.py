@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -382,6 +384,32 @@ def test_a_reload_brings_new_workers_while_old_sessions_end_in_peace(running: Ru
     mta.close()
     wait_for(lambda: not old & set(running.workers()))
     assert running.stop() == 0
+
+
+def tell_worker(draft: Draft) -> None:
+    draft.insert_field(Field(b"X-Worker", b" %d" % os.getpid()))
+
+
+def test_a_reload_is_done_when_no_old_worker_takes_a_session(
+    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever connects after READY=1 meets the new configuration (sd_notify(3))."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "systemd"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "systemd"))
+        systemd.settimeout(30)
+        running.start(Stage("worker", tell_worker), workers=2)
+        assert systemd.recv(1000).startswith(b"READY=1")
+        for _ in range(10):
+            old = running.workers()
+            os.kill(running.pid, signal.SIGUSR1)
+            assert systemd.recv(1000).startswith(b"RELOADING=1")
+            assert systemd.recv(1000).startswith(b"READY=1")
+            with running.session() as mta:
+                mta.mail("alice@example.com", login="alice@example.com")
+                mta.rcpt("bob@example.net")
+                (worker,) = mta.message(FIELDS, BODY).inserted("X-Worker")
+            assert int(worker) not in old
 
 
 def test_a_killed_worker_is_replaced(running: Running) -> None:

@@ -83,7 +83,8 @@ def _serve(material: Material, post: Post) -> None:
         certificates=config.senders.certificates,
         reference=daemons.reference,
     )
-    serve(desk, Shift(post.listener, post.control, config.milter.drain, post.ready, recorder.tick, recorder.close))
+    drain = config.milter.drain
+    serve(desk, Shift(post.listener, post.control, drain, post.ready, recorder.tick, recorder.close, post.left))
 
 
 def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:

@@ -25,15 +25,19 @@ log = logging.getLogger(__name__)
 
 GRACE = 5.0  # seconds that a worker may stay beyond its drain before it is killed
 SICK = 1.0  # a worker that lives shorter than this is not replaced at once
+SERVES = b"r"
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a worker gets: the shared listener, the pipe whose end-of-file says drain, and a way to say it is ready."""
+    """What a worker gets: the shared listener, the pipe whose end-of-file says drain, and what it tells its parent."""
 
     listener: socket.socket
     control: int
     ready: Callable[[], None]
+    """It serves."""
+    left: Callable[[], None] = lambda: None
+    """It accepts no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,25 @@ class Worker:
     pid: int
     control: int
     """Our end of its pipe; -1 once it has been told to drain."""
-    ready: int
-    """Read end on which it says that it is ready; -1 once it did."""
+    says: int
+    """Read end of a pipe: a byte when it serves, end-of-file when it accepts no more."""
     generation: Generation
     started: float = field(default_factory=monotonic)
     deadline: float = float("inf")
+    serves: bool = False
+    accepts: bool = True
+
+    def listen(self) -> None:
+        """Take in what it has said since."""
+        with contextlib.suppress(BlockingIOError):
+            while said := os.read(self.says, 1):
+                self.serves = said == SERVES
+            self.accepts = False
+
+    @property
+    def settled(self) -> bool:
+        """Serves, or accepts no more, whichever it was told."""
+        return self.serves if self.control >= 0 else not self.accepts
 
 
 class Prefork:
@@ -77,7 +95,10 @@ class Prefork:
         self._signals = Signals()
         self._workers: dict[int, Worker] = {}
         self._stopping = False
+        self._begun = False
+        """The first generation has served."""
         self._announced = False
+        """Said to be ready, since the start or the last reload."""
         self._failed = False
         self._due: list[float] = []
 
@@ -108,26 +129,28 @@ class Prefork:
 
     def _hire(self) -> None:
         theirs, ours = os.pipe()
-        ready_ours, ready_theirs = os.pipe()
+        says, said = os.pipe()
         generation = self._generation
         pid = os.fork()
         if pid == 0:
-            for fd in (ours, ready_ours, *self._ends()):
+            for fd in (ours, says, *self._ends()):
                 os.close(fd)
             self._signals.release()
-            _work(generation, Post(self._listener.socket, theirs, lambda: _say_ready(ready_theirs)))
+            _work(generation, _post(self._listener.socket, theirs, said))
         os.close(theirs)
-        os.close(ready_theirs)
-        os.set_blocking(ready_ours, False)
-        self._workers[pid] = Worker(pid, ours, ready_ours, generation)
+        os.close(said)
+        os.set_blocking(says, False)
+        self._workers[pid] = Worker(pid, ours, says, generation)
 
     def _ends(self) -> Iterator[int]:
         """Our ends of other workers' pipes: a worker that kept one open would keep its siblings from draining."""
         for worker in self._workers.values():
-            yield from (fd for fd in (worker.control, worker.ready) if fd >= 0)
+            yield from (fd for fd in (worker.control, worker.says) if fd >= 0)
 
     def _turn_over(self) -> None:
+        """To the next generation. It is announced when nothing new can reach the old one any more."""
         self._notifier.reloading()
+        self._announced = False
         following = self._reload()
         if following is not None:
             old = [worker for worker in self._workers.values() if worker.control >= 0]
@@ -136,7 +159,6 @@ class Prefork:
             for worker in old:
                 _drain(worker)
             log.info("reloaded: %d new workers, %d draining", following.workers, len(old))
-        self._notifier.ready()
 
     def _stop(self, *, at_once: bool) -> None:
         if not self._stopping:
@@ -149,30 +171,28 @@ class Prefork:
                 worker.deadline = 0.0
 
     def _announce(self) -> None:
-        """Tell systemd once every worker of the first generation serves."""
+        """Tell systemd once every worker serves, or accepts no more if it is of an older generation."""
         if self._announced or self._stopping:
             return
         for worker in self._workers.values():
-            if worker.ready >= 0 and _is_ready(worker.ready):
-                os.close(worker.ready)
-                worker.ready = -1
-        if all(worker.ready < 0 for worker in self._workers.values()):
-            self._announced = True
-            log.info("%d workers ready", len(self._workers))
-            self._notifier.ready(f"{len(self._workers)} workers")
+            worker.listen()
+        if not self._due and all(worker.settled for worker in self._workers.values()):
+            self._begun = self._announced = True
+            log.info("%d workers ready", self._generation.workers)
+            self._notifier.ready(f"{self._generation.workers} workers")
 
     def _bury(self, pid: int, *, failed: bool) -> None:
         """A worker has ended: replace it, unless it was told to, or could not even start (`failed`, by no signal)."""
         worker = self._workers.pop(pid, None)
         if worker is None:
             return
-        served = worker.ready < 0 or _is_ready(worker.ready)
-        for fd in (worker.control, worker.ready):
+        worker.listen()
+        for fd in (worker.control, worker.says):
             if fd >= 0:
                 os.close(fd)
         if worker.control < 0 or self._stopping:
             return
-        if failed and not served and not self._announced:
+        if failed and not worker.serves and not self._begun:
             log.error("a worker ended before it was ready; giving up")
             self._failed = True
             self._stop(at_once=False)
@@ -228,13 +248,9 @@ def _drain(worker: Worker) -> None:
         worker.deadline = monotonic() + worker.generation.drain + GRACE
 
 
-def _say_ready(fd: int) -> None:
-    os.write(fd, b"r")
-    os.close(fd)
+def _post(listener: socket.socket, control: int, said: int) -> Post:
+    return Post(listener, control, ready=lambda: _say(said), left=lambda: os.close(said))
 
 
-def _is_ready(fd: int) -> bool:
-    try:
-        return os.read(fd, 1) == b"r"
-    except BlockingIOError:
-        return False
+def _say(fd: int) -> None:
+    os.write(fd, SERVES)

@@ -52,6 +52,8 @@ class Shift:
     """Called about once a second."""
     close: Callable[[], None]
     """Called last: what is still in memory is written down."""
+    left: Callable[[], None] = lambda: None
+    """Called when nothing more is accepted."""
 
 
 def serve(desk: Desk, shift: Shift) -> NoReturn:
@@ -122,6 +124,7 @@ def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
     while not select.select([shift.control], [], [], 1.0)[0]:
         shift.tick()
     os.dup2(dead.fileno(), fd)
+    shift.left()
     end = monotonic() + shift.drain
     quiet = 0
     while monotonic() < end and quiet < 3:
