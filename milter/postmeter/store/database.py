@@ -53,6 +53,7 @@ class Database:
 
     def __init__(self, path: Path, *, sync: str, readonly: bool, patience: float = PATIENCE) -> None:
         self.path = path
+        self._name = str(path)  # looked at for every message: a Path costs more than the stat(2) itself
         self._sync = _SYNC[sync]
         self._readonly = readonly
         self._patience = patience
@@ -156,7 +157,7 @@ class Database:
         if self._link is None:
             return
         try:
-            same = self.path.stat().st_ino == self._inode
+            same = os.stat(self._name).st_ino == self._inode
         except FileNotFoundError:
             same = False
         if not same:
