@@ -72,7 +72,7 @@ keep_down() {
 }
 
 apt_install() {
-    had=$(cd /etc/init.d && echo *)
+    had=$(cd /etc/init.d 2>/dev/null && echo *) || true # Debian 13 may have none yet
     refresh_lists
     say "apt-get install $*"
     forbid_services
