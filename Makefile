@@ -32,9 +32,10 @@ types: setup  ## mypy, strict
 e2e: setup  ## end to end on a private Postfix
 	$(PYTEST) -q tests/e2e
 
-all: lint types  ## everything, whole corpora, nothing skipped; then with Debian 12's Python packages
+all: lint types  ## everything, whole corpora, nothing skipped; with Debian 12's Python packages; the benchmark
 	POSTMETER_ALL=1 $(PYTEST) -q tests
 	@$(MAKE) --no-print-directory all-debian12
+	@$(MAKE) --no-print-directory bench
 
 all-debian12:
 	@$(INSTALL) debian12

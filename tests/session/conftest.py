@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from postmeter.config.schema import Milter, Senders, UnixAddress
+from postmeter.config.schema import InetAddress, Milter, Senders, UnixAddress
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
@@ -64,6 +64,7 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = folder / "milter.sock"
+        self.inet: tuple[str, int] | None = None
         self._inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._inbox.bind(str(folder / "diary"))
         self._inbox.settimeout(10)
@@ -83,7 +84,8 @@ class Running:
         def generation() -> Generation:
             return Generation(lambda post: self._serve(post, stages, dict(settings), drain), workers, drain)
 
-        listener = listen(Milter(listen=UnixAddress(self.address), socket_group=None))
+        inet = self.inet and InetAddress(*self.inet)
+        listener = listen(Milter(listen=inet or UnixAddress(self.address), socket_group=None))
         return Prefork(listener, generation(), reload=generation, beat=lambda: None).run()
 
     def _serve(self, post: Post, stages: tuple[Stage, ...], settings: dict[str, Any], drain: float) -> None:
@@ -117,7 +119,7 @@ class Running:
         raise AssertionError("the milter did not come up")
 
     def mta(self) -> Mta:
-        return Mta(self.address)
+        return Mta(self.inet or self.address)
 
     def session(self, **connect: Any) -> Mta:
         mta = self.mta()

@@ -16,6 +16,7 @@ from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field
 from postmeter.mail.reply import Reply
 from postmeter.submission.pipeline import Stage
+from tests.lab.dns import free_port
 from tests.lab.mta import Mta
 from tests.session.conftest import Running
 
@@ -40,6 +41,17 @@ def test_only_what_is_used_is_negotiated(running: Running) -> None:
         mta.negotiate()
         assert mta.actions == 0x01 | 0x02 | 0x10
         assert mta.steps == 0x02 | 0x100 | 0x200 | 0x1000 | 0x80 | 0x80000 | 0x100000
+
+
+def test_over_inet_data_is_answered(running: Running) -> None:
+    """Declined, its macros would be a packet without a reply, and Nagle's algorithm holds the next one back (D40)."""
+    running.inet = ("127.0.0.1", free_port())
+    running.start(Stage("sign", sign))
+    with running.session() as mta:
+        assert not mta.steps & 0x200
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, BODY).inserted("X-Stamp")
 
 
 def test_an_mta_that_offers_too_little_is_refused_at_once(running: Running) -> None:
