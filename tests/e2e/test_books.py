@@ -14,6 +14,9 @@ import pytest
 
 from tests.lab.product import Postmeter
 
+# The daemons run as nobody, in the group of Postfix: what a private Postfix needs, they need.
+pytestmark = pytest.mark.usefixtures("needs_postfix")
+
 
 @pytest.fixture
 def books() -> Iterator[Postmeter]:
