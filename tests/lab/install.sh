@@ -164,7 +164,7 @@ state() {
 stamped() { [ "$(cat "$build/.installed-$1" 2>/dev/null)" = "$(state 2>/dev/null)" ]; }
 
 up_to_date() {
-    stamped "$want" && [ -x "$build/venv/bin/python" ] &&
+    { stamped "$want" || { [ "$want" = run ] && stamped test; }; } && [ -x "$build/venv/bin/python" ] &&
         { [ -x /usr/sbin/postfix ] || [ -x "$build/postfix/usr/sbin/postfix" ]; }
 }
 
