@@ -109,6 +109,7 @@ class Session:
     def mail(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
         self._reset()
         desk = self._desk
+        self.envelope = Envelope(bare(args[0]))  # first of all: should a macro be unreadable, `fail` asks who sends
         self._waits = not symbol(ctx, "i")
         self.envelope = self._open(ctx, args)
         whose = desk.identity.by_envelope(self.envelope)
