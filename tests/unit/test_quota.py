@@ -182,6 +182,26 @@ def test_exempt_recipients_do_not_count_and_a_message_to_them_alone_counts_nothi
     assert some.gate(envelope(to=0), None, NOW) is None
 
 
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        b"victim%far.example@example.org",
+        b"far.example!victim@example.org",
+        b'"victim@far.example"@example.org',
+        b"victim@far.example@example.org",
+        b"victim@far.example (@example.org",
+        b'"victim@far.example" @example.org',
+        b"@far.example:victim@example.org",
+    ],
+)
+def test_an_address_that_postfix_takes_elsewhere_is_not_exempt(
+    quotas: Callable[[str], Quotas], recipient: bytes
+) -> None:
+    """Sender-specified routing and comments (postconf(5)) must not hide a recipient from the limits."""
+    some = quotas("exempt: ['@example.org'], limits: [1 recipient/day]")
+    assert [charge.amount for charge in some.charges(draft(envelope(rcpt_to=(recipient,))))] == [1]
+
+
 RULES = """rules: [
   {login: boss@example.com, limits: unlimited},
   {login: "*@example.com", from_domain: news.example, limits: [9 messages/day]},

@@ -27,6 +27,10 @@ from postmeter.submission.refusal import SPANS
 
 _STORE_ERROR: Figure = ("quota_store_errors_total", ())
 
+# In front of the last @. Postfix looks inside quotes, drops comments, and takes victim%else.example@here.example to
+# else.example (postconf(5): resolve_dequoted_address, allow_percent_hack, swap_bangpath).
+_ELSEWHERE = re.compile(r"""[\s@%!"(),:;<>\[\]\\]""")
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -153,7 +157,10 @@ class Quotas:
         if not self._exempt:
             return False
         name = address.text(recipient).lower()
-        return name in self._exempt or f"@{address.domain(name)}" in self._exempt
+        if name in self._exempt:
+            return True
+        local = name.rpartition("@")[0]
+        return f"@{address.domain(name)}" in self._exempt and not _ELSEWHERE.search(local)
 
     def _over_at_once(self, draft: Draft, allowance: Allowance) -> Overdrawn | None:
         """The limit for a single message that this one passes."""
