@@ -75,6 +75,7 @@ def test_what_leaves_a_question_is_no_limit(text: str) -> None:
         ("Example.COM", "example.com"),
         ("example.com.", "example.com"),
         ("bücher.example", "xn--bcher-kva.example"),
+        ("BU\u0308CHER.example.", "xn--bcher-kva.example"),
         ("_dmarc.example", "_dmarc.example"),
         ("localhost", "localhost"),
     ],
@@ -84,11 +85,19 @@ def test_a_domain_is_what_dns_knows(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "a..b", "-a.example", "a_.-", "a b", "é" * 200, "a" * 64, "a." * 200, "x@y", "\x00"]
+    "text", ["", ".", "a..b", "ä..b", "-a.example", "a_.-", "a b", "é" * 200, "a" * 64, "a." * 200, "x@y", "\x00"]
 )
 def test_what_dns_could_not_hold_is_no_domain(text: str) -> None:
     with pytest.raises(MistakeError):
         values.domain(text)
+
+
+@pytest.mark.parametrize("text", ["faß.example", "ｂücher.example", "bücher。example"])
+def test_a_domain_that_programs_read_in_two_ways_is_asked_about(text: str) -> None:
+    """IDNA2003 takes ß for ss: the key, and the right to use it, would be another domain's."""
+    with pytest.raises(MistakeError) as caught:
+        values.domain(text)
+    assert " or " in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from postmeter.config.problem import MistakeError, quoted
+from postmeter.mail.address import ascii_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -68,14 +70,22 @@ def line(text: str) -> str:
 
 def domain(text: str) -> str:
     """A domain name in lower case and as A-labels (RFC 5890), as DNS and a From field's domain know it."""
-    name = text.lower().removesuffix(".")
-    try:
-        if not name.isascii() and len(name) <= _LONGEST_NAME:
-            name = name.encode("idna").decode("ascii")
-    except UnicodeError:
-        name = ""
+    short = text if len(text) <= _LONGEST_NAME + 1 else ""
+    name = short.lower().removesuffix(".") if short.isascii() else _a_labels(short)
     if len(name) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise MistakeError(f"{quoted(text)} is not a domain name", "write it like example.com")
+    return name
+
+
+def _a_labels(text: str) -> str:
+    """Empty for what is no domain. IDNA2003 takes faß for fass: what it reads otherwise may be another's domain."""
+    name = ascii_domain(unicodedata.normalize("NFC", text.lower()))
+    try:
+        older = text.lower().removesuffix(".").encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+    if older != name:
+        raise MistakeError(f"{quoted(text)} can be read in two ways", f"write {name} or {older}")
     return name
 
 

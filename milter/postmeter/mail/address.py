@@ -24,8 +24,24 @@ def bare(raw: bytes) -> bytes:
 
 
 def domain(address: str) -> str:
-    """The part behind the last @, in lower case; empty when there is none."""
-    return address.rpartition("@")[2].lower().rstrip(".") if "@" in address else ""
+    """The part behind the last @, as `ascii_domain` has it; empty when there is none."""
+    return ascii_domain(address.rpartition("@")[2].rstrip(".")) if "@" in address else ""
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain as DNS has it: lower case, no final dot, A-labels for U-labels (C23).
+
+    A U-label that is valid is in NFC and lower case (RFC 5891 section 5.3), so its Punycode is its A-label. Others get
+    a name that no key bears: no mapping by IDNA2003, which would take faß.example for fass.example.
+    """
+    name = domain.lower().removesuffix(".")
+    if name.isascii():
+        return name
+    return ".".join(label if label.isascii() else f"xn--{_punycode(label)}" for label in name.split("."))
+
+
+def _punycode(label: str) -> str:
+    return label.encode("punycode", "backslashreplace").decode("ascii", "backslashreplace")
 
 
 def from_addresses(fields: Iterable[Field]) -> list[str]:

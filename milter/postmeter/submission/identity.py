@@ -107,8 +107,7 @@ class Identity:
         own = address.domain(name)
         if not own and not lists:
             return True
-        patterns = [domain for allowed in lists for domain in allowed]
-        return draft.from_domain == own or any(fnmatchcase(draft.from_domain, pattern) for pattern in patterns)
+        return draft.from_domain == own or any(draft.from_domain in allowed for allowed in lists)
 
 
 def answerable(envelope: Envelope) -> str:
@@ -131,7 +130,7 @@ def sender(envelope: Envelope) -> str:
 
 
 def from_domain(fields: Sequence[Field]) -> str:
-    """Domain of the only address of the only From field, in lower case; empty otherwise (RFC 6376, RFC 7489 6.6.1)."""
+    """Domain of the only address of the only From field, as DNS has it; empty otherwise (RFC 6376, RFC 7489 6.6.1)."""
     if sum(field.key == b"from" for field in fields) != 1:
         return ""
     found = address.from_addresses(fields)

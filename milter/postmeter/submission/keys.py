@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from postmeter.config.schema import Dkim, SignEntry
+from postmeter.mail.address import ascii_domain
 from postmeter.submission import keyfiles
 from postmeter.submission.keyfiles import KeyProblem
 
@@ -147,22 +148,6 @@ def load(dkim: Dkim) -> Keyring:
         if problem.fatal:
             raise problem
     return keyring
-
-
-def ascii_domain(domain: str) -> str:
-    """A domain as DNS has it: lower case, no final dot, A-labels for U-labels (C23).
-
-    A U-label that is valid is in NFC and lower case (RFC 5891 section 5.3), so its Punycode is its A-label. Others get
-    a name that no key bears: no mapping by IDNA2003, which would take faß.example for fass.example.
-    """
-    name = domain.lower().removesuffix(".")
-    if name.isascii():
-        return name
-    return ".".join(label if label.isascii() else f"xn--{_punycode(label)}" for label in name.split("."))
-
-
-def _punycode(label: str) -> str:
-    return label.encode("punycode", "backslashreplace").decode("ascii", "backslashreplace")
 
 
 def _parents(name: str) -> Iterable[str]:
