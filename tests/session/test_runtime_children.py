@@ -101,8 +101,8 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 
 def test_all_are_ready_when_the_last_of_them_is(tmp_path: Path, systemd: socket.socket) -> None:
     """Each says so to a socket of its own, as to systemd; a child that dies before is waited for."""
-    late = f"test -e $LOG.again || {{ touch $LOG.again; exit 1; }}; echo b says >>$LOG; {SAY}; sleep 60"
-    with _parent(tmp_path, f"echo a says >>$LOG; {SAY}; sleep 60", late) as parent:
+    late = f"test -e $LOG.again || {{ touch $LOG.again; exit 1; }}; echo b says >>$LOG; {SAY}; exec sleep 60"
+    with _parent(tmp_path, f"echo a says >>$LOG; {SAY}; exec sleep 60", late) as parent:
         assert systemd.recv(1000) == b"READY=1"
         assert sorted(_lines(tmp_path)) == ["a says", "b says"]
         parent.terminate()
