@@ -360,16 +360,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_stop_waits_for_the_message_in_flight(running: Running) -> None:
-    """SIGTERM to the parent: no new sessions, the open message is finished, then exit 0 (D23)."""
-    running.start(Stage("sign", sign))
+def refuses_connections(running: Running) -> bool:
+    try:
+        running.mta().close()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError | FileNotFoundError)
+    return False
+
+
+@pytest.mark.parametrize("inet", [False, True])
+def test_a_stop_waits_for_the_message_in_flight(running: Running, inet: bool) -> None:
+    """SIGTERM to the parent: new connections are refused, none hangs; the open message is finished, exit 0 (D23)."""
+    if inet:
+        running.inet = ("127.0.0.1", free_port())
+    running.start(Stage("sign", sign), drain=30.0)  # libmilter looks at its listener once in five seconds
     mta = running.session()
     mta.mail("alice@example.com", login="alice@example.com")
     mta.rcpt("bob@example.net")
     os.kill(running.pid, signal.SIGTERM)
-    wait_for(lambda: not running.address.exists())
-    with pytest.raises(OSError, match=r"(?i)refused|no such"):
-        running.mta()
+    wait_for(lambda: refuses_connections(running))
     assert mta.message(FIELDS, BODY).inserted("X-Stamp")
     mta.close()
     assert running.wait() == 0

@@ -63,8 +63,9 @@ def serve(desk: Desk, shift: Shift) -> NoReturn:
         fd = _open_listener(shift.listener)
         dead = _dead_listener(Path(private, "dead"))
     os.dup2(shift.listener.fileno(), fd)
-    Thread(target=_watch, args=(desk, shift, fd, dead), daemon=True).start()
+    shift.listener.close()  # or else it would go on listening, and nobody accept, when this worker leaves as the last
     shift.ready()
+    Thread(target=_watch, args=(desk, shift, fd, dead), daemon=True).start()
     milter.main()
     shift.close()
     os._exit(0)
