@@ -18,9 +18,12 @@ from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs
 from postmeter.runtime.listener import listen
 from postmeter.runtime.prefork import Generation, Post, Prefork
+from postmeter.store import database
+from postmeter.store.database import StoreError
 
 if TYPE_CHECKING:
     from postmeter.cli.daemons import Material
+    from postmeter.store.settle import Settler
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,11 @@ def run(args: Namespace) -> int:
     config = loaded.config
     logs.set_up(config.log, daemon="milter")
     first = _generation(loaded)
+    try:
+        database.open(config.journal.path, sync=config.journal.sync).close()  # before the fork: none may cross it
+    except StoreError as error:
+        log.error("not started: %s", error)
+        return FOUND_A_PROBLEM
     try:
         listener = listen(config.milter)
     except OSError as error:
@@ -66,8 +74,7 @@ def _serve(material: Material, post: Post) -> None:
     from postmeter.submission.session import Desk
 
     config = material.config
-    settler = daemons.settler(config)
-    settler.open()
+    settler = _open(daemons.settler(config))
     quotas = Quotas(config.quota, settler)
     who = daemons.identity(material)
     observe = config.mode == "observe"
@@ -85,6 +92,15 @@ def _serve(material: Material, post: Post) -> None:
     )
     drain = config.milter.drain
     serve(desk, Shift(post.listener, post.control, drain, post.ready, recorder.tick, recorder.close, post.left))
+
+
+def _open(settler: Settler) -> Settler:
+    """A worker of a later hour must come up without a journal too: then its failure policy holds, as for the others."""
+    try:
+        settler.open()
+    except StoreError as error:
+        log.error("the journal cannot be written: %s", error)
+    return settler
 
 
 def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:
