@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -351,6 +352,38 @@ def test_one_session_too_many_is_refused_for_now(running: Running) -> None:
     with running.session() as later:
         third.close()
         wait_for(lambda: later.mail("alice@example.com", login="alice@example.com").code == "c")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sender"),
+    [
+        ({"max_sessions": 0}, ""),
+        ({"max_sessions": 0, "observe": True}, "alice@example.com"),
+        ({"max_memory": 100}, ""),
+        ({"max_memory": 100, "observe": True}, "alice@example.com"),
+    ],
+)
+def test_what_is_never_refused_passes_untouched_where_there_is_no_room(
+    running: Running, settings: dict[str, Any], sender: str
+) -> None:
+    """A bounce, and any mail while we only observe."""
+    running.start(Stage("sign", sign), **settings)
+    with running.session() as mta:
+        early = mta.mail(sender, login="alice@example.com")
+        if early.code == "c":
+            mta.rcpt("bob@example.net")
+            taken = mta.message(FIELDS, BODY)
+            assert (taken.verdict.code, taken.changes) == ("a", [])
+        else:
+            assert early.code == "a"
+    assert running.told() == ("passed", "ORIGINATING")
+
+
+def test_a_bug_refuses_nothing_while_we_observe(running: Running) -> None:
+    running.start(observe=True)
+    with running.session() as mta:
+        mta.send("D", b"M{auth_authen}\0al\xefce\0")
+        assert mta.step("M", b"<alice@example.com>\0").code == "a"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -165,28 +165,22 @@ class Session:
         return self._answer(ctx, BUG) if not self._desk.tolerant else milter.ACCEPT
 
     def _turn_away(self, ctx: milter.milterContext, reply: Reply, whose: Whose) -> int:
-        """No message may begin now; only mail that may be ours is written down."""
-        if whose is not Whose.FOREIGN:
+        """There is no room. What is spared passes untouched; of the rest, mail that may be ours is written down."""
+        if self._spared:
+            self._desk.recorder.passed(self.envelope.service)
+        elif whose is not Whose.FOREIGN:
             self._desk.recorder.refused(self.envelope, reply, stage="capacity")
-        return answer(ctx, reply)
+        return self._answer(ctx, reply)
 
     def _decide(self, ctx: milter.milterContext) -> int:
         desk = self._desk
         if self._overflow:
-            return self._too_much(ctx)
+            return self._turn_away(ctx, TOO_MUCH, Whose.OURS)
         outcome = desk.pipeline.run(Draft(self._message(ctx)))
         if outcome.reply is not None and not desk.observe:
             desk.recorder.refused(self.envelope, outcome.reply, stage=outcome.stage, draft=outcome.draft)
             return answer(ctx, outcome.reply)
         return self._take(ctx, outcome)
-
-    def _too_much(self, ctx: milter.milterContext) -> int:
-        """We let go of the message; a bounce passes untouched all the same."""
-        if self.envelope.mail_from:
-            self._desk.recorder.refused(self.envelope, TOO_MUCH, stage="capacity")
-        else:
-            self._desk.recorder.passed(self.envelope.service)
-        return self._answer(ctx, TOO_MUCH)
 
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits."""
@@ -198,9 +192,13 @@ class Session:
         late = self._desk.recorder.accepted(draft)
         return milter.ACCEPT if late is None else self._answer(ctx, late)
 
+    @property
+    def _spared(self) -> bool:
+        """Never refused: the null sender, whose bounce would be lost (D20, RFC 5321 4.5.5), and anybody we observe."""
+        return self._desk.observe or not self.envelope.mail_from
+
     def _answer(self, ctx: milter.milterContext, reply: Reply) -> int:
-        """Refuse, but never the null sender: a bounce that is refused is lost (D20, RFC 5321 section 4.5.5)."""
-        return answer(ctx, reply) if self.envelope.mail_from else milter.ACCEPT
+        return milter.ACCEPT if self._spared else answer(ctx, reply)
 
     def _gate(self, ctx: milter.milterContext, recipient: bytes | None) -> int:
         """Early refusal: of ours that have an SMTP client (D8), never of the null sender, never while observing.
@@ -208,7 +206,7 @@ class Session:
         A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
         """
         desk, envelope = self._desk, self.envelope
-        if self._undecided or desk.observe or not envelope.mail_from or not self._waits:
+        if self._undecided or self._spared or not self._waits:
             return milter.CONTINUE
         for gate in desk.gates:
             reply = gate(envelope, recipient)
