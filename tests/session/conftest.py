@@ -81,12 +81,20 @@ class Running:
     def _parent(self, stages: tuple[Stage, ...], settings: dict[str, Any]) -> int:
         workers, drain = settings.pop("workers", 1), settings.pop("drain", 5.0)
 
+        reloads = iter(settings.pop("reloads", ()))
+
+        def broken(post: Post) -> None:
+            raise RuntimeError("cannot start")
+
+        def reload() -> Generation:
+            return generation() if next(reloads, "good") == "good" else Generation(broken, workers, drain)
+
         def generation() -> Generation:
             return Generation(lambda post: self._serve(post, stages, dict(settings), drain), workers, drain)
 
         inet = self.inet and InetAddress(*self.inet)
         listener = listen(Milter(listen=inet or UnixAddress(self.address), socket_group=None))
-        return Prefork(listener, generation(), reload=generation, beat=lambda: None).run()
+        return Prefork(listener, generation(), reload=reload, beat=lambda: None).run()
 
     def _serve(self, post: Post, stages: tuple[Stage, ...], settings: dict[str, Any], drain: float) -> None:
         diary = Diary(self.folder / "diary", settings.pop("settle", lambda draft: None))

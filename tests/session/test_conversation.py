@@ -476,6 +476,21 @@ def test_a_reload_is_done_when_no_old_worker_takes_a_session(
             assert int(worker) not in old
 
 
+def test_a_reload_whose_workers_cannot_start_changes_nothing(running: Running) -> None:
+    """The old workers serve on, new sessions too; the next good reload takes over."""
+    running.start(Stage("sign", sign), workers=2, reloads=["bad"])
+    wait_for(lambda: len(running.workers()) == 2)
+    old = set(running.workers())
+    os.kill(running.pid, signal.SIGUSR1)
+    with running.session() as mta:
+        assert send(mta) == "a"
+    wait_for(lambda: set(running.workers()) == old)
+    os.kill(running.pid, signal.SIGUSR1)
+    wait_for(lambda: len(set(running.workers()) - old) == 2 and not old & set(running.workers()))
+    with running.session() as mta:
+        assert send(mta) == "a"
+
+
 def test_a_killed_worker_is_replaced(running: Running) -> None:
     running.start(workers=2)
     victim = running.workers()[0]

@@ -89,6 +89,8 @@ class Prefork:
         """`reload` gives the next generation, or None to keep the present one; `beat` runs about once a second."""
         self._listener = listener
         self._generation = first
+        self._former: Generation | None = None
+        """Serves on until the workers of a reload do."""
         self._reload = reload
         self._beat = beat
         self._notifier = Notifier.from_environment()
@@ -153,12 +155,27 @@ class Prefork:
         self._announced = False
         following = self._reload()
         if following is not None:
-            old = [worker for worker in self._workers.values() if worker.control >= 0]
-            self._generation = following
+            self._former, self._generation = self._generation, following
             self._fill()
-            for worker in old:
+
+    def _retire_the_former(self) -> None:
+        """Once every new worker serves, those of older generations drain."""
+        new = [worker for worker in self._workers.values() if worker.generation is self._generation]
+        if self._former is None or self._due or not all(worker.serves for worker in new):
+            return
+        old = [worker for worker in self._workers.values() if worker not in new and worker.control >= 0]
+        for worker in old:
+            _drain(worker)
+        self._former = None
+        log.info("reloaded: %d new workers, %d draining", len(new), len(old))
+
+    def _fall_back(self, former: Generation) -> None:
+        """New workers that cannot start change nothing."""
+        log.error("not reloaded, the old configuration goes on: a new worker could not start")
+        for worker in self._workers.values():
+            if worker.generation is self._generation:
                 _drain(worker)
-            log.info("reloaded: %d new workers, %d draining", following.workers, len(old))
+        self._generation, self._former = former, None
 
     def _stop(self, *, at_once: bool) -> None:
         if not self._stopping:
@@ -176,7 +193,8 @@ class Prefork:
             return
         for worker in self._workers.values():
             worker.listen()
-        if not self._due and all(worker.settled for worker in self._workers.values()):
+        self._retire_the_former()
+        if self._former is None and not self._due and all(worker.settled for worker in self._workers.values()):
             self._begun = self._announced = True
             log.info("%d workers ready", self._generation.workers)
             self._notifier.ready(f"{self._generation.workers} workers")
@@ -192,14 +210,21 @@ class Prefork:
                 os.close(fd)
         if worker.control < 0 or self._stopping:
             return
-        if failed and not worker.serves and not self._begun:
-            log.error("a worker ended before it was ready; giving up")
-            self._failed = True
-            self._stop(at_once=False)
+        if failed and not worker.serves and (self._former or not self._begun):
+            self._give_up()
             return
         log.warning("worker %d ended; replacing it", pid)
         sick = monotonic() - worker.started < SICK
         self._due.append(monotonic() + (SICK if sick else 0.0))
+
+    def _give_up(self) -> None:
+        """What could not even start is not tried again: not the reload, or not the daemon."""
+        if self._former is not None:
+            self._fall_back(self._former)
+            return
+        log.error("a worker ended before it was ready; giving up")
+        self._failed = True
+        self._stop(at_once=False)
 
     def _replace_the_dead(self) -> None:
         now = monotonic()
