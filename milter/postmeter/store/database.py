@@ -45,6 +45,7 @@ class StoreError(Exception):
 
     def __init__(self, path: Path, what: str) -> None:
         fix = next((fix for sign, fix in _FIXES if sign in what), "see that file system and its permissions")
+        self.what = what
         super().__init__(f"{path}: {what}; {fix}")
 
 

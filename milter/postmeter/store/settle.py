@@ -158,7 +158,7 @@ class Settler:
         try:
             self._spool.put(job)
         except OSError as trouble:
-            what = f"{error}; nor can the emergency spool be written: {trouble}"
+            what = f"{error.what}; nor can the emergency spool be written: {trouble}"
             raise StoreError(self._writer.path, what) from error
         self._start_ticker()
 

@@ -14,6 +14,7 @@ from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
 from postmeter.metrics import Stopwatch
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.database import StoreError
 from postmeter.store.ledger import Charge
 from postmeter.store.settle import Settler
@@ -22,6 +23,7 @@ from postmeter.submission.pipeline import refused, submitted
 from postmeter.submission.quota import Quotas
 
 log = logging.getLogger(__name__)
+once = OnceAMinute(log)
 
 LOST = Reply(451, "4.3.0", "the journal cannot be written, try again later")
 # What is true of a message although nothing was changed in it, or although it was refused.
@@ -96,7 +98,7 @@ class Recorder:
 
     def _lost(self, error: StoreError, subject: str) -> Reply | None:
         """The emergency spool failed as well: refuse for now, or accept what nobody will know of."""
-        log.error("%s: not recorded: %s", subject, error)
+        once.log(logging.ERROR, "journal", "%s: not recorded: %s", subject, error)
         self._settler.add({("errors_total", ("journal",)): 1})
         return None if self._tolerant or self._observe else LOST
 
