@@ -289,6 +289,13 @@ def test_quota_show_lists_the_busiest_first(
     assert second.split() == ["bob@example.com", "recipients/day", "1", "of", "4", "25%"]
 
 
+def test_quota_show_steers_no_terminal(config: Path, settler: Settler, capsys: pytest.CaptureFixture[str]) -> None:
+    """A login may hold anything that its server let somebody register."""
+    charge(settler, "\x1b[2Jeve\n\x9b", 1)
+    assert main(["-c", str(config), "quota", "show"]) == 0
+    assert capsys.readouterr().out.startswith("\\x1b[2Jeve\\n\\x9b ")
+
+
 def test_quota_show_of_a_login_is_json_for_programs_with_every_limit(
     config: Path, settler: Settler, capsys: pytest.CaptureFixture[str]
 ) -> None:

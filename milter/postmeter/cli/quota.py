@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
 from postmeter.config.load import load
 from postmeter.config.schema import Config, Limit
+from postmeter.runtime.logs import one_line
 from postmeter.store import database, ledger
 from postmeter.store.database import StoreError
 from postmeter.store.ledger import Usage
@@ -120,7 +121,7 @@ def _print(lines: Sequence[Line], now: float) -> None:
 
 def _cells(line: Line, now: float, *, bars: bool) -> list[str]:
     of = f"{number(line.limit.count, line.unit)}" if line.limit else "no limit"
-    cells = [line.sender, f"{line.unit}/{SPANS[line.window]}", f"{number(line.used, line.unit)} of {of}"]
+    cells = [one_line(line.sender), f"{line.unit}/{SPANS[line.window]}", f"{number(line.used, line.unit)} of {of}"]
     filled = min(_BAR, int(line.share * _BAR))
     cells.append("█" * filled + "░" * (_BAR - filled) if bars else f"{line.share:.0%}")
     return [*cells, _room(line, now)]
