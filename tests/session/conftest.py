@@ -84,6 +84,7 @@ class Running:
         reloads = iter(settings.pop("reloads", ()))
 
         def broken(post: Post) -> None:
+            (self.folder / "broken").touch()
             raise RuntimeError("cannot start")
 
         def reload() -> Generation:

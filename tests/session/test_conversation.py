@@ -484,6 +484,7 @@ def test_a_reload_whose_workers_cannot_start_changes_nothing(running: Running) -
     os.kill(running.pid, signal.SIGUSR1)
     with running.session() as mta:
         assert send(mta) == "a"
+    wait_for((running.folder / "broken").exists)
     wait_for(lambda: set(running.workers()) == old)
     os.kill(running.pid, signal.SIGUSR1)
     wait_for(lambda: len(set(running.workers()) - old) == 2 and not old & set(running.workers()))
