@@ -154,10 +154,36 @@ def test_a_header_that_can_be_read_in_two_ways_is_broken() -> None:
 
 
 def test_a_part_tells_its_encoding_and_where_it_says_so() -> None:
-    (part,), body = leaves(mixed("--b", "content-transfer-encoding : BASE64 (why)", "", "eA==", "--b--"))
+    (part,), body = leaves(mixed("--b", "content-transfer-encoding:  BASE64 ", "", "eA==", "--b--"))
     assert part.encoding == "base64"
     assert part.encoding_span is not None
-    assert body[slice(*part.encoding_span)] == b" BASE64 (why)\r"
+    assert body[slice(*part.encoding_span)] == b"  BASE64 \r"
+
+
+def test_an_encoding_with_a_comment_is_none_that_we_know() -> None:
+    """MIME::Tools and the email package take the comment for a part of the name."""
+    (part,), _ = leaves(mixed("--b", "Content-Transfer-Encoding: base64 (why)", "", "eA==", "--b--"))
+    assert part.encoding == "base64 (why)"
+
+
+def test_white_space_before_a_colon_is_no_field_that_we_read() -> None:
+    """MIME::Tools, Email::MIME and the email package all read such a part as text/plain."""
+    (part,), _ = leaves(mixed("--b", "Content-Type : text/html", "", "x", "--b--"))
+    assert part.broken
+
+
+@pytest.mark.parametrize("delimiter", ["\r--b", "--b\r", "--b--\r"])
+def test_a_lone_cr_at_a_delimiter_is_not_cut_at(delimiter: str) -> None:
+    """It ends a line for some readers: they would find a part where we see the text of the one before."""
+    line = f"y{delimiter}" if delimiter.startswith("\r") else f"{delimiter}y"
+    (part,), _ = leaves(mixed("--b", "", "x", line, "", "--b--"))
+    assert (part.kind, part.broken) == ("multipart/mixed", True)
+
+
+def test_parts_of_an_attached_multipart_are_attachments() -> None:
+    inner = ["Content-Disposition: attachment", "", "--c", "Content-Disposition: inline", "", "x", "--c--", "--b--"]
+    (part,), _ = leaves(mixed("--b", "Content-Type: multipart/related; boundary=c", *inner))
+    assert part.disposition == "attachment"
 
 
 def test_parts_know_what_is_around_them() -> None:
@@ -209,6 +235,7 @@ def test_values_are_read_with_quotes_comments_and_rfc_2231(raw: bytes, token: st
         b" text/html; charset=a; charset*=''b",
         b" multipart/mixed; boundary*1=b",
         b" text/html; charset=utf-8 x",
+        b' multipart/mixed; boundary=""b""',
     ],
 )
 def test_values_that_can_be_read_in_two_ways_are_not_read(raw: bytes) -> None:

@@ -21,10 +21,9 @@ MAX_PARTS = 1000
 _MAX_HEADER = 65536  # Postfix itself cuts header lines at 60,000 (KLUDGE_HEADER_LIMIT)
 _MAX_BOUNDARY = 998  # RFC 2046 says 70, RFC 5322 section 2.1.1 bounds the line
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*)(?:\n|\Z)")  # RFC 5322 section 2.2
+_FIELD = re.compile(rb"([!-9;-~]+):([^\n]*+(?:\n[ \t][^\n]*+)*)(?:\n|\Z)")  # RFC 5322 section 2.2; " :" divides readers
 _BLANK = re.compile(rb"\r?\n")
-_TAIL = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\Z)")  # RFC 2046: transport padding behind a delimiter
-_COMMENT = re.compile(rb"\([^()]*+\)")
+_TAIL = re.compile(rb"(--)?[ \t]*+(?:\r?\n|(\r)|\Z)")  # RFC 2046: transport padding behind a delimiter
 
 _TYPE = b"content-type"
 _ENCODING = b"content-transfer-encoding"
@@ -51,6 +50,7 @@ class Part:
     params: dict[str, str]
     encoding: str
     disposition: str
+    """That of a multipart around it where that is an attachment as a whole (RFC 2183 section 2.10)."""
     named: bool
     """Has a file name: more of an attachment than of a text to read."""
     start: int
@@ -106,23 +106,32 @@ class _Walk:
     body: bytes
     found: list[Part] = field(default_factory=list)
 
-    def descend(self, head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...]) -> None:
+    def descend(
+        self, head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...], around: str = ""
+    ) -> None:
+        disposition = around if around not in ("", "inline") else head.disposition.token
         boundary = b"" if head.broken or len(enclosing) >= MAX_DEPTH else head.boundary()
         spans = self._cut(boundary, head.body_start, end) if boundary else []
         if not spans or len(self.found) + len(spans) > MAX_PARTS:
-            self.found.append(_leaf(head, path or "1", start, end, enclosing))
+            self.found.append(_leaf(head, path or "1", start, end, enclosing, disposition))
             return
         kind = head.content.token
         default = _DIGEST if kind == "multipart/digest" else _TEXT
         for number, (begin, stop) in enumerate(spans, 1):
             inner = _part_head(self.body, begin, stop, default)
-            self.descend(inner, f"{path}.{number}" if path else str(number), begin, stop, (*enclosing, kind))
+            below = f"{path}.{number}" if path else str(number)
+            self.descend(inner, below, begin, stop, (*enclosing, kind), disposition)
 
     def _cut(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
-        """The spans between delimiter lines. Without a close delimiter the last part goes on to the end."""
+        """The spans between delimiter lines. Without a close delimiter the last part goes on to the end.
+
+        None where a lone CR stands at a delimiter: for some readers it ends a line.
+        """
         spans: list[tuple[int, int]] = []
         begin = -1
         for at, after, closing in _delimiters(self.body, b"--" + boundary, start, end):
+            if after < 0:
+                return []
             if begin >= 0:
                 spans.append((begin, max(begin, _before(self.body, at))))
             begin = after
@@ -132,13 +141,14 @@ class _Walk:
 
 
 def _delimiters(body: bytes, dashed: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """Each delimiter line: where it starts, where the next line starts, whether it is the close delimiter."""
+    """Each delimiter line: where it starts, where the next line starts (-1: in doubt), whether it is the last one."""
     at = body.find(dashed, start, end)
     while at >= 0:
-        if at == start or body[at - 1] == 10:
+        if at == start or body[at - 1] in b"\r\n":
             tail = _TAIL.match(body, at + len(dashed), end)
             if tail:
-                yield at, tail.end(), tail[1] is not None
+                doubt = tail[2] or body[at - 1 : at] == b"\r"
+                yield at, -1 if doubt else tail.end(), tail[1] is not None
         at = body.find(dashed, at + len(dashed), end)
 
 
@@ -169,7 +179,7 @@ def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _H
     encoding, span = raw.get(_ENCODING, (b"7bit", None))
     return _Head(
         content or _TEXT,
-        _COMMENT.sub(b"", encoding).strip().lower().decode("latin-1"),
+        encoding.strip().lower().decode("latin-1"),  # with a comment, as few read it, none that we know
         disposition or Value(""),
         span,
         broken or content is None or disposition is None,
@@ -177,14 +187,16 @@ def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _H
     )
 
 
-def _leaf(head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...]) -> Part:
+def _leaf(
+    head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...], disposition: str
+) -> Part:
     kind = head.content.token
     return Part(
         path=path,
         kind=kind,
         params=head.content.params,
         encoding=head.encoding,
-        disposition=head.disposition.token,
+        disposition=disposition,
         named="name" in head.content.params or "filename" in head.disposition.params,
         start=start,
         body_start=head.body_start,

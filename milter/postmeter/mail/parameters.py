@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 _LEXEME = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"|[;()]|\\.|[^;()"\\]++|["\\]', re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z/-]+")
 _BARE = re.compile(r'[^\s"]*')
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _SECTION = re.compile(r"([^*]+)(?:\*([0-9]{1,3}))?(\*)?")  # RFC 2231: name*0*, name*1, name*
 _DECISIVE = frozenset({"boundary", "charset"})
@@ -84,6 +85,7 @@ def _kept(whole: dict[str, str], pieces: dict[str, dict[int, str]], section: re.
 
 
 def _unquoted(value: str) -> str | None:
-    if value.startswith('"') and value.endswith('"') and len(value) > 1:
-        return _ESCAPED.sub(r"\1", value[1:-1])
+    quoted = _QUOTED.fullmatch(value)
+    if quoted:
+        return _ESCAPED.sub(r"\1", quoted[1])
     return value if _BARE.fullmatch(value) else None
