@@ -181,6 +181,19 @@ def test_a_script_with_a_comment_ends_the_search() -> None:
     assert values(b"<a href=x><script><!--<script></script><a href=y>--></script><a href=z>") == [b"x"]
 
 
+@pytest.mark.parametrize("name", [b"style", b"title", b"ScriPt"])
+@pytest.mark.parametrize("around", [b"svg", b"MATH"])
+def test_text_elements_within_drawings_hold_markup(name: bytes, around: bytes) -> None:
+    """In SVG the end tag of this style is the value of an attribute, and so is what looks like a link behind it."""
+    document = b"<a href=x><%s><%s><p title='</%s><a href=y>'></svg><a href=z>" % (around, name, name)
+    assert values(document) == [b"x"]
+
+
+def test_text_elements_without_markup_read_the_same_within_drawings() -> None:
+    assert values(b"<svg viewBox=x><title>Logo</title></svg><a href=x>") == [b"x"]
+    assert values(b"<map><mark><sv><svgs><maths><style><b></style><a href=y>") == [b"y"]
+
+
 @pytest.mark.parametrize(
     ("inside", "text"),
     [

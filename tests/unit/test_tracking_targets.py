@@ -46,6 +46,8 @@ def test_a_target_is_what_a_browser_would_ask_for(value: str, target: str) -> No
     [
         ("", targets.RELATIVE),
         ("#top", targets.RELATIVE),
+        ("\0http://example.com/", targets.RELATIVE),
+        ("http://example.com/\0", targets.MALFORMED),  # a browser asks for /%EF%BF%BD
         ("/path", targets.RELATIVE),
         ("//example.com/", targets.RELATIVE),
         ("example.com/?a:b", targets.RELATIVE),

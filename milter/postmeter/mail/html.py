@@ -22,9 +22,9 @@ _NAME = rb"(?=[\t\n\f\r />])"
 _RAW = rb"(?i:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)" + _NAME
 _LINK = rb"(?:[aA]|[aA][rR][eE][aA])" + _NAME
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[a-zA-Z0-9#%_.:-]++(?=[\t\n\f\r >]))"
-_PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they are neither a link nor hold only text
-    rb"(?:/[a-zA-Z]|[tT](?![iIeE])|[b-hj-moqru-wyzB-HJ-MOQRU-WYZ]|[pP](?![lL])|[sS](?![cC]|[tT][yY])|[iI](?![fF])"
-    rb"|[nN](?![oO])|[aA](?![\t\n\f\r />rR]))[a-zA-Z0-9:-]*+"
+_PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they are none of those in _TOKEN
+    rb"(?:/[a-zA-Z]|[tT](?![iIeE])|[b-hj-loqru-wyzB-HJ-LOQRU-WYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])|[iI](?![fF])"
+    rb"|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR]))[a-zA-Z0-9:-]*+"
 )
 _PLAIN = re.compile(  # text and tags as most are written; whatever it does not match is read at leisure
     rb"[^<]*+(?:<(?:" + _PLAIN_NAME + rb"(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
@@ -36,7 +36,7 @@ _PLAIN_LINK = re.compile(  # a link as most are written
 )
 _TOKEN = re.compile(
     rb"<(?:(?P<link>" + _LINK + rb")|(?P<raw>" + _RAW + rb")|(?P<comment>!--)|(?P<cdata>!\[CDATA\[)"
-    rb"|/?(?P<tag>[a-zA-Z])|(?P<bogus>[!?/]))"
+    rb"|(?P<foreign>(?i:svg|math)" + _NAME + rb")|/?(?P<tag>[a-zA-Z])|(?P<bogus>[!?/]))"
 )
 _TAG_NAME = re.compile(rb"</?[^\t\n\f\r />]++")
 _ATTRIBUTE = re.compile(
@@ -69,7 +69,7 @@ def links(document: bytes) -> Iterator[Link]:
     """The `href` values of `a` and `area` start tags, in order."""
     if not _HAS_LINK.search(document):
         return
-    at, size = 0, len(document)
+    at, size, foreign = 0, len(document), False
     while at < size:
         plain = _PLAIN.match(document, at)
         at = plain.end() if plain else size
@@ -81,7 +81,8 @@ def links(document: bytes) -> Iterator[Link]:
             if link:
                 yield link
         else:
-            at = _skip(document, token)
+            foreign = foreign or token["foreign"] is not None
+            at = _skip(document, token, foreign=foreign)
 
 
 def _link(document: bytes, tag: re.Match[bytes]) -> tuple[Link | None, int]:
@@ -108,7 +109,7 @@ def _value_span(attribute: re.Match[bytes]) -> tuple[int, int]:
     return attribute.end(), attribute.end()
 
 
-def _skip(document: bytes, token: re.Match[bytes]) -> int:
+def _skip(document: bytes, token: re.Match[bytes], *, foreign: bool) -> int:
     """Where the reading goes on behind a token that holds no link."""
     at = token.start()
     if token["comment"]:
@@ -118,7 +119,7 @@ def _skip(document: bytes, token: re.Match[bytes]) -> int:
     if token["bogus"]:
         return _behind(document, b">", at)
     end = _tag_end(document, at)
-    return _raw_end(document, token["raw"], end) if token["raw"] else end
+    return _raw_end(document, token["raw"], end, foreign=foreign) if token["raw"] else end
 
 
 def _tag_end(document: bytes, at: int) -> int:
@@ -131,12 +132,17 @@ def _tag_end(document: bytes, at: int) -> int:
     return len(document)
 
 
-def _raw_end(document: bytes, name: bytes, at: int) -> int:
-    """Behind the end tag of an element that holds only text; a script with a comment may end later than it seems."""
+def _raw_end(document: bytes, name: bytes, at: int, *, foreign: bool) -> int:
+    """Behind the end tag of an element that holds only text; a script with a comment may end later than it seems.
+
+    In SVG and MathML, `foreign`, they hold markup (section 13.2.6.5): where that differs, what follows is not read.
+    """
     if name.lower() == b"plaintext":
         return len(document)
     found = re.compile(rb"</" + name + _NAME, re.IGNORECASE).search(document, at)
     if not found or (name.lower() == b"script" and document.find(b"<!--", at, found.start()) >= 0):
+        return len(document)
+    if foreign and document.find(b"<", at, found.start()) >= 0:
         return len(document)
     return _tag_end(document, found.start())
 

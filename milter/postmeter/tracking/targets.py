@@ -48,7 +48,7 @@ _ABSOLUTE = re.compile(r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]|\[%|##")
 _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
-_EDGES = "".join(map(chr, range(33)))  # C0 control or space
+_EDGES = "".join(map(chr, range(1, 33)))  # C0 control or space; HTML has made another character of a NUL
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each place
     rb"a(?:bmeld|bbestell|ustrag|nnulla[^a-z]?iscri|fmeld|vregistr)|cancelar[^a-z]?suscri"
