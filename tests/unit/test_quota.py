@@ -20,7 +20,7 @@ from postmeter.store.database import StoreError
 from postmeter.store.ledger import Charge, Overdrawn
 from postmeter.store.settle import Settler
 from postmeter.submission import refusal
-from postmeter.submission.identity import sender
+from postmeter.submission.identity import Identity, sender
 from postmeter.submission.quota import Quotas
 
 NOW = 1_795_355_580.0  # 2026-11-22 13:53:00 UTC
@@ -180,6 +180,18 @@ def test_exempt_recipients_do_not_count_and_a_message_to_them_alone_counts_nothi
     assert [charge.amount for charge in some.charges(draft(envelope(rcpt_to=to)))] == [2, 1]
     assert some.charges(draft(envelope(rcpt_to=to[:2]))) == ()
     assert some.gate(envelope(to=0), None, NOW) is None
+
+
+@pytest.mark.parametrize(("action", "limits"), [("unsigned", [6]), ("report", [1000])])
+def test_a_from_domain_that_the_login_may_not_use_earns_it_no_quota(
+    settler: Settler, action: str, limits: list[int]
+) -> None:
+    """Anybody can write any From: a stolen account must not choose its limits by it."""
+    rule = "{from_domain: news.example, limits: [1000 messages/day]}"
+    config = loads(f"senders: {{from_mismatch: {action}}}\nquota: {{limits: [6 messages/day], rules: [{rule}]}}")
+    mail = draft(envelope(), from_domain="news.example")
+    assert Identity(config.senders, lambda domain: True).check_from(mail) is None
+    assert [charge.limit for charge in Quotas(config.quota, settler).charges(mail)] == limits
 
 
 @pytest.mark.parametrize(

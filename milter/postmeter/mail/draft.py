@@ -38,11 +38,15 @@ class Note:
 
 @dataclass(slots=True)
 class Draft:
-    """`sender` is whom quotas count; `from_domain` that of the one From address, empty when there is none such."""
+    """`sender` is whom quotas count; `from_domain` that of the one From address, empty when there is none such.
+
+    `borrowed` says that the sender may not use that domain: then it earns the message nothing.
+    """
 
     message: Message
     sender: str = ""
     from_domain: str = ""
+    borrowed: bool = False
     fields: list[Field] = field(default_factory=list)
     body: bytes = b""
     changes: list[Change] = field(default_factory=list)

@@ -68,10 +68,11 @@ class Identity:
         return None
 
     def check_from(self, draft: Draft) -> Reply | None:
-        """Second: a login that puts on a domain it may not use is counted, and refused where that is asked."""
+        """Second: a login that puts on a domain it may not use is counted, gains no quota, is refused where asked."""
         action = self._senders.from_mismatch
         if draft.from_domain and not self._may_use(draft):
             name = answerable(draft.message.envelope)
+            draft.borrowed = action != "report"
             draft.count("from_mismatch_total", action)
             draft.note("from", f"{name} may not use From addresses of {draft.from_domain}: {action}")
             if action == "reject" and draft.message.envelope.mail_from:

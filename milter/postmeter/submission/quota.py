@@ -131,8 +131,9 @@ class Quotas:
         envelope = draft.message.envelope
         if not envelope.mail_from:
             return Allowance((), "observe")
+        own = None if draft.borrowed else draft.from_domain
         for rule in self._rules:
-            if rule.from_domain in (None, draft.from_domain) and rule.holds(envelope):
+            if rule.from_domain in (None, own) and rule.holds(envelope):
                 return rule.allowance
         return self._everyone
 

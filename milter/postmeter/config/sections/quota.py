@@ -65,7 +65,11 @@ class Rule:
     service: str | None = setting(
         optional(forms.word), None, "The smtpd service (milter_macro_daemon_name); local for sendmail(1)."
     )
-    from_domain: str | None = setting(optional(forms.domain), None, "The domain of the From address.")
+    from_domain: str | None = setting(
+        optional(forms.domain),
+        None,
+        "The domain of the From address, where the login may use it (senders.from; with from_mismatch report, always).",
+    )
     limits: tuple[Limit, ...] | str = setting(
         word_or("unlimited", other=forms.limits), [], "The limits, or unlimited, which lifts this level only."
     )
