@@ -46,7 +46,7 @@ def _always(verdict: int) -> Callable[..., int]:
 _VERDICTS = {
     "connect": NO_REPLY,
     "envfrom": milter.CONTINUE,
-    "envrcpt": milter.CONTINUE,
+    "envrcpt": NO_REPLY,
     "header": NO_REPLY,
     "eoh": milter.CONTINUE,
     "body": NO_REPLY,

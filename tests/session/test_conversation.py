@@ -36,12 +36,44 @@ def send(mta: Mta, body: bytes = BODY, sender: str = "alice@example.com", login:
 
 
 def test_only_what_is_used_is_negotiated(running: Running) -> None:
-    """HELO, unknown commands and DATA are declined, connect, fields and body go unanswered, leading space stays."""
+    """HELO, unknown commands and DATA are declined; connect, RCPT, fields and body go unanswered."""
     running.start()
     with running.mta() as mta:
         mta.negotiate()
         assert mta.actions == 0x01 | 0x02 | 0x10
-        assert mta.steps == 0x02 | 0x100 | 0x200 | 0x1000 | 0x80 | 0x80000 | 0x100000
+        assert mta.steps == 0x02 | 0x100 | 0x200 | 0x1000 | 0x8000 | 0x80 | 0x80000 | 0x100000
+
+
+@pytest.mark.parametrize(
+    ("desk", "actions"),
+    [
+        ({"signs": False, "rewrites": False}, 0),
+        ({"rewrites": False}, 0x01),
+        ({"signs": False}, 0x01 | 0x02 | 0x10),
+        ({"observe": True}, 0),
+    ],
+)
+def test_only_the_right_to_do_what_is_configured_is_asked_for(
+    running: Running, desk: dict[str, bool], actions: int
+) -> None:
+    running.start(**desk)
+    with running.mta() as mta:
+        mta.negotiate()
+        assert mta.actions == actions
+
+
+def test_a_gate_at_rcpt_refuses_that_recipient_only(running: Running) -> None:
+    def gate(envelope: Envelope, recipient: bytes | None) -> Reply | None:
+        return Reply(550, "5.7.1", "not to them") if recipient == b"them@example.net" else None
+
+    running.start(rcpt_gates=(gate,))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        assert mta.rcpt("them@example.net").data == b"550 5.7.1 not to them\0"
+        assert mta.rcpt("bob@example.net").code == "c"
+        assert mta.message(FIELDS, BODY).verdict.code == "a"
+    assert running.told()[0] == "refused"
+    assert running.told()[1].envelope.rcpt_to == (b"bob@example.net",)
 
 
 def test_over_inet_data_is_answered(running: Running) -> None:

@@ -88,6 +88,8 @@ def _serve(material: Material, post: Post) -> None:
         observe=observe,
         tolerant=config.milter.on_bug == "accept",
         certificates=config.senders.certificates,
+        signs=bool(config.dkim.sign),
+        rewrites=material.mint is not None,
         reference=daemons.reference,
     )
     drain = config.milter.drain

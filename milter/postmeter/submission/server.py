@@ -30,12 +30,14 @@ log = logging.getLogger(__name__)
 ADD_FIELDS, CHANGE_BODY, CHANGE_FIELDS, NAME_MACROS = 0x01, 0x02, 0x10, 0x100
 # What the MTA need not send or wait for (mfapi.h SMFIP_*).
 NO_HELO, NO_UNKNOWN, NO_DATA = 0x02, 0x100, 0x200
-NO_REPLY_CONNECT, NO_REPLY_HEADER, NO_REPLY_BODY, LEADING_SPACE = 0x1000, 0x80, 0x80000, 0x100000
+NO_REPLY_CONNECT, NO_REPLY_RCPT, NO_REPLY_HEADER, NO_REPLY_BODY = 0x1000, 0x8000, 0x80, 0x80000
+LEADING_SPACE = 0x100000
 NO_REPLY = 7  # mfapi.h SMFIS_NOREPLY; pymilter has no name for it
 AT_MAIL = 2  # mfapi.h SMFIM_ENVFROM
 
 ACTIONS = ADD_FIELDS | CHANGE_BODY | CHANGE_FIELDS
-STEPS = NO_HELO | NO_UNKNOWN | NO_DATA | NO_REPLY_CONNECT | NO_REPLY_HEADER | NO_REPLY_BODY | LEADING_SPACE
+SILENT = NO_REPLY_CONNECT | NO_REPLY_RCPT | NO_REPLY_HEADER | NO_REPLY_BODY
+STEPS = NO_HELO | NO_UNKNOWN | NO_DATA | SILENT | LEADING_SPACE
 
 Callback = Callable[..., int]
 
@@ -85,6 +87,8 @@ def _register(desk: Desk, place: str) -> None:
     # Over inet the macros of an unwanted DATA are a packet without a reply, for whose acknowledgement Nagle holds back
     # the next one: 44 ms. A reply brings it at once (D40).
     steps = STEPS if place.startswith("unix:") else STEPS & ~NO_DATA
+    if desk.rcpt_gates:
+        steps &= ~NO_REPLY_RCPT
     milter.register("postmeter", data=_data, negotiate=_negotiator(desk, steps))
 
 
@@ -149,13 +153,20 @@ def _negotiator(desk: Desk, steps: int) -> Callable[[Any, list[int]], int]:
             return milter.REJECT
         desk.load.enter()
         ctx.setpriv(Session(desk))
-        options[0], options[1], options[2], options[3] = ACTIONS, steps, 0, 0
+        options[0], options[1], options[2], options[3] = _actions(desk), steps, 0, 0
         if desk.certificates and offered_actions & NAME_MACROS:
             options[0] |= NAME_MACROS
             ctx.setsymlist(AT_MAIL, "i {auth_authen} {daemon_name} {cert_subject}")
         return milter.CONTINUE
 
     return negotiate
+
+
+def _actions(desk: Desk) -> int:
+    """What the steps may do to a message, and nothing while they are only observed."""
+    if desk.observe:
+        return 0
+    return (ADD_FIELDS if desk.signs or desk.rewrites else 0) | (CHANGE_BODY | CHANGE_FIELDS if desk.rewrites else 0)
 
 
 def _callbacks(desk: Desk) -> dict[str, Callback]:
@@ -169,7 +180,8 @@ def _callbacks(desk: Desk) -> dict[str, Callback]:
         return ctx.getpriv().mail(ctx, args)  # type: ignore[no-any-return]
 
     def envrcpt(ctx: milter.milterContext, *args: bytes) -> int:
-        return ctx.getpriv().rcpt(ctx, args)  # type: ignore[no-any-return]
+        verdict = ctx.getpriv().rcpt(ctx, args)
+        return verdict if desk.rcpt_gates else NO_REPLY
 
     def header(ctx: milter.milterContext, name: str, value: bytes) -> int:
         ctx.getpriv().header(name, value)
@@ -198,7 +210,8 @@ def _callbacks(desk: Desk) -> dict[str, Callback]:
         return milter.CONTINUE
 
     silent: dict[str, Callback] = {"connect": connect, "header": header, "body": body}
-    spoken: dict[str, Callback] = {"envfrom": envfrom, "envrcpt": envrcpt, "eoh": eoh, "eom": eom}
+    spoken: dict[str, Callback] = {"envfrom": envfrom, "eoh": eoh, "eom": eom}
+    (spoken if desk.rcpt_gates else silent)["envrcpt"] = envrcpt
     return {
         **{name: _silent(desk, name, callback) for name, callback in silent.items()},
         **{name: _spoken(desk, name, callback) for name, callback in spoken.items()},

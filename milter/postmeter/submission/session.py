@@ -65,6 +65,7 @@ class Desk:
 
     identity: Identity
     gates: tuple[Gate, ...]
+    """Asked at MAIL."""
     pipeline: Pipeline
     recorder: Recorder
     load: Load
@@ -72,6 +73,10 @@ class Desk:
     tolerant: bool = False
     """`milter.on_bug: accept`."""
     certificates: bool = False
+    signs: bool = True
+    rewrites: bool = True
+    rcpt_gates: tuple[Gate, ...] = ()
+    """Asked at each RCPT; without any nobody waits for our reply there."""
     reference: Callable[[], bytes] = field(kw_only=True)
     """Eight random bytes, anew at each call."""
 
@@ -120,11 +125,11 @@ class Session:
             desk.recorder.passed(self.envelope.service)
             return milter.ACCEPT
         self._undecided = whose is Whose.UNDECIDED
-        return self._gate(ctx, None)
+        return self._gate(ctx, desk.gates, None)
 
     def rcpt(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
         recipient = bare(args[0])
-        verdict = self._gate(ctx, recipient)
+        verdict = self._gate(ctx, self._desk.rcpt_gates, recipient)
         if verdict == milter.CONTINUE:
             self.envelope = replace(self.envelope, rcpt_to=(*self.envelope.rcpt_to, recipient))
         return verdict
@@ -200,7 +205,7 @@ class Session:
     def _answer(self, ctx: milter.milterContext, reply: Reply) -> int:
         return milter.ACCEPT if self._spared else answer(ctx, reply)
 
-    def _gate(self, ctx: milter.milterContext, recipient: bytes | None) -> int:
+    def _gate(self, ctx: milter.milterContext, gates: Sequence[Gate], recipient: bytes | None) -> int:
         """Early refusal: of ours that have an SMTP client (D8), never of the null sender, never while observing.
 
         A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
@@ -208,7 +213,7 @@ class Session:
         desk, envelope = self._desk, self.envelope
         if self._undecided or self._spared or not self._waits:
             return milter.CONTINUE
-        for gate in desk.gates:
+        for gate in gates:
             reply = gate(envelope, recipient)
             if reply is not None:
                 desk.recorder.refused(envelope, reply, stage="quota")
