@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -489,13 +490,15 @@ def tell_worker(draft: Draft) -> None:
 def test_a_reload_is_done_when_no_old_worker_takes_a_session(
     running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever connects after READY=1 meets the new configuration (sd_notify(3))."""
+    """Whoever connects after READY=1 meets the new configuration (sd_notify(3)), whatever the old workers still do."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "systemd"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "systemd"))
-        systemd.settimeout(30)
-        running.start(Stage("worker", tell_worker), workers=2)
+        systemd.settimeout(10)
+        running.start(Stage("worker", tell_worker), workers=2, drain=60.0)
         assert systemd.recv(1000).startswith(b"READY=1")
+        held = running.session()
+        held.mail("alice@example.com", login="alice@example.com")
         for _ in range(10):
             old = running.workers()
             os.kill(running.pid, signal.SIGUSR1)
@@ -506,6 +509,22 @@ def test_a_reload_is_done_when_no_old_worker_takes_a_session(
                 mta.rcpt("bob@example.net")
                 (worker,) = mta.message(FIELDS, BODY).inserted("X-Worker")
             assert int(worker) not in old
+        held.close()
+
+
+def pipe_ends(pid: int) -> Counter[tuple[str, int]]:
+    """The mode of the link tells the end that is read from the one that is written to (proc(5))."""
+    entries = [entry for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_fifo()]
+    return Counter((os.readlink(entry), entry.lstat().st_mode) for entry in entries)
+
+
+def test_a_worker_holds_each_end_of_a_pipe_once(running: Running) -> None:
+    """A second descriptor of the pipe to its parent would outlast the word that it takes no more sessions."""
+    running.start()
+    inherited = pipe_ends(running.pid)
+    held = pipe_ends(running.workers()[0])
+    assert held
+    assert all(count <= max(1, inherited[end]) for end, count in held.items())
 
 
 def test_a_reload_whose_workers_cannot_start_changes_nothing(running: Running) -> None:

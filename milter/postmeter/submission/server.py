@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import socket
+import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,10 +105,12 @@ def _open_listener(shared: socket.socket) -> int:
 def _listens_apart(fd: int, shared: socket.socket) -> bool:
     """Whether it is a listening socket of the same family, and not the shared one."""
     try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False  # looked at first: a duplicate that becomes no socket would stay open, of our pipes too
         with socket.socket(fileno=os.dup(fd)) as twin:
             listens = twin.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             return bool(listens) and twin.family == shared.family and twin.getsockname() != shared.getsockname()
-    except OSError:  # not a socket, or closed by now
+    except OSError:  # closed by now
         return False
 
 
