@@ -72,3 +72,30 @@ def test_a_bad_configuration_changes_nothing(lab: Lab) -> None:
         lab.postmeter.settings = good
         lab.postmeter.write()
     lab.deliver(letter())
+
+
+@pytest.mark.parametrize("daemon", ["milter", "books"])
+def test_a_reload_changes_the_log_too(lab: Lab, daemon: str) -> None:
+    good = lab.postmeter.settings
+    try:
+        lab.postmeter.settings = {**good, "log": {"format": "json"}}
+        lab.postmeter.write()
+        lab.postmeter.reload(daemon)
+        lab.postmeter.wait_for(rf'^\{{.*"daemon": "{daemon}".*reloaded', daemon=daemon)
+    finally:
+        lab.postmeter.settings = good
+        lab.postmeter.write()
+        lab.postmeter.reload(daemon)
+
+
+def test_what_takes_a_restart_is_said_so(lab: Lab) -> None:
+    """A mode that stayed as it was, without a word, would be taken for done."""
+    good = lab.postmeter.settings
+    try:
+        lab.postmeter.settings = {**good, "milter": {**good["milter"], "socket_mode": "0666"}}
+        lab.postmeter.write()
+        lab.postmeter.reload()
+        lab.postmeter.wait_for("not reloaded: milter.listen, its mode and group, .* change by a restart only")
+    finally:
+        lab.postmeter.settings = good
+        lab.postmeter.write()

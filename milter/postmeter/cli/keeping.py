@@ -22,7 +22,7 @@ from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
-from postmeter.runtime import heartbeat, notify
+from postmeter.runtime import heartbeat, logs, notify
 from postmeter.runtime.notify import Notifier
 from postmeter.store import ledger
 from postmeter.store.database import StoreError
@@ -80,6 +80,7 @@ class Books:
             log.error("not reloaded, the old configuration goes on: %s", error)
             return None
         self._take(loaded)
+        logs.set_up(loaded.config.log, daemon="books")
         log.info("reloaded %s", self._file)
         return self.chores()
 

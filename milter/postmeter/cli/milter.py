@@ -116,12 +116,19 @@ def _reloader(first: Config, file: Path) -> Callable[[], Generation | None]:
             log.error("not reloaded, the old configuration goes on: %s", error)
             return None
         config = loaded.config
-        if config.milter.listen != first.milter.listen or config.journal.path != first.journal.path:
-            log.error("not reloaded: milter.listen and journal.path change with a restart only")
+        if _fixed(config) != _fixed(first):
+            log.error("not reloaded: milter.listen, its mode and group, and journal.path change by a restart only")
             return None
+        logs.set_up(config.log, daemon="milter")
         return generation
 
     return reload
+
+
+def _fixed(config: Config) -> tuple[object, ...]:
+    """What is made once, by the parent."""
+    milter = config.milter
+    return milter.listen, milter.socket_mode, milter.socket_group, config.journal.path
 
 
 def _beater(config: Config) -> Callable[[], None]:

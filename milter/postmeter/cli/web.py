@@ -117,6 +117,7 @@ class Keeper:
         self._notifier.reloading()
         try:
             self._loaded = load_with_lines(self._file)
+            logs.set_up(self._loaded.config.log, daemon="web")
             self._renew()
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
