@@ -172,11 +172,28 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self.got += len(data)
-        if self.got <= self.limit:
+        if self.got > self.limit:
+            self._refuse()
+            return
+        try:
             super().data_received(data)
-        elif self.transport is not None:
+        except Exception as error:  # boundary: asyncio would log the request, once for each; aiohttp 3.8 on `//[`
+            self._refuse(error)
+
+    async def start(self) -> None:
+        """aiohttp's loop over a connection's requests, which a target that is no URL (`http://xn--/`) can end."""
+        try:
+            await super().start()
+        except Exception as error:  # boundary: as above
+            self._refuse(error)
+
+    def _refuse(self, error: Exception | None = None) -> None:
+        """The same 404 for what aiohttp cannot be left to answer, and the end of the connection."""
+        if error is not None:
+            once.log(logging.WARNING, "unreadable", "a request could not be read: %s", type(error).__name__)
+        if self.transport is not None:
             self.transport.write(answers.NOT_FOUND.wire(time.time()))
-            self.force_close()
+        self.force_close()
 
     def handle_error(
         self,
