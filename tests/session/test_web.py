@@ -403,10 +403,25 @@ def test_clicks_that_found_no_room_to_wait_are_counted(tmp_path: Path) -> None:
     )
     for _ in range(5):
         kept.keep(hit)
+    kept.retry()
     (tmp_path / "spool").mkdir()
     kept.retry()
     lines = b"".join(file.read_bytes() for file in spool.files(tmp_path / "spool", "hits")).splitlines()
     assert [json.loads(line).get("lost") for line in lines] == [None, None, 3]
+
+
+def test_clicks_that_are_lost_at_the_end_are_all_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = hits.Hits(spool.Writer(tmp_path / "nowhere", name="hits", now=time.time), waiting=2)
+    for number in range(5):
+        kept.keep(
+            hits.Hit(
+                time=1.0, reference=b"r" * 8, link=number, recipient=b"", target="t", host="h", method="GET",
+                address="", agent="",
+            )
+        )  # fmt: skip
+    kept.retry()
+    kept.close()
+    assert "5 clicks lost" in caplog.messages
 
 
 @pytest.mark.parametrize(

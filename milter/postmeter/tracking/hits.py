@@ -67,22 +67,20 @@ class Hits:
 
     def retry(self) -> None:
         """Once a second: what waits goes first, in its order; then how many found no room to wait."""
-        if not self._waiting:
+        if not (self._waiting or self._lost):
             return
-        if self._lost:
-            self._waiting.append(b'{"lost":%d}' % self._lost)
-            self._lost = 0
+        lost = [b'{"lost":%d}' % self._lost] if self._lost else []
         try:
-            self._writer.append(self._waiting)
+            self._writer.append([*self._waiting, *lost])
             log.warning("%d clicks that had waited are recorded", len(self._waiting))
-            self._waiting = []
+            self._waiting, self._lost = [], 0
         except SpoolError as error:
             del self._waiting[: error.written]
             once.log(logging.ERROR, "spool", "%d clicks wait to be recorded: %s", len(self._waiting), error)
 
     def close(self) -> None:
         self.retry()
-        if self._waiting:
+        if self._waiting or self._lost:
             log.error("%d clicks lost", len(self._waiting) + self._lost)
         self._writer.close()
 
