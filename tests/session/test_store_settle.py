@@ -434,3 +434,16 @@ def test_a_thread_keeps_no_connection_of_its_own(settler: Settler) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 3  # the reader: database, -wal, -shm
 
 
+
+
+def test_what_a_killed_process_began_to_spool_is_forgotten(settler: Settler, path: Path) -> None:
+    """Only when it is old: a fresh draft may be somebody's at this moment."""
+    folder = path.parent / "spool" / "events"
+    with held(path):
+        settler.settle((), submitted("kept"), ONE, NOW)
+        for name, age in (("old.tmp", 7200), ("fresh.tmp", 0)):
+            (folder / name).write_text("{")
+            os.utime(folder / name, (time.time() - age, time.time() - age))
+    wait_until(lambda: not (folder / "old.tmp").exists())
+    wait_until(lambda: not spooled(path))
+    assert (folder / "fresh.tmp").exists()

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 POSTFIX_DEFAULT_LIMIT = 10_240_000  # message_size_limit in postconf(5)
 UNLIMITED = 1 << 62
+_ASK = ("-h", "message_size_limit")
+_PATIENCE = 10  # seconds for postconf(1), which reads a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,10 @@ def _postfix_limit() -> int:
     program = shutil.which("postconf", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         return POSTFIX_DEFAULT_LIMIT
-    asked = subprocess.run([program, "-h", "message_size_limit"], capture_output=True, text=True, check=False)
+    try:
+        asked = subprocess.run([program, *_ASK], capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("postconf does not tell message_size_limit, its default is taken: %s", error)
+        return POSTFIX_DEFAULT_LIMIT
     text = asked.stdout.strip()
     return int(text) if text.isdigit() else POSTFIX_DEFAULT_LIMIT

@@ -155,7 +155,7 @@ class Prefork:
         self._announced = False
         following = self._reload()
         if following is not None:
-            self._former, self._generation = self._generation, following
+            self._former, self._generation = self._former or self._generation, following
             self._fill()
 
     def _retire_the_former(self) -> None:
@@ -173,7 +173,7 @@ class Prefork:
         """New workers that cannot start change nothing."""
         log.error("not reloaded, the old configuration goes on: a new worker could not start")
         for worker in self._workers.values():
-            if worker.generation is self._generation:
+            if worker.generation is not former:
                 _drain(worker)
         self._generation, self._former = former, None
 

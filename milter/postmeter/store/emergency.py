@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from sqlite3 import Connection
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST = 10_000  # files; a minute's mail of a busy host, and 40 MB on a disk that may be nearly full
 _SLICE = 100  # files replayed in one transaction
 _ENDING = ".json"
+_ABANDONED = 3600.0  # seconds after which nobody writes a file of a few kB any more
 
 
 class Spool:
@@ -62,6 +64,7 @@ class Spool:
 
         Their charges count from now: to date them back would look like a clock stepped back to accounts charged since.
         """
+        self._forget_drafts(now)
         paths = self._oldest()
         names = {path.name for path in paths}
         done = {name for (name,) in link.execute("SELECT name FROM replayed")}
@@ -82,6 +85,13 @@ class Spool:
         except FileNotFoundError:
             return []
         return [self._folder / name for name in names[:_SLICE]]
+
+    def _forget_drafts(self, now: float) -> None:
+        """What a killed process began to write counts towards our bound, and nobody will finish it."""
+        for draft in self._folder.glob("*.tmp"):
+            with suppress(FileNotFoundError):
+                if draft.stat().st_mtime < now - _ABANDONED:
+                    draft.unlink()
 
     def _exists(self, name: str) -> bool:
         return (self._folder / name).exists()
