@@ -83,6 +83,6 @@ def test_mail_that_is_not_ours_is_said_to_pass(lab: Lab) -> None:
 
 def test_people_are_told_why(lab: Lab) -> None:
     text = explain(lab, NEWS, "--rcpt", "reader@example.net")[1]
-    assert "links: 1" in text
+    assert "1 link tracked in part 1" in text
     assert "signed by example.com/pm/rsa-sha256" in text
     assert text.rstrip().endswith("Accepted.")

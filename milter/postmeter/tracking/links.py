@@ -204,12 +204,17 @@ class _Rewrite:
                 {"path": change.path, "reason": change.reason, "count": change.count} for change in changes
             ]
             for change in changes:
-                draft.note("links", f"part {change.path}: {change.reason}: {change.count}")
+                draft.note("links", _told(change))
 
     def _tell(self) -> None:
         for reason, count in self._skipped.items():
             self._draft.count("rewrite_skipped_total", reason, by=count)
-            self._draft.note("links", f"left as it was: {reason}: {count}")
+            self._draft.note("links", f"left as it was, {count} time{'s' * (count > 1)}: {reason}")
+
+
+def _told(change: PartChange) -> str:
+    recoded = ", and the part is quoted-printable now" if "recoded" in change.reason else ""
+    return f"{change.count} link{'s' * (change.count > 1)} tracked in part {change.path}{recoded}"
 
 
 def refuse(draft: Draft, tracking: Tracking) -> str:
