@@ -59,7 +59,7 @@ def identity(material: Material) -> Identity:
 
 
 def pipeline(material: Material, *, who: Identity, quotas: Quotas) -> Pipeline:
-    """The steps in DESIGN's order. A bug in `links` spares the message, in any other it is refused for now."""
+    """The steps, as in docs/flow.md. A bug in `links` spares the message, in any other it is refused for now."""
     config = material.config
     stages = [
         Stage("identity", who.step),

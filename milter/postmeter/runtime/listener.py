@@ -1,6 +1,6 @@
 """The listening socket of `milter.listen`: made, shared by forked workers, forgotten.
 
-Knows nothing of who serves it. socket(7), unix(7), TCP_NODELAY in tcp(7); D23, D39, D40, G10.
+Knows nothing of who serves it. socket(7), unix(7), TCP_NODELAY in tcp(7); D23, D39, D40.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def listen(milter: Milter) -> Listener:
 
 
 def _unix(address: UnixAddress, milter: Milter) -> Listener:
-    """A leftover name is removed, one that answers never (G10)."""
+    """A leftover name is removed, one that answers never."""
     path = address.path
     if path.is_socket():
         if _answers(path):

@@ -1,7 +1,7 @@
 """The way of a message through the steps, in one fixed order, each with its policy for our own bugs.
 
 `session` runs it for Postfix, `explain` for people, `mode: observe` for those who only look on: the same list. Knows
-nothing of libmilter and has no effect outside the draft (DESIGN: Step).
+nothing of libmilter and has no effect outside the draft (docs/flow.md).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pipeline:
             before = draft.copy() if spare else draft
             try:
                 reply = stage.step(draft)
-            except Exception:  # the boundary of DESIGN's failure policy: a bug in a step ends here, whatever it is
+            except Exception:  # a bug in a step ends here, whatever it is (docs/operations.md)
                 log.exception("%s: bug in %s", draft.message.queue_id, stage.name)
                 reply = None if spare else BUG
                 draft = before
