@@ -43,6 +43,7 @@ class StepError(Exception):
 
 def main() -> int:
     """Everything; the answer is the exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background has it ignored
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     if reason := postfix.missing() or verify.missing():
