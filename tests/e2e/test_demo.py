@@ -73,6 +73,7 @@ def test_a_signal_in_the_middle_leaves_nothing(how: signal.Signals) -> None:
     assert left_of(folder), "nothing ran, so nothing could be left"
     process.send_signal(how)
     process.communicate(timeout=BOUND)
+    assert process.returncode == 128 + how
     assert left_of(folder) == []
     assert not Path(folder).exists()
 

@@ -52,8 +52,8 @@ def main() -> int:
     try:
         return _with_lab()
     except KeyboardInterrupt:
-        say("\nstopped")
-        return 0
+        failed("stopped before the end")
+        return 130
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
@@ -84,7 +84,8 @@ def show(lab: Lab, keys: list[DkimKey]) -> None:
         quote("\n".join(lab.postmeter.log("run").splitlines()[-15:]), "dim")
         raise
     if sys.stdin.isatty() and sys.stdout.isatty():
-        stay(lab)
+        with suppress(KeyboardInterrupt):
+            stay(lab)
 
 
 def configure(postmeter: Postmeter) -> list[DkimKey]:
