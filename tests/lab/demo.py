@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
