@@ -276,13 +276,13 @@ def test_no_scramble_of_yaml_raises_anything_but_config_error(pieces: list[str])
     check_outcome("".join(pieces))
 
 
-@settings(max_examples=300)
+@settings(max_examples=5 * settings().max_examples)
 @given(st.dictionaries(st.sampled_from(sorted(Config.__slots__)), _TREES, max_size=3))
 def test_no_tree_raises_anything_but_config_error(tree: dict[str, object]) -> None:
     check_outcome(as_yaml(tree))
 
 
-@settings(max_examples=400)
+@settings(max_examples=5 * settings().max_examples)
 @given(st.sampled_from(sorted(all_keys())), _SCALARS)
 def test_no_text_for_any_key_raises_anything_but_config_error(path: str, text: str) -> None:
     *sections, name = path.split(".")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from postmeter.config.schema import Quota
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.runtime.logs import OnceAMinute
+from postmeter.store.database import StoreError
 from postmeter.store.settle import Settler
 from postmeter.submission import record
 from postmeter.submission.quota import Quotas
@@ -22,10 +25,17 @@ def draft(mail_from: bytes = b"alice@example.com") -> Draft:
     return Draft(Message(envelope, (Field(b"From", b" alice@example.com"),), b"", "4Q", 0.0, bytes(8)))
 
 
-def recorder(tmp_path: Path, *, tolerant: bool = False) -> Recorder:
-    """Its journal lies where no file can be, and the emergency spool with it."""
+@pytest.fixture
+def settler(tmp_path: Path) -> Iterator[Settler]:
+    """Its journal lies where no file can be, and the emergency spool with it; it is tried again at once."""
     (tmp_path / "file").touch()
-    settler = Settler(tmp_path / "file" / "journal.db", tick=0.0)
+    made = Settler(tmp_path / "file" / "journal.db", tick=0.01)
+    yield made
+    with suppress(StoreError):
+        made.close()
+
+
+def recorder(settler: Settler, *, tolerant: bool = False) -> Recorder:
     return Recorder(settler, Quotas(Quota(), settler), observe=False, tolerant=tolerant)
 
 
@@ -34,17 +44,17 @@ def recorder(tmp_path: Path, *, tolerant: bool = False) -> Recorder:
     [(b"a@example.com", False, LOST), (b"a@example.com", True, None), (b"", False, None)],
 )
 def test_what_cannot_be_recorded_is_refused_for_now_but_never_a_bounce(
-    tmp_path: Path, mail_from: bytes, tolerant: bool, reply: object
+    settler: Settler, mail_from: bytes, tolerant: bool, reply: object
 ) -> None:
-    assert recorder(tmp_path, tolerant=tolerant).accepted(draft(mail_from)) == reply
+    assert recorder(settler, tolerant=tolerant).accepted(draft(mail_from)) == reply
 
 
 def test_a_journal_that_fails_is_told_once_a_minute_and_not_for_each_message(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    settler: Settler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk must not be filled by telling of it; path and advice stand there once."""
     monkeypatch.setattr(record, "once", OnceAMinute(record.log))
-    failing = recorder(tmp_path)
+    failing = recorder(settler)
     with caplog.at_level(logging.ERROR, logger=record.__name__):
         for _ in range(5):
             failing.accepted(draft())

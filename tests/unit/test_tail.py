@@ -72,7 +72,7 @@ def test_bytes_that_are_no_text_survive(tmp_path: Path) -> None:
     assert take(Tail(tmp_path / "log", None)) == [line]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 20), st.integers(1, 50))
 def test_pieces_in_any_size_give_the_lines_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], longest: int, chunk: int
