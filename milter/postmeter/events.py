@@ -61,10 +61,59 @@ class Clicked:
     agent: str
 
 
-Event: TypeAlias = Submitted | Refused | Clicked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A message left Postfix's hold queue. `source` is `released:QUEUE-ID:TIME of its hold`."""
 
-KINDS: dict[str, type[Submitted] | type[Refused] | type[Clicked]] = {
-    kind.__name__.lower(): kind for kind in (Submitted, Refused, Clicked)
+    source: str
+    time: float
+    queue_id: str
+    login: str
+    sender: str
+    action: str
+    """`released`; `deleted`; `gone` when somebody else let it go or deleted it: then it was not charged."""
+    by: str
+    """`due`, or `person`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """An account reached a share of its limit, told once a window over all hosts. `source` is `warned:ACCOUNT:%:TIME`."""
+
+    source: str
+    time: float
+    login: str
+    level: str
+    key: str
+    unit: str
+    window: int
+    limit: int
+    text: str
+    used: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Braked:
+    """A login sends as it never did. `source` is `braked:LOGIN:HOUR`. `observed`: it was only watched."""
+
+    source: str
+    time: float
+    login: str
+    observed: bool
+    action: str
+    recipients: int
+    """In the hour that ended then."""
+    usual: int
+    """What it may send in such an hour before anybody wonders."""
+    signs: tuple[str, ...]
+    evidence: str
+
+
+Event: TypeAlias = Submitted | Refused | Clicked | Released | Warned | Braked
+
+KINDS: dict[str, type[Event]] = {
+    kind.__name__.lower(): kind for kind in (Submitted, Refused, Clicked, Released, Warned, Braked)
 }
 
 

@@ -47,6 +47,8 @@ class Draft:
     sender: str = ""
     from_domain: str = ""
     borrowed: bool = False
+    hold: str = ""
+    """Why the message goes to Postfix's hold queue instead of out: `quota` or `brake`; empty when it does not."""
     fields: list[Field] = field(default_factory=list)
     body: bytes = b""
     changes: list[Change] = field(default_factory=list)

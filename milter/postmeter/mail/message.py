@@ -58,6 +58,8 @@ class Envelope:
     """{auth_authen}: the SASL login name, empty without one."""
     service: str = "local"
     """{daemon_name}: the smtpd service; `local` for sendmail(1)."""
+    waits: bool = True
+    """Whether an SMTP client waits for our reply: not for sendmail(1)'s mail, nor for what was requeued (D2, D42)."""
 
 
 @dataclass(frozen=True, slots=True)

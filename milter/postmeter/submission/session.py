@@ -231,6 +231,7 @@ class Session:
             client=client,
             login=symbol(ctx, "{auth_authen}"),
             service="local" if client.local else symbol(ctx, "{daemon_name}"),
+            waits=self._waits,
         )
 
     def _message(self, ctx: milter.milterContext) -> Message:

@@ -1,0 +1,125 @@
+"""What is charged, to whom, and what came of it: the values that both stores of quotas share, and what a store can do.
+
+Knows nothing of SQLite, Redis, rules, replies or mail. An account is one limit's unit and window for one key of one
+level; the name of a key says its level first, so that no login can be taken for a domain or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from postmeter.events import Event
+from postmeter.mail.draft import Figure
+
+Account: TypeAlias = tuple[str, str, int]
+"""What an account is about: its key with the level in front, unit, window in seconds."""
+
+LEVELS = ("sender", "domain", "network", "total", "brake")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """`amount` to be put on an account of `key`, if the limit leaves room for it.
+
+    `enforce` false charges whatever the limit says. `warn` are the shares of the limit, in percent, that somebody wants
+    to be told of when they are reached.
+    """
+
+    key: str
+    unit: str
+    window: int
+    limit: int
+    amount: int
+    text: str
+    level: str = "sender"
+    enforce: bool = True
+    warn: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The key with its level in front, as stores keep it."""
+        return f"{self.level}:{_storable(self.key)}"
+
+    @property
+    def account(self) -> Account:
+        return self.name, self.unit, self.window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdrawn:
+    """No room for `charge`: `used` of its limit in the window ending now; `room_at` is None when it can never fit."""
+
+    charge: Charge
+    used: int
+    room_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A message for Postfix's hold queue: what it will be charged when it leaves it.
+
+    `most` is how many messages of that sender may be held at one time; 0 is no bound.
+    """
+
+    queue_id: str
+    sender: str
+    login: str
+    reason: str
+    """`quota` or `brake`."""
+    charges: tuple[Charge, ...]
+    most: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What came of it: all charged and recorded; or, with `refused` or `full`, nothing at all.
+
+    `observed` is a limit that was passed although it was not enforced. `full`: no more may be held.
+    """
+
+    refused: Overdrawn | None = None
+    observed: Overdrawn | None = None
+    full: bool = False
+
+
+class Accounts(Protocol):
+    """A store of quotas together with the journal. One a process, made after the fork, called from any thread."""
+
+    def open(self) -> None:
+        """Make sure that it can be written: a daemon does so before it takes mail. StoreError when not."""
+
+    def glance(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
+        """What is known at once, for early refusal: may know of no overdraft where `check` would."""
+
+    def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
+        """The charge without room that frees last, or None. Reads only; StoreError when that is impossible."""
+
+    def settle(
+        self,
+        charges: Sequence[Charge],
+        event: Event | None,
+        figures: Mapping[Figure, int],
+        now: float,
+        *,
+        hold: Hold | None = None,
+    ) -> Settled:
+        """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
+
+        With `hold` nothing is charged, the message is recorded as held. An event whose `source` the journal knows
+        already was settled before, and is not charged again. StoreError when neither journal nor spool can be written.
+        """
+
+    def add(self, figures: Mapping[Figure, int]) -> None:
+        """Add to the totals with the next transaction. Costs nothing, never fails."""
+
+    def close(self) -> None:
+        """Write what `add` still holds, and let go of everything."""
+
+
+def _storable(key: str) -> str:
+    """SQLite takes no half of a surrogate pair, and its JSON ends a string at a NUL."""
+    if key.isascii() and "\0" not in key:
+        return key
+    return key.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
