@@ -78,7 +78,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """An account reached a share of its limit, told once a window over all hosts. `source` is `warned:ACCOUNT:%:TIME`."""
+    """An account reached a share of its limit; told once a window over all hosts. `source`: `warned:ACCOUNT:%:TIME`."""
 
     source: str
     time: float
