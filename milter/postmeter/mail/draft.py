@@ -49,6 +49,9 @@ class Draft:
     borrowed: bool = False
     hold: str = ""
     """Why the message goes to Postfix's hold queue instead of out: `quota` or `brake`; empty when it does not."""
+    free: str = ""
+    """Why the message is neither charged nor rewritten, only signed: `notice` (our own mail) or `marked` (it was here
+    before); empty when it is mail like any other."""
     fields: list[Field] = field(default_factory=list)
     body: bytes = b""
     changes: list[Change] = field(default_factory=list)
