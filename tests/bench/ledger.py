@@ -24,8 +24,8 @@ from pathlib import Path
 from postmeter.events import Submitted
 from postmeter.mail.draft import Figure
 from postmeter.store import database, ledger
+from postmeter.store.accounts import Charge
 from postmeter.store.journal import Journal
-from postmeter.store.ledger import Charge
 from postmeter.store.settle import Settler
 
 LIMITS = (("recipients", 86_400), ("recipients", 3600), ("messages", 86_400), ("bytes", 86_400))

@@ -22,13 +22,14 @@ import pytest
 from postmeter.events import Refused, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.store import ledger
+from postmeter.store.accounts import Charge, Settled
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
-from postmeter.store.ledger import Charge
 from postmeter.store.settle import Settler
 
 NOW = 1_700_000_000.0
 LOGIN = "alice@example.com"
+DONE = Settled()
 ONE: dict[Figure, int] = {("recipients_total", ()): 1}
 
 
@@ -109,8 +110,8 @@ def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def test_a_charge_without_room_charges_nothing_and_records_nothing(settler: Settler, path: Path) -> None:
     day = charge(limit=1000, window=86400)
-    assert settler.settle((charge(limit=1), day), submitted("a"), ONE, NOW) is None
-    over = settler.settle((charge(limit=1), day), submitted("b"), ONE, NOW + 60)
+    assert settler.settle((charge(limit=1), day), submitted("a"), ONE, NOW) == DONE
+    over = settler.settle((charge(limit=1), day), submitted("b"), ONE, NOW + 60).refused
     assert over is not None
     assert (over.charge.window, over.used, over.room_at) == (3600, 1, NOW + 3600)
     assert (kept(path), total(path), used(path, NOW + 60)) == (["a"], 1, 2)
@@ -133,7 +134,7 @@ def test_what_never_fits_is_told_before_what_fits_later(settler: Settler) -> Non
 
 def test_settling_a_message_twice_records_and_charges_it_once(settler: Settler, path: Path) -> None:
     for _ in range(2):
-        assert settler.settle((charge(limit=1),), submitted("a"), ONE, NOW) is None
+        assert settler.settle((charge(limit=1),), submitted("a"), ONE, NOW) == DONE
     assert (kept(path), total(path), used(path)) == (["a"], 1, 1)
 
 
@@ -156,7 +157,7 @@ def test_an_event_comes_back_from_the_journal_as_it_went_in(settler: Settler, pa
 
 def test_what_is_only_observed_is_charged_over_the_limit(settler: Settler, path: Path) -> None:
     over = Charge(key=LOGIN, unit="recipients", window=3600, limit=1, amount=5, text="1 recipient/hour", enforce=False)
-    assert settler.settle((over,), submitted("a"), {}, NOW) is None
+    assert settler.settle((over,), submitted("a"), {}, NOW) == DONE
     assert used(path) == 5
 
 
@@ -177,10 +178,10 @@ def test_a_clock_that_was_far_ahead_does_not_lock_the_sender_out(settler: Settle
     """`check` cannot put the account right and so leaves the decision to `settle`, which does."""
     settler.settle((charge(limit=1),), submitted("a"), {}, NOW + 10**8)
     assert settler.check((charge(limit=1),), NOW) is None
-    over = settler.settle((charge(limit=1),), submitted("b"), {}, NOW)
+    over = settler.settle((charge(limit=1),), submitted("b"), {}, NOW).refused
     assert over is not None
     assert over.room_at == NOW + 3600
-    assert settler.settle((charge(limit=1),), submitted("c"), {}, NOW + 3600) is None
+    assert settler.settle((charge(limit=1),), submitted("c"), {}, NOW + 3600) == DONE
 
 
 def test_threads_of_the_store_take_no_signal_meant_for_the_daemon(settler: Settler, path: Path) -> None:
@@ -209,7 +210,7 @@ def client(settler: Settler, name: str, limit: int, accepted: list[str]) -> None
     for nth in range(10_000):
         now = time.time()
         source = f"{name}.{nth}"
-        if settler.settle((charge(limit=limit),), submitted(source, now=now), ONE, now) is not None:
+        if settler.settle((charge(limit=limit),), submitted(source, now=now), ONE, now).refused is not None:
             return
         accepted.append(source)
 
@@ -273,12 +274,12 @@ def held(path: Path) -> Iterator[None]:
 def test_a_held_database_sends_events_to_the_spool_and_they_return_once(settler: Settler, path: Path) -> None:
     with held(path):
         begun = time.monotonic()
-        assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
-        assert settler.settle((), refused(), ONE, NOW) is None
+        assert settler.settle((charge(),), submitted("a"), ONE, NOW) == DONE
+        assert settler.settle((), refused(), ONE, NOW) == DONE
         assert time.monotonic() - begun < 3
         assert len(spooled(path)) == 2
     wait_until(lambda: not spooled(path))
-    assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
+    assert settler.settle((charge(),), submitted("a"), ONE, NOW) == DONE
     assert (sorted(kept(path)), used(path), total(path)) == (["a", refused().source], 1, 2)
 
 
@@ -287,7 +288,7 @@ def test_a_turn_that_never_comes_sends_events_to_the_spool(settler: Settler, pat
     holder = subprocess.Popen(["flock", f"{path}.lock", "cat"], stdin=subprocess.PIPE)
     wait_until(lambda: subprocess.run(["flock", "-n", f"{path}.lock", "true"]).returncode == 1)
     try:
-        assert settler.settle((charge(),), submitted("a"), ONE, NOW) is None
+        assert settler.settle((charge(),), submitted("a"), ONE, NOW) == DONE
         assert len(spooled(path)) == 1
     finally:
         holder.communicate()
@@ -298,7 +299,7 @@ def test_a_turn_that_never_comes_sends_events_to_the_spool(settler: Settler, pat
 def test_a_limit_that_can_still_be_read_holds_while_nothing_can_be_written(settler: Settler, path: Path) -> None:
     settler.settle((charge(limit=1),), submitted("a"), ONE, NOW)
     with held(path):
-        assert settler.settle((charge(limit=1),), submitted("b"), ONE, NOW) is not None
+        assert settler.settle((charge(limit=1),), submitted("b"), ONE, NOW).refused is not None
     assert not spooled(path)
 
 
@@ -332,7 +333,7 @@ def test_an_event_that_comes_back_late_does_not_free_what_was_charged_since(sett
 
 def test_a_login_that_is_no_text_is_settled_all_the_same(settler: Settler, path: Path) -> None:
     odd = replace(submitted("odd"), login="al\ud83dice\0", queue_id="é")
-    assert settler.settle((replace(charge(), key="al\ud83dice\0"),), odd, ONE, NOW) is None
+    assert settler.settle((replace(charge(), key="al\ud83dice\0"),), odd, ONE, NOW) == DONE
     assert kept(path) == ["odd"]
     assert settler.check((replace(charge(limit=1), key="al\ud83dice\0"),), NOW) is not None
 
@@ -365,7 +366,7 @@ def fill(file: Path) -> None:
 
 def settle_many(settler: Settler, taken: list[str], now: float) -> None:
     for nth in range(1000):
-        assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, now) is None
+        assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, now) == DONE
         taken.append(f"m{nth}")
 
 
@@ -389,13 +390,13 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_lost_when_there_is_room_aga
 FULL_FILE = """
 import resource, signal, sys, time
 from pathlib import Path
-from tests.session.test_store_settle import ONE, Settler, charge, submitted
+from tests.session.test_store_settle import DONE, ONE, Settler, charge, submitted
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 settler = Settler(Path(sys.argv[1]))
 settler.open()
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 for nth in range(100):
-    assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, time.time()) is None
+    assert settler.settle((charge(limit=10**6),), submitted(f"m{nth}"), ONE, time.time()) == DONE
 settler.close()
 """
 

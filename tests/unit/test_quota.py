@@ -16,8 +16,8 @@ from postmeter.config.load import loads
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.mail.reply import Reply
+from postmeter.store.accounts import Charge, Overdrawn
 from postmeter.store.database import StoreError
-from postmeter.store.ledger import Charge, Overdrawn
 from postmeter.store.settle import Settler
 from postmeter.submission import refusal
 from postmeter.submission.identity import Identity, sender
@@ -57,7 +57,7 @@ def send(quotas: Quotas, settler: Settler, mail: Draft) -> Reply | None:
     """As the session does it: check, then settle."""
     reply = quotas.check(mail)
     if reply is None:
-        over = settler.settle(quotas.charges(mail), None, {}, mail.message.time)
+        over = settler.settle(quotas.charges(mail), None, {}, mail.message.time).refused
         reply = quotas.refuse(mail, over) if over else None
     return reply
 

@@ -18,9 +18,9 @@ import pytest
 from postmeter.events import Clicked
 from postmeter.mail.draft import Figure
 from postmeter.store import database, ledger
+from postmeter.store.accounts import Charge
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
-from postmeter.store.ledger import Charge
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.settle import Settler
 from postmeter.store.turn import Turn

@@ -68,7 +68,7 @@ def show(args: Namespace, config: Config) -> int:
     now = time.time()
     name = args.login.lower() if args.login else None
     book = database.open(config.journal.path, readonly=True)
-    usages = ledger.usage(book, now, key=name)
+    usages = ledger.usage(book, now, level="sender", key=name)
     book.close()
     quotas = Quotas(config.quota, Settler(config.journal.path))
     lines = _lines(usages, quotas, name=name, now=now)
@@ -81,7 +81,7 @@ def show(args: Namespace, config: Config) -> int:
 
 def reset(args: Namespace, config: Config) -> int:
     book = database.open(config.journal.path, sync=config.journal.sync)
-    count = ledger.reset(book, args.login.lower())
+    count = ledger.reset(book, "sender", args.login.lower())
     book.close()
     if not count:
         print(f"{args.login}: nothing was charged", file=sys.stderr)

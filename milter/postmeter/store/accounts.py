@@ -40,7 +40,7 @@ class Charge:
     @property
     def name(self) -> str:
         """The key with its level in front, as stores keep it."""
-        return f"{self.level}:{_storable(self.key)}"
+        return account_name(self.level, self.key)
 
     @property
     def account(self) -> Account:
@@ -116,6 +116,11 @@ class Accounts(Protocol):
 
     def close(self) -> None:
         """Write what `add` still holds, and let go of everything."""
+
+
+def account_name(level: str, key: str) -> str:
+    """A key as stores keep it, its level in front."""
+    return f"{level}:{_storable(key)}"
 
 
 def _storable(key: str) -> str:

@@ -12,8 +12,11 @@ from sqlite3 import Connection
 
 from postmeter.mail.draft import Figure
 from postmeter.store import ledger, rows, totals
+from postmeter.store.accounts import Charge, Hold, Settled
 from postmeter.store.database import Row
-from postmeter.store.ledger import Charge, Ledger, Overdrawn
+from postmeter.store.ledger import Ledger
+
+DONE = Settled()
 
 
 @dataclass(slots=True)
@@ -24,7 +27,8 @@ class Job:
     row: Row | None
     figures: Mapping[Figure, int]
     now: float
-    outcome: Overdrawn | None = None
+    hold: Hold | None = None
+    outcome: Settled = DONE
     error: BaseException | None = None
     done: bool = False
 
@@ -55,8 +59,9 @@ def _decide(job: Job, page: _Page) -> None:
     """A job whose event is known was settled before; to settle it again must not charge it again."""
     if job.row and rows.source(job.row) in page.known:
         return
-    job.outcome = page.ledger.overdrawn(job.charges, job.now)
-    if job.outcome is not None:
+    refused = page.ledger.overdrawn(job.charges, job.now)
+    if refused is not None:
+        job.outcome = Settled(refused=refused)
         return
     page.ledger.charge(job.charges, job.now)
     page.figures.update(job.figures)

@@ -17,8 +17,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
+from postmeter.store.accounts import Charge
 from postmeter.store.batch import Job
-from postmeter.store.ledger import Charge
 
 log = logging.getLogger(__name__)
 

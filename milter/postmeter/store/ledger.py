@@ -11,13 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from sqlite3 import Connection
-from typing import TypeAlias
 
+from postmeter.store.accounts import Account, Charge, Overdrawn, account_name
 from postmeter.store.database import Database, Row
 from postmeter.store.window import Window
-
-Account: TypeAlias = tuple[str, str, int]
-"""What a row of the ledger is about: key, unit, window in seconds."""
 
 MICROSECONDS = 1_000_000
 
@@ -30,38 +27,10 @@ _SAVE = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """`amount` to be put on `key`'s account of that unit and window, if the limit leaves room for it.
-
-    `enforce` false charges whatever the limit says (`over: observe`).
-    """
-
-    key: str
-    unit: str
-    window: int
-    limit: int
-    amount: int
-    text: str
-    enforce: bool = True
-
-    @property
-    def account(self) -> Account:
-        return _storable(self.key), self.unit, self.window
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overdrawn:
-    """No room for `charge`: `used` of its limit in the window ending now; `room_at` is None when it can never fit."""
-
-    charge: Charge
-    used: int
-    room_at: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """One row of the ledger as it stands at `now`."""
+    """One account as it stands at `now`."""
 
+    level: str
     key: str
     unit: str
     window: int
@@ -130,18 +99,25 @@ def peek(database: Database, charges: Iterable[Charge]) -> Ledger:
     return Ledger(database.query(_SELECT, (json.dumps(list(keys)),)) if keys else ())
 
 
-def usage(database: Database, now: float, *, key: str | None = None) -> list[Usage]:
-    """What every key, or one, has used of its windows; accounts that are empty again are left out."""
-    sql = "SELECT key, unit, window, state FROM ledger WHERE empty_at > ?1 AND (?2 IS NULL OR key = ?2)"
-    rows = database.query(sql + " ORDER BY key, window, unit", (_micro(now), key))
+def usage(database: Database, now: float, *, level: str | None = None, key: str | None = None) -> list[Usage]:
+    """What every key, or one of a level, has used of its windows; accounts that are empty again are left out."""
+    sql = "SELECT key, unit, window, state FROM ledger WHERE empty_at > ?"
+    values: list[object] = [_micro(now)]
+    if key is not None:
+        sql += " AND key = ?"
+        values.append(account_name(level or "sender", key))
+    elif level is not None:
+        sql += " AND key >= ? AND key < ?"
+        values += [f"{level}:", f"{level};"]
+    rows = database.query(sql + " ORDER BY key, window, unit", values)
     found = (_usage(row, now) for row in rows)
     return [usage for usage in found if usage.used]
 
 
-def reset(database: Database, key: str) -> int:
+def reset(database: Database, level: str, key: str) -> int:
     """Empty all accounts of a key; returns how many there were."""
     with database.transaction() as link:
-        return link.execute("DELETE FROM ledger WHERE key = ?", (key,)).rowcount
+        return link.execute("DELETE FROM ledger WHERE key = ?", (account_name(level, key),)).rowcount
 
 
 def sweep(database: Database, now: float, *, most: int = 500) -> int:
@@ -158,17 +134,11 @@ def sweep(database: Database, now: float, *, most: int = 500) -> int:
         return link.executemany(f"DELETE FROM ledger WHERE {condition}", [(*row, idle) for row in found]).rowcount
 
 
-def _storable(key: str) -> str:
-    """SQLite takes no half of a surrogate pair, and its JSON ends a string at a NUL."""
-    if key.isascii() and "\0" not in key:
-        return key
-    return key.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
 def _usage(row: Row, now: float) -> Usage:
-    key, unit, window, state = row
+    name, unit, window, state = row
+    level, _, key = name.partition(":")
     found = _window(window, state)
-    return Usage(key=key, unit=unit, window=window, used=found.used(_micro(now)), state=found, now=now)
+    return Usage(level=level, key=key, unit=unit, window=window, used=found.used(_micro(now)), state=found, now=now)
 
 
 def _window(seconds: int, state: bytes) -> Window:

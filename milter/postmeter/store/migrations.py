@@ -60,4 +60,5 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID;
         """,
     ),
+    ("2026-11 levels of the ledger", "UPDATE ledger SET key = 'sender:' || key"),
 ]

@@ -18,10 +18,10 @@ from time import monotonic, time
 from postmeter.events import Event
 from postmeter.mail.draft import Figure
 from postmeter.store import batch, ledger, rows
-from postmeter.store.batch import Job
+from postmeter.store.accounts import Charge, Hold, Overdrawn, Settled
+from postmeter.store.batch import DONE, Job
 from postmeter.store.database import PATIENCE, Database, StoreError
 from postmeter.store.emergency import Spool
-from postmeter.store.ledger import Charge, Overdrawn
 from postmeter.store.turn import deaf
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _TELL = 60.0  # seconds between two lines in the log about the same trouble
 
 
 class Settler:
-    """One a process, made after the fork, called from any thread."""
+    """`Accounts` in SQLite. One a process, made after the fork, called from any thread."""
 
     def __init__(
         self, path: Path, *, sync: str = "normal", host: str = "", patience: float = PATIENCE, tick: float = TICK
@@ -58,6 +58,10 @@ class Settler:
             pass
         self._start_ticker()
 
+    def glance(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
+        """A look costs no round trip here: it is `check`."""
+        return self.check(charges, now)
+
     def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
         """The charge without room that frees last, or None. Reads only."""
         if not charges:
@@ -66,13 +70,19 @@ class Settler:
         return None if found.ahead(charges, now) else found.overdrawn(charges, now)
 
     def settle(
-        self, charges: Sequence[Charge], event: Event | None, figures: Mapping[Figure, int], now: float
-    ) -> Overdrawn | None:
+        self,
+        charges: Sequence[Charge],
+        event: Event | None,
+        figures: Mapping[Figure, int],
+        now: float,
+        *,
+        hold: Hold | None = None,
+    ) -> Settled:
         """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
 
         An event whose `source` the journal knows already was settled before, and is not charged again.
         """
-        job = Job(tuple(charges), rows.encode(event, self._host) if event else None, dict(figures), now)
+        job = Job(tuple(charges), rows.encode(event, self._host) if event else None, dict(figures), now, hold)
         with self._mutex:
             self._waiting.append(job)
         with self._lead:
@@ -139,7 +149,7 @@ class Settler:
 
     def _failed(self, jobs: Sequence[Job], added: Mapping[Figure, int], error: BaseException) -> None:
         for job in jobs:
-            job.outcome, job.error = None, error
+            job.outcome, job.error = DONE, error
         with self._mutex:
             self._added.update(added)
         now = monotonic()
@@ -152,8 +162,8 @@ class Settler:
     def _keep(self, job: Job, error: StoreError) -> None:
         """To the emergency spool; a limit that can still be read and leaves no room is kept all the same."""
         with suppress(StoreError):
-            job.outcome = self.check(job.charges, job.now)
-        if job.outcome is not None:
+            job.outcome = Settled(refused=self.check(job.charges, job.now))
+        if job.outcome.refused is not None:
             return
         try:
             self._spool.put(job)

@@ -1,7 +1,7 @@
 """Quotas: which limits a sender has, what a message is charged, and when one of them leaves no room for it.
 
 The first rule whose conditions all hold decides, or else the limits for everyone. Knows nothing of how charges are kept
-(`store.ledger`), nor of the words of a refusal (`refusal`). Two kinds of mail are spared: the null sender's is neither
+(`store`), nor of the words of a refusal (`refusal`). Two kinds of mail are spared: the null sender's is neither
 refused nor charged (RFC 5321 4.5.5), and sendmail(1)'s is never deferred: pickup would bring it again for ever (D42).
 """
 
@@ -18,9 +18,8 @@ from postmeter.mail import address
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.store.accounts import Accounts, Charge, Overdrawn
 from postmeter.store.database import StoreError
-from postmeter.store.ledger import Charge, Overdrawn
-from postmeter.store.settle import Settler
 from postmeter.submission import refusal
 from postmeter.submission.identity import answerable, sender
 from postmeter.submission.refusal import SPANS
@@ -62,7 +61,7 @@ class _Rule:
 class Quotas:
     """Built once a worker; safe to call from any thread."""
 
-    def __init__(self, quota: Quota, settler: Settler) -> None:
+    def __init__(self, quota: Quota, settler: Accounts) -> None:
         self._settler = settler
         self._rules = tuple(_ready(rule, quota.over) for rule in quota.rules)
         self._everyone = Allowance(quota.limits, quota.over)
@@ -107,7 +106,7 @@ class Quotas:
             return None
         least = {"messages": 1, "recipients": 1, "bytes": 1}
         try:
-            over = self._settler.check(_charge(sender(envelope), allowance, least), now)
+            over = self._settler.glance(_charge(sender(envelope), allowance, least), now)
         except StoreError:
             self._settler.add({_STORE_ERROR: 1})
             return None

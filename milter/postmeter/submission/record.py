@@ -15,9 +15,8 @@ from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
 from postmeter.metrics import Stopwatch
 from postmeter.runtime.logs import OnceAMinute
+from postmeter.store.accounts import Accounts, Charge
 from postmeter.store.database import StoreError
-from postmeter.store.ledger import Charge
-from postmeter.store.settle import Settler
 from postmeter.submission.identity import sender
 from postmeter.submission.pipeline import refused, submitted
 from postmeter.submission.quota import Quotas
@@ -33,7 +32,7 @@ _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors
 class Recorder:
     """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`."""
 
-    def __init__(self, settler: Settler, quotas: Quotas, *, observe: bool, tolerant: bool) -> None:
+    def __init__(self, settler: Accounts, quotas: Quotas, *, observe: bool, tolerant: bool) -> None:
         self._settler = settler
         self._quotas = quotas
         self._observe = observe
@@ -49,13 +48,13 @@ class Recorder:
         figures["recipients_total", ()] = len(draft.message.envelope.rcpt_to)
         event = submitted(draft)
         try:
-            overdrawn = self._settler.settle(self._charges(draft), event, figures, time())
+            settled = self._settler.settle(self._charges(draft), event, figures, time())
         except StoreError as error:
             lost = self._lost(error, draft.message.queue_id)
             return lost if draft.message.envelope.mail_from else None
-        if overdrawn is None:
+        if settled.refused is None:
             return None
-        reply = self._quotas.refuse(draft, overdrawn)
+        reply = self._quotas.refuse(draft, settled.refused)
         self.refused(draft.message.envelope, reply, stage="quota", draft=draft)
         return reply
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from postmeter.mail.reply import Reply
-from postmeter.store.ledger import Charge, Overdrawn
+from postmeter.store.accounts import Charge, Overdrawn
 
 SPANS = {0: "message", 1: "second", 60: "minute", 3600: "hour", 86_400: "day", 2_592_000: "month"}
 """What a limit's window of so many seconds is called."""
