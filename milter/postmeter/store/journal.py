@@ -5,7 +5,7 @@ Sequence numbers are never reused. Knows nothing of limits: messages of ours com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -62,6 +62,21 @@ class Journal:
     def events(self, *, after: int = 0, limit: int = _SLICE) -> list[Entry]:
         """The next slice of events behind `after`, oldest first."""
         return self._entries("WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+
+    def last(self) -> int:
+        """The number of the newest event; 0 when there is none."""
+        return int(self.database.query("SELECT coalesce(max(seq), 0) FROM events")[0][0])
+
+    def of_kinds(self, kinds: Collection[str], *, after: int, limit: int = _SLICE) -> tuple[list[Entry], int]:
+        """Of the next slice of events behind `after` those of these kinds, `limit` at most; and where to go on."""
+        slice_ = "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT ?)"
+        end = self.database.query(slice_, (after, _SLICE))[0][0]
+        if end is None:
+            return [], after
+        marks = ", ".join("?" * len(kinds))
+        where = f"WHERE seq > ? AND seq <= ? AND kind IN ({marks}) ORDER BY seq LIMIT ?"
+        found = self._entries(where, after, end, *kinds, limit)
+        return found, found[-1].seq if len(found) == limit else int(end)
 
     def of_reference(self, reference: str) -> list[Entry]:
         return self._entries("WHERE reference = ? AND reference != '' ORDER BY seq LIMIT ?", reference, _SLICE)

@@ -61,4 +61,12 @@ MIGRATIONS: list[tuple[str, str]] = [
         """,
     ),
     ("2026-11 levels of the ledger", "UPDATE ledger SET key = 'sender:' || key"),
+    (
+        "2026-11 notices",
+        """
+        CREATE TABLE notice_ids (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+        CREATE TABLE outbox (topic TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (topic, seq)) WITHOUT ROWID;
+        CREATE TABLE told (topic TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
+        """,
+    ),
 ]
