@@ -70,7 +70,7 @@ _OF_LINKS = (
 )
 
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "quota", "links", "signing")
+_STEPS = ("identity", "from", "notice", "quota", "links", "signing")
 _CHORES = ("hits", "blocked", "ledger", "disk")
 
 METRICS: list[Meaning] = [

@@ -18,9 +18,11 @@ from postmeter.config.check import tracked_urls
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
+from postmeter.store.database import Database
 from postmeter.store.settle import Settler
 from postmeter.submission import keys, signing
 from postmeter.submission.identity import Identity
+from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
 from postmeter.token import Mint, parse_secrets
@@ -54,16 +56,23 @@ def prepare(loaded: Loaded) -> Material:
     return Material(config, keyring, _mint(loaded), _size_limit(config))
 
 
-def identity(material: Material) -> Identity:
-    return Identity(material.config.senders, material.keyring.holds)
+def notices(config: Config) -> Notices:
+    """Opened when the first notice comes in."""
+    path, sync = config.journal.path, config.journal.sync
+    return Notices(Database(path, sync=sync, readonly=True), Database(path, sync=sync, readonly=False))
 
 
-def pipeline(material: Material, *, who: Identity, quotas: Quotas) -> Pipeline:
+def identity(material: Material, own: Notices) -> Identity:
+    return Identity(material.config.senders, material.keyring.holds, own.has_id)
+
+
+def pipeline(material: Material, *, who: Identity, own: Notices, quotas: Quotas) -> Pipeline:
     """The steps, as in docs/flow.md. A bug in `links` spares the message, in any other it is refused for now."""
     config = material.config
     stages = [
         Stage("identity", who.step),
         Stage("from", who.check_from),
+        Stage("notice", own.step),
         Stage("quota", quotas.check),
         *_tracking(material),
         Stage("signing", signing.step(config.dkim, material.keyring, may_sign=who.why_unsigned)),

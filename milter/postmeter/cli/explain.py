@@ -42,8 +42,9 @@ def run(args: Namespace) -> int:
     config = loaded.config
     material = daemons.prepare(loaded)
     settler = daemons.settler(config)
-    who = daemons.identity(material)
-    pipeline = daemons.pipeline(material, who=who, quotas=Quotas(config.quota, settler))
+    own = daemons.notices(config)
+    who = daemons.identity(material, own)
+    pipeline = daemons.pipeline(material, who=who, own=own, quotas=Quotas(config.quota, settler))
     told = explain(_message(raw, args), who=who, pipeline=pipeline)
     if args.json:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))

@@ -1,7 +1,7 @@
 """What is still to be told to whom by mail: events of the journal under a topic, until somebody has been told.
 
-A topic is what one mail is about, and whom it goes to; it remembers when its last mail went. Knows nothing of mail or of
-what the events mean. A restart loses nothing: the place up to which the journal was read is saved with what it gave.
+A topic is what one mail is about, and whom it goes to; it remembers when its last mail went. Knows nothing of mail or
+of what events mean. A restart loses nothing: the place up to which the journal was read is saved with what it gave.
 """
 
 from __future__ import annotations

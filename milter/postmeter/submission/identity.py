@@ -21,6 +21,8 @@ from postmeter.mail.message import Client, Envelope, Field
 from postmeter.mail.reply import Reply
 
 HoldsKey = Callable[[str], bool]
+HasId = Callable[[Sequence[Field]], bool]
+"""Whether mail bears an id that we gave our own mail (`notice`)."""
 
 # Comments are searched too: a HELO name with a stray parenthesis must not hide the clause. At worst mail passes as is.
 _RELAYED = re.compile(rb"\bwith\b[^;]{0,200}?[SL]MTP", re.IGNORECASE)
@@ -37,9 +39,10 @@ class Whose(Enum):
 class Identity:
     """The `senders` section at work, for one generation of workers."""
 
-    def __init__(self, senders: Senders, holds_key: HoldsKey) -> None:
+    def __init__(self, senders: Senders, holds_key: HoldsKey, has_id: HasId = lambda fields: False) -> None:
         self._senders = senders
         self._holds_key = holds_key
+        self._has_id = has_id
         self._named = {domain for allowed in senders.from_.values() if allowed != "any" for domain in allowed}
 
     def by_envelope(self, envelope: Envelope) -> Whose:
@@ -58,7 +61,7 @@ class Identity:
         """Why mail from a trusted network is not ours after all; empty when it is: submitted here, a domain of ours."""
         if any(relayed(field.value) for field in fields if field.key == b"received"):
             return "relayed"
-        return "" if self._is_ours(from_domain(fields)) else "foreign_domain"
+        return "" if self._is_ours(from_domain(fields)) or self._has_id(fields) else "foreign_domain"
 
     def step(self, draft: Draft) -> Reply | None:
         """First of the steps: who is charged for the message, and in whose name it goes out."""

@@ -69,10 +69,15 @@ class Quotas:
 
     def charges(self, draft: Draft) -> tuple[Charge, ...]:
         """What `settle` has to charge for this message."""
+        if draft.free:
+            return ()
         return self._charges(draft, self._allowance(draft))
 
     def check(self, draft: Draft) -> Reply | None:
         """The pipeline's step: refuse a message for which some limit leaves no room. Reads only."""
+        if draft.free:
+            draft.note("quota", f"not charged: {draft.free}")
+            return None
         allowance = self._allowance(draft)
         charges = self._charges(draft, allowance)
         if charges:

@@ -6,7 +6,7 @@ Knows nothing of libmilter or of how limits are chosen. The journal's failure po
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import time
 
@@ -30,17 +30,31 @@ _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors
 
 
 class Recorder:
-    """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`."""
+    """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`.
 
-    def __init__(self, settler: Accounts, quotas: Quotas, *, observe: bool, tolerant: bool) -> None:
+    `spend` uses up what set a notice free; false when that was done already.
+    """
+
+    def __init__(
+        self,
+        settler: Accounts,
+        quotas: Quotas,
+        *,
+        observe: bool,
+        tolerant: bool,
+        spend: Callable[[Draft], bool] = lambda draft: False,
+    ) -> None:
         self._settler = settler
         self._quotas = quotas
         self._observe = observe
         self._tolerant = tolerant
+        self._spend = spend
         self._stopwatch = Stopwatch()
 
     def accepted(self, draft: Draft) -> Reply | None:
         """Charge every limit and record the message; a reply means that it must be refused after all."""
+        if draft.free == "notice" and not self._spend(draft):
+            draft.free = ""
         result = "observed" if self._observe else "accepted"
         figures = _always(draft) if self._observe else dict(draft.figures)
         service = draft.message.envelope.service

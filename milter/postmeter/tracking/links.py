@@ -83,6 +83,8 @@ def step(tracking: Tracking, tokens: Mint, *, size_limit: int) -> Step:
     judge = lru_cache(maxsize=_KEPT)(Rules.judge)
 
     def rewrite_links(draft: Draft) -> None:
+        if draft.free:
+            return
         rules = sections.of(draft.from_domain, draft.message.envelope.login)
         if rules.tracking.url is not None and rules.tracking.links != "off":
             _Rewrite(draft, rules, judge, tokens, size_limit).run(rules.tracking.url)
