@@ -26,6 +26,18 @@ An unsubscribe will hide its content: version and key id as above, then a nonce 
 AEAD whose key is derived for the use `u` and whose associated data are version, key id and host. No reader of links
 accepts it: use and key are others.
 
+A mark is what mail carries through a content filter and back: it stands in a header field and lives for an hour. It is
+base64url, of other secrets and for the use `m`, of
+
+    3   version, key id and
+    8   reference, as above
+    8   time           whole seconds since the epoch, big-endian
+    1   flags          1: the message may be signed for its From domain; 2: the sender is a login
+    16  From domain    BLAKE2b of its name in lower case
+    1+n queue id       of the first pass; one byte of length, then so many bytes
+    1+n sender         likewise
+    16  MAC            over the Message-ID (four bytes of length before it) and all bytes before the MAC
+
 Keyed BLAKE2b keeps the GIL for input this short, HMAC of OpenSSL frees it for every call and costs more (D41).
 """
 
@@ -43,12 +55,18 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 LINK = "c"
+MARK = "m"
 
 _VERSION = 1
 _HEAD = 3  # version and key id
 _REFERENCE = 8
 _MAC = 16
 _LEAST = _HEAD + _REFERENCE + 2 + _MAC
+_TIME = 8
+_DOMAIN = 16
+_NAMES = _HEAD + _REFERENCE + _TIME + 1 + _DOMAIN  # where a mark's queue id begins
+_SIGNABLE, _BY_LOGIN = 1, 2
+_LONGEST_QUEUE_ID, _LONGEST_SENDER = 32, 128  # octets: so a mark stays below 300 letters
 _HOSTS = 1024  # prepared keys that are kept; whatever Host a stranger sends cannot make us keep more
 _SECRET = re.compile(r"[0-9A-Fa-f]{64}")
 _HOST = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,252}?|\[[0-9A-Fa-f:.]{2,45}\])\.?(?::[0-9]*)?")  # RFC 3986 3.2.2
@@ -66,6 +84,21 @@ class Link:
     link: int
     recipient: bytes
     target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What the first pass said of a message. A queue id or a sender that is too long for a mark comes back empty."""
+
+    reference: bytes
+    time: int
+    signable: bool
+    domain: bytes
+    """`domain_digest` of the From domain that it had."""
+    queue_id: str
+    login: str
+    """Empty where the sender is no login."""
+    sender: str
 
 
 def parse_secrets(text: str) -> tuple[bytes, ...]:
@@ -163,6 +196,74 @@ class Mint:
     def _candidates(self, known_as: bytes, host: str) -> tuple[_State, ...]:
         name = host_name(host)
         return tuple(_state(secret, LINK, name) for secret in self._known[known_as])
+
+
+class Marker:
+    """Makes marks with the newest secret and knows those of all. Safe for threads; replaced, never changed."""
+
+    __slots__ = ("_head", "_keys")
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        if not secrets:
+            raise ValueError("no secret")
+        self._keys = tuple((key_id(secret), derive(secret, MARK)) for secret in secrets)
+        self._head = bytes([_VERSION]) + self._keys[0][0]
+
+    def mark(self, mark: Mark, *, message_id: bytes) -> str:
+        """Fewer than 300 letters. ValueError when a part does not fit the layout."""
+        if len(mark.reference) != _REFERENCE or len(mark.domain) != _DOMAIN:
+            raise ValueError("a reference has eight bytes, a domain's digest sixteen")
+        if not 0 <= mark.time < 1 << 8 * _TIME:
+            raise ValueError("a mark's time is not before the epoch")
+        flags = _SIGNABLE * mark.signable | _BY_LOGIN * bool(mark.login)
+        fixed = mark.reference + mark.time.to_bytes(_TIME, "big") + bytes([flags]) + mark.domain
+        names = _name(mark.queue_id, _LONGEST_QUEUE_ID) + _name(mark.login or mark.sender, _LONGEST_SENDER)
+        content = self._head + fixed + names
+        return _encode(content + _mark_mac(self._keys[0][1], message_id, content)).decode("ascii")
+
+    def open_mark(self, text: str, *, message_id: bytes) -> Mark | None:
+        """What the mark says if we made it for a message with this Message-ID, however old, else None."""
+        raw = _decode(text)
+        if len(raw) < _NAMES + 2 + _MAC or raw[0] != _VERSION:
+            return None
+        content, given = raw[:-_MAC], raw[-_MAC:]
+        for known_as, key in self._keys:
+            if known_as == raw[1:_HEAD] and compare_digest(_mark_mac(key, message_id, content), given):
+                return _unpack_mark(content)
+        return None
+
+
+def domain_digest(domain: str) -> bytes:
+    """What a mark says of a From domain, which may be longer than a mark."""
+    return blake2b(domain.lower().encode("utf-8", "backslashreplace"), digest_size=_DOMAIN).digest()
+
+
+def _mark_mac(key: bytes, message_id: bytes, content: bytes) -> bytes:
+    bound = len(message_id).to_bytes(4, "big") + message_id + content
+    return blake2b(bound, key=key, digest_size=_MAC, person=b"postmeter token").digest()
+
+
+def _name(text: str, longest: int) -> bytes:
+    """Its length and its octets. What is too long, or no text, is left out and not cut: half a name is another one."""
+    octets = text.encode("utf-8", "ignore")
+    return bytes([len(octets)]) + octets if len(octets) <= longest else bytes(1)
+
+
+def _unpack_mark(content: bytes) -> Mark:
+    """The parts of content that its MAC has proved to be ours."""
+    at = _HEAD + _REFERENCE + _TIME
+    end = _NAMES + 1 + content[_NAMES]
+    sender = content[end + 1 :].decode()
+    by_login = bool(content[at] & _BY_LOGIN)
+    return Mark(
+        reference=content[_HEAD : _HEAD + _REFERENCE],
+        time=int.from_bytes(content[_HEAD + _REFERENCE : at], "big"),
+        signable=bool(content[at] & _SIGNABLE),
+        domain=content[at + 1 : _NAMES],
+        queue_id=content[_NAMES + 1 : end].decode(),
+        login=sender if by_login else "",
+        sender=sender.lower() if by_login else sender,
+    )
 
 
 def _state(secret: bytes, use: str, host: str) -> _State:
