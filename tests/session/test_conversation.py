@@ -17,7 +17,7 @@ from postmeter.config.schema import Senders
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field
 from postmeter.mail.reply import Reply
-from postmeter.submission.pipeline import Stage
+from postmeter.submission.pipeline import Gate, Stage
 from tests.lab.dns import free_port
 from tests.lab.mta import Mta
 from tests.session.conftest import Running
@@ -48,8 +48,8 @@ def test_only_what_is_used_is_negotiated(running: Running) -> None:
 @pytest.mark.parametrize(
     ("desk", "actions"),
     [
-        ({"signs": False, "rewrites": False}, 0),
-        ({"rewrites": False}, 0x01),
+        ({"signs": False, "rewrites": False}, 0x10),
+        ({"rewrites": False}, 0x01 | 0x10),
         ({"signs": False}, 0x01 | 0x02 | 0x10),
         ({"observe": True}, 0),
     ],
@@ -67,7 +67,7 @@ def test_a_gate_at_rcpt_refuses_that_recipient_only(running: Running) -> None:
     def gate(envelope: Envelope, recipient: bytes | None) -> Reply | None:
         return Reply(550, "5.7.1", "not to them") if recipient == b"them@example.net" else None
 
-    running.start(rcpt_gates=(gate,))
+    running.start(rcpt_gates=(Gate("suppression", gate),))
     with running.session() as mta:
         mta.mail("alice@example.com", login="alice@example.com")
         assert mta.rcpt("them@example.net").data == b"550 5.7.1 not to them\0"
@@ -298,6 +298,37 @@ def test_changes_come_as_one_run_of_body_then_edits_then_insertions(running: Run
     assert taken.changes[-1].data == b"\0\0\0\0X-Stamp\0 1\0"
 
 
+def hold(draft: Draft) -> None:
+    draft.hold = "quota"
+
+
+def test_held_mail_is_changed_and_signed_and_quarantined_last(running: Running) -> None:
+    """It leaves as any other when it is let go; the hold ends nothing, the verdict is still to come (D7, D8)."""
+
+    def change(draft: Draft) -> None:
+        draft.replace_body(b"other\r\n", ())
+        draft.insert_field(Field(b"X-Stamp", b" 1"))
+
+    running.start(Stage("change", change), Stage("hold", hold), holds=True)
+    with running.session() as mta:
+        assert mta.actions == 0x01 | 0x02 | 0x10 | 0x20
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert [answer.code for answer in taken.changes] == ["b", "i", "q"]
+    assert taken.changes[-1].data == b"postmeter: quota\0"
+    assert taken.verdict.code == "a"
+
+
+def test_what_is_refused_last_is_not_held(running: Running) -> None:
+    running.start(Stage("hold", hold), holds=True, settle=refuse_with(Reply(451, "4.7.1", "too many are held")))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert (taken.changes, taken.reply) == ([], "451 4.7.1 too many are held")
+
+
 def test_observing_changes_and_refuses_nothing(running: Running) -> None:
     running.start(Stage("sign", sign), Stage("no", refuse_with(Reply(550, "5.7.1", "never"))), observe=True)
     with running.session() as mta:
@@ -357,12 +388,20 @@ def test_a_gate_refuses_at_mail_for_smtp_clients_only(running: Running) -> None:
     def gate(envelope: Envelope, recipient: bytes | None) -> Reply | None:
         return Reply(451, "4.7.1", "over") if recipient is None else None
 
-    running.start(gates=(gate,), senders=Senders())
+    running.start(gates=(Gate("quota", gate),), senders=Senders())
     with running.session() as mta:
         assert mta.mail("alice@example.com", login="alice@example.com").data == b"451 4.7.1 over\0"
         assert mta.mail("", login="alice@example.com").code == "c"
         mta.abort()
         assert mta.mail("alice@example.com", login="alice@example.com", queue_id="4Requeued").code == "c"
+
+
+def test_a_gate_may_ask_about_the_null_sender_too(running: Running) -> None:
+    """Whoever is frozen does not get out by an empty sender."""
+    running.start(gates=(Gate("frozen", lambda envelope, recipient: Reply(550, "5.7.1", "frozen"), bounces=True),))
+    with running.session() as mta:
+        assert mta.mail("", login="alice@example.com").data == b"550 5.7.1 frozen\0"
+    assert running.told()[2] == "frozen"
 
 
 def test_memory_is_bounded_by_refusal(running: Running) -> None:

@@ -20,8 +20,17 @@ log = logging.getLogger(__name__)
 
 BUG = Reply(451, "4.3.0", "internal error, try again later")  # RFC 3463 X.3.0: other mail system status
 
-Gate = Callable[[Envelope, bytes | None], Reply | None]
-"""Early refusal at MAIL (no recipient yet) or RCPT; reads only."""
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Early refusal at MAIL (no recipient yet) or RCPT; reads only. `name` is what a refusal is recorded with.
+
+    `bounces`: the null sender is asked about as well, whose mail no step can refuse later.
+    """
+
+    name: str
+    ask: Callable[[Envelope, bytes | None], Reply | None]
+    bounces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

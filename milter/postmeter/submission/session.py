@@ -75,6 +75,8 @@ class Desk:
     certificates: bool = False
     signs: bool = True
     rewrites: bool = True
+    holds: bool = False
+    """Whether some message may go to Postfix's hold queue."""
     rcpt_gates: tuple[Gate, ...] = ()
     """Asked at each RCPT; without any nobody waits for our reply there."""
     reference: Callable[[], bytes] = field(kw_only=True)
@@ -188,13 +190,18 @@ class Session:
         return self._take(ctx, outcome)
 
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
-        """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits."""
+        """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits.
+
+        Quarantine comes behind it (D7): a message that is on record as held, and is not, is found missing and let go.
+        """
         draft = outcome.draft
         if self._desk.observe:
             draft.facts = {"observed": {"verdict": str(outcome.reply or "accept"), **draft.facts}}
         else:
             send(ctx, draft.changes)
         late = self._desk.recorder.accepted(draft)
+        if late is None and draft.hold:
+            ctx.quarantine(f"postmeter: {draft.hold}")
         return milter.ACCEPT if late is None else self._answer(ctx, late)
 
     @property
@@ -206,17 +213,17 @@ class Session:
         return milter.ACCEPT if self._spared else answer(ctx, reply)
 
     def _gate(self, ctx: milter.milterContext, gates: Sequence[Gate], recipient: bytes | None) -> int:
-        """Early refusal: of ours that have an SMTP client (D8), never of the null sender, never while observing.
+        """Early refusal: of ours that have an SMTP client (D8), never while observing.
 
         A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
         """
         desk, envelope = self._desk, self.envelope
-        if self._undecided or self._spared or not self._waits:
+        if self._undecided or desk.observe or not self._waits:
             return milter.CONTINUE
         for gate in gates:
-            reply = gate(envelope, recipient)
+            reply = gate.ask(envelope, recipient) if envelope.mail_from or gate.bounces else None
             if reply is not None:
-                desk.recorder.refused(envelope, reply, stage="quota")
+                desk.recorder.refused(envelope, reply, stage=gate.name)
                 return answer(ctx, reply)
         return milter.CONTINUE
 

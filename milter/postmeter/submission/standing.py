@@ -1,0 +1,67 @@
+"""What an order about a login does to its mail: frozen by the administrator, or stopped by the brake.
+
+Knows nothing of who gave the order, nor of how orders are kept (`store.orders`). Unlike limits both hold for the null
+sender as well: a login is no mail server that brings bounces, and whoever stole one would get out by `MAIL FROM:<>`.
+That can be told at MAIL alone; later nothing with a null sender is refused or held (RFC 5321 section 4.5.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import Envelope
+from postmeter.mail.reply import Reply
+from postmeter.submission.identity import sender
+
+Stopped: TypeAlias = Callable[[str], object]
+"""Whether there is such an order about a sender just now."""
+
+
+class Freeze:
+    """550 for all mail of the login, until a person takes the order back."""
+
+    def __init__(self, frozen: Stopped) -> None:
+        self._frozen = frozen
+
+    def gate(self, envelope: Envelope, recipient: bytes | None) -> Reply | None:
+        return self._refusal(sender(envelope))
+
+    def step(self, draft: Draft) -> Reply | None:
+        return self._refusal(draft.sender)
+
+    def _refusal(self, name: str) -> Reply | None:
+        if not self._frozen(name):
+            return None
+        return Reply(550, "5.7.1", f"{name} is frozen by the administrator")
+
+
+class Brake:
+    """451 for all mail of the login, or Postfix's hold queue (`hold`), until a person ends it.
+
+    550 where nobody would come again later: pickup(8) would bring the message each minute for ever (D42).
+    """
+
+    def __init__(self, braked: Stopped, *, hold: bool) -> None:
+        self._braked, self._hold = braked, hold
+
+    def gate(self, envelope: Envelope, recipient: bytes | None) -> Reply | None:
+        if self._hold and envelope.mail_from:
+            return None
+        return self._refusal(envelope, sender(envelope))
+
+    def step(self, draft: Draft) -> Reply | None:
+        reply = self._refusal(draft.message.envelope, draft.sender)
+        if reply is None or not self._hold:
+            return reply
+        if draft.message.envelope.mail_from:
+            draft.hold = "brake"
+            draft.note("brake", f"to Postfix's hold queue: {reply.text}")
+        return None
+
+    def _refusal(self, envelope: Envelope, name: str) -> Reply | None:
+        if not self._braked(name):
+            return None
+        code, status = (451, "4.7.1") if envelope.waits else (550, "5.7.1")
+        return Reply(code, status, f"{name} sends unlike ever before and waits for the administrator")
