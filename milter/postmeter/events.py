@@ -27,6 +27,8 @@ class Submitted:
     from_domain: str
     recipients: tuple[str, ...]
     size: int
+    network: str = ""
+    """The client's, by `quota.networks.prefix`; empty for sendmail(1)."""
     facts: dict[str, object] = field(default_factory=dict)
 
 

@@ -69,4 +69,35 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE TABLE told (topic TEXT PRIMARY KEY, time REAL NOT NULL) WITHOUT ROWID;
         """,
     ),
+    (
+        "2026-11 profiles",
+        """
+        CREATE TABLE profile_house (key BLOB NOT NULL, since REAL NOT NULL, learned REAL NOT NULL);
+        INSERT INTO profile_house VALUES (randomblob(32), 0, 0);
+        CREATE TABLE profile_logins (
+            id INTEGER PRIMARY KEY, login TEXT NOT NULL UNIQUE, first REAL NOT NULL, last REAL NOT NULL
+        );
+        CREATE TABLE profile_hours (
+            login INTEGER NOT NULL,
+            hour INTEGER NOT NULL,
+            recipients INTEGER NOT NULL,
+            strangers INTEGER NOT NULL,
+            PRIMARY KEY (login, hour)
+        ) WITHOUT ROWID;
+        CREATE TABLE profile_networks (
+            network TEXT NOT NULL,
+            login INTEGER NOT NULL,
+            first REAL NOT NULL,
+            last REAL NOT NULL,
+            PRIMARY KEY (network, login)
+        ) WITHOUT ROWID;
+        CREATE TABLE profile_contacts (
+            recipient INTEGER NOT NULL,
+            login INTEGER NOT NULL,
+            first REAL NOT NULL,
+            last REAL NOT NULL,
+            PRIMARY KEY (recipient, login)
+        ) WITHOUT ROWID
+        """,
+    ),
 ]
