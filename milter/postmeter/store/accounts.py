@@ -120,10 +120,10 @@ class Accounts(Protocol):
 
 def account_name(level: str, key: str) -> str:
     """A key as stores keep it, its level in front."""
-    return f"{level}:{_storable(key)}"
+    return f"{level}:{storable(key)}"
 
 
-def _storable(key: str) -> str:
+def storable(key: str) -> str:
     """SQLite takes no half of a surrogate pair, and its JSON ends a string at a NUL."""
     if key.isascii() and "\0" not in key:
         return key

@@ -100,4 +100,17 @@ MIGRATIONS: list[tuple[str, str]] = [
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "2026-11 orders",
+        """
+        CREATE TABLE orders (
+            kind TEXT NOT NULL,
+            login TEXT NOT NULL,
+            value TEXT NOT NULL,
+            since REAL NOT NULL,
+            until REAL,
+            PRIMARY KEY (kind, login)
+        ) WITHOUT ROWID
+        """,
+    ),
 ]
