@@ -2,18 +2,22 @@
 
 Knows nothing of who gave the order, nor of how orders are kept (`store.orders`). Unlike limits both hold for the null
 sender as well: a login is no mail server that brings bounces, and whoever stole one would get out by `MAIL FROM:<>`.
-That can be told at MAIL alone; later nothing with a null sender is refused or held (RFC 5321 section 4.5.5).
+That can be told at MAIL alone; later nothing with a null sender is refused or held (RFC 5321 section 4.5.5). Mail that
+was taken before, and comes back from a content filter, is in the queue already and the administrator's to delete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from postmeter.config.schema import Brake as Settings
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.store.orders import Standing
 from postmeter.submission.identity import sender
+from postmeter.submission.pipeline import Gate, Stage
 
 Stopped: TypeAlias = Callable[[str], object]
 """Whether there is such an order about a sender just now."""
@@ -29,7 +33,7 @@ class Freeze:
         return self._refusal(sender(envelope))
 
     def step(self, draft: Draft) -> Reply | None:
-        return self._refusal(draft.sender)
+        return None if draft.free else self._refusal(draft.sender)
 
     def _refusal(self, name: str) -> Reply | None:
         if not self._frozen(name):
@@ -52,7 +56,7 @@ class Brake:
         return self._refusal(envelope, sender(envelope))
 
     def step(self, draft: Draft) -> Reply | None:
-        reply = self._refusal(draft.message.envelope, draft.sender)
+        reply = None if draft.free else self._refusal(draft.message.envelope, draft.sender)
         if reply is None or not self._hold:
             return reply
         if draft.message.envelope.mail_from:
@@ -65,3 +69,23 @@ class Brake:
             return None
         code, status = (451, "4.7.1") if envelope.waits else (550, "5.7.1")
         return Reply(code, status, f"{name} sends unlike ever before and waits for the administrator")
+
+
+Rules: TypeAlias = tuple[tuple[str, Freeze | Brake], ...]
+"""By the name that refusals are recorded with."""
+
+
+def rules(standing: Standing, settings: Settings) -> Rules:
+    """An order of the brake holds while it is on: who switches it off frees everybody."""
+    freeze = Freeze(standing.frozen)
+    if settings.mode != "on":
+        return (("frozen", freeze),)
+    return ("frozen", freeze), ("brake", Brake(standing.braked, hold=settings.action == "hold"))
+
+
+def gates(found: Rules) -> Iterable[Gate]:
+    return [Gate(name, rule.gate, bounces=True) for name, rule in found]
+
+
+def stages(found: Rules) -> Iterable[Stage]:
+    return [Stage(name, rule.step) for name, rule in found]
