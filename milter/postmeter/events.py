@@ -33,6 +33,23 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refiltered:
+    """A message of ours came back from a content filter, under another queue id. `source` is `back:QUEUE-ID:TIME`."""
+
+    source: str
+    time: float
+    queue_id: str
+    reference: str
+    """As in the Submitted of its first pass."""
+    first_queue_id: str
+    login: str
+    from_domain: str
+    service: str
+    recipients: tuple[str, ...]
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """Mail of ours that we refused. `source` is `refused:SENDER:REASON:MINUTE`: one event a minute, counted up."""
 
@@ -112,10 +129,10 @@ class Braked:
     evidence: str
 
 
-Event: TypeAlias = Submitted | Refused | Clicked | Released | Warned | Braked
+Event: TypeAlias = Submitted | Refiltered | Refused | Clicked | Released | Warned | Braked
 
 KINDS: dict[str, type[Event]] = {
-    kind.__name__.lower(): kind for kind in (Submitted, Refused, Clicked, Released, Warned, Braked)
+    kind.__name__.lower(): kind for kind in (Submitted, Refiltered, Refused, Clicked, Released, Warned, Braked)
 }
 
 

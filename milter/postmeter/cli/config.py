@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from postmeter.cli.command import CONFIGURATION, OK, Command
-from postmeter.config.check import check, tracked_urls, unreadable, whose
+from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
-from postmeter.config.permissions import Person, myself
+from postmeter.config.permissions import Person, myself, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
+from postmeter.config.secret_files import tracked_urls
 
 
 def run(args: Namespace) -> int:

@@ -45,7 +45,7 @@ def run(args: Namespace) -> int:
 
 def programs(config: Config, file: Path) -> list[Program]:
     """The milter first: it is stopped before the others, and they still serve what its last messages need."""
-    from postmeter.config.check import tracked_urls
+    from postmeter.config.secret_files import tracked_urls
     from postmeter.runtime.children import Program
 
     found = [Program("milter", _command("milter", file), config.milter.drain + _GRACE)]

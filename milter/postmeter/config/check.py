@@ -15,10 +15,11 @@ from typing import Literal, TypeAlias
 
 from postmeter.config import permissions
 from postmeter.config.load import Loaded
+from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, InetAddress, Rule, SocketAddress, UnixAddress
-from postmeter.token import parse_secrets
+from postmeter.config.secret_files import of_bounces, of_tracking, tracked_urls
 
 Daemon: TypeAlias = Literal["milter", "web", "books"]
 
@@ -36,9 +37,11 @@ def check(
     me = me or permissions.myself()
     found = [*_clashes(loaded)]
     if daemon == "milter":
-        found += [*_listen(loaded, me, mail_owner), *_rules(loaded)]
+        found += [*_listen(loaded, me, mail_owner), *_rules(loaded), *_refiltered(loaded), *of_bounces(loaded, me)]
     if daemon != "books":
-        found += [*_urls(loaded), *_secrets(loaded, me)]
+        found += [*_urls(loaded), *of_tracking(loaded, me)]
+    if daemon == "books":
+        found += of_webhooks(loaded, me)
     if daemon != "web":
         found += _journal(loaded, me)
     return sorted(found, key=lambda problem: problem.line)
@@ -176,32 +179,13 @@ def _unconditional(rule: Rule) -> bool:
     return all(condition is None for condition in conditions)
 
 
-def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
-    """Why `me` could not read a file; `missing` mends one that is not there."""
-    fault = permissions.barrier(path, me)
-    if fault:
-        return Fault(fault.path, fault.what, missing) if not fault.path.exists() else fault
-    try:
-        state = path.stat()
-    except OSError as error:
-        return Fault(path, f"{path}: {error.strerror}", missing)
-    if not stat.S_ISREG(state.st_mode):
-        return Fault(path, f"{path} is not a file", missing)
-    if not permissions.may(me, state, READ):
-        what = f"{me.name} may not read {path} ({permissions.mode(state)})"
-        return Fault(path, what, f"chown {me.name} {path} && chmod u+r {path}")
-    return None
-
-
-def tracked_urls(config: Config) -> Iterator[tuple[str, str]]:
-    """The path and the value of each tracking.url that is set, those of single domains and logins too."""
-    tracking = config.tracking
-    if tracking.url:
-        yield "tracking.url", tracking.url
-    for kind, overrides in (("domains", tracking.domains), ("logins", tracking.logins)):
-        for name, keys in overrides.items():
-            if keys.get("url"):
-                yield f"tracking.{kind}.{name}.url", str(keys["url"])
+def _refiltered(loaded: Loaded) -> Iterator[Problem]:
+    """A service is either where our users submit mail, or where a content filter gives it back."""
+    senders = loaded.config.senders
+    for service in senders.refiltered:
+        if service in senders.daemon_names:
+            what = f"{service} stands in senders.daemon_names too: mail there would be ours only with a mark"
+            yield loaded.problem("senders.refiltered", what, "give the services two names (milter_macro_daemon_name)")
 
 
 def _urls(loaded: Loaded) -> Iterator[Problem]:
@@ -209,46 +193,6 @@ def _urls(loaded: Loaded) -> Iterator[Problem]:
         if url.startswith("http:"):
             what = "links over http can be read and changed on their way"
             yield loaded.warning(path, what, "use https as soon as there is a certificate")
-
-
-def _secrets(loaded: Loaded, me: Person) -> Iterator[Problem]:
-    path = loaded.config.tracking.secrets
-    if not any(True for _ in tracked_urls(loaded.config)):
-        return
-    make = f"make it: (umask 027; openssl rand -hex 32 > {path})"
-    fault = unreadable(path, me, make) or _shared(path) or _for_web(loaded, me) or _malformed(path)
-    if fault:
-        yield loaded.problem("tracking.secrets", fault.what, fault.fix)
-
-
-def _shared(path: Path) -> Fault | None:
-    """Secrets are for the milter and, by their group, for the web user; nobody else."""
-    state = path.stat()
-    if state.st_mode & 0o027:
-        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
-    return None
-
-
-def _for_web(loaded: Loaded, me: Person) -> Fault | None:
-    """Whether the user that root makes of the web server can read them."""
-    path, name = loaded.config.tracking.secrets, loaded.config.web.user
-    if name is None or me.uid != 0:
-        return None
-    user = permissions.person(name)
-    if user is None:
-        return Fault(path, f"web.user: there is no user {name}", f"adduser --system --group {name}")
-    if not permissions.may(user, path.stat(), READ):
-        group = permissions.group_name(user.gid)
-        return Fault(path, f"{name} may not read {path}", f"chgrp {group} {path} && chmod 0640 {path}")
-    return permissions.barrier(path, user)
-
-
-def _malformed(path: Path) -> Fault | None:
-    try:
-        parse_secrets(path.read_text("ascii", "backslashreplace"))
-    except (OSError, ValueError) as error:
-        return Fault(path, f"{path}: {error}", f"write a line with: openssl rand -hex 32 > {path}")
-    return None
 
 
 def _journal(loaded: Loaded, me: Person) -> Iterator[Problem]:

@@ -85,6 +85,23 @@ def barrier(path: Path, who: Person) -> Fault | None:
     return None
 
 
+def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
+    """Why `me` could not read a file; `missing` mends one that is not there."""
+    fault = barrier(path, me)
+    if fault:
+        return Fault(fault.path, fault.what, missing) if not fault.path.exists() else fault
+    try:
+        state = path.stat()
+    except OSError as error:
+        return Fault(path, f"{path}: {error.strerror}", missing)
+    if not stat.S_ISREG(state.st_mode):
+        return Fault(path, f"{path} is not a file", missing)
+    if not may(me, state, READ):
+        what = f"{me.name} may not read {path} ({mode(state)})"
+        return Fault(path, what, f"chown {me.name} {path} && chmod u+r {path}")
+    return None
+
+
 def _admit(directory: Path, state: os.stat_result, who: Person) -> str:
     """Through the group where that lets nobody else in, or else for everyone."""
     if state.st_gid in who.gids:

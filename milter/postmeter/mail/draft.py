@@ -23,6 +23,7 @@ from postmeter.mail.message import (
     ReplaceField,
 )
 from postmeter.mail.reply import Reply
+from postmeter.token import Mark
 
 Figure: TypeAlias = tuple[str, tuple[str, ...]]
 """A metric's name without its prefix, and its label values in the order of `metrics`."""
@@ -52,6 +53,10 @@ class Draft:
     free: str = ""
     """Why the message is neither charged nor rewritten, only signed: `notice` (our own mail) or `marked` (it was here
     before); empty when it is mail like any other."""
+    mark: Mark | None = None
+    """What was said of the message when it was here before, once that is believed."""
+    tally: object = None
+    """What quotas made of the message, once: the step and `settle` must mean the same."""
     fields: list[Field] = field(default_factory=list)
     body: bytes = b""
     changes: list[Change] = field(default_factory=list)

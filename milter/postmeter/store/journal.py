@@ -12,10 +12,10 @@ from sqlite3 import Connection
 from postmeter.events import Event
 from postmeter.mail.draft import Figure
 from postmeter.store import database, rows, totals
-from postmeter.store.database import Row
+from postmeter.store.database import Database, Row
 from postmeter.store.rows import Entry
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["Entry", "Journal", "last_release"]
 
 _SLICE = 1000  # rows read at once; a longer read would keep the write-ahead log from being copied back
 
@@ -103,3 +103,10 @@ def _new(link: Connection, encoded: list[Row]) -> list[Row]:
     """Those that say something: a conflict would change nothing either, and waste a sequence number."""
     known = rows.known(link, {rows.source(row) for row in encoded})
     return [row for row in encoded if rows.counts_up(row) or rows.source(row) not in known]
+
+
+def last_release(link: Database, queue_id: str) -> float:
+    """When the message was last let out of the hold queue by us; 0 when it never was."""
+    sql = "SELECT max(time) FROM events WHERE queue_id = ? AND kind = 'released' AND data ->> 'action' = 'released'"
+    [(when,)] = link.query(sql, (queue_id,))
+    return float(when or 0)

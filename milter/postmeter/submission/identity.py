@@ -29,11 +29,15 @@ _RELAYED = re.compile(rb"\bwith\b[^;]{0,200}?[SL]MTP", re.IGNORECASE)
 
 
 class Whose(Enum):
-    """`UNDECIDED`: ours if the header says that it was submitted here, for a domain of ours."""
+    """`UNDECIDED`: ours if the header says that it was submitted here, for a domain of ours.
+
+    `RETURNED`: ours if it bears a mark that holds, whatever else speaks for it (`mark`).
+    """
 
     OURS = "ours"
     FOREIGN = "foreign"
     UNDECIDED = "undecided"
+    RETURNED = "returned"
 
 
 class Identity:
@@ -48,6 +52,8 @@ class Identity:
     def by_envelope(self, envelope: Envelope) -> Whose:
         """What MAIL tells already; OURS and FOREIGN are final."""
         senders = self._senders
+        if envelope.service in senders.refiltered:
+            return Whose.RETURNED
         known = (
             (senders.authenticated and envelope.login)
             or (senders.certificates and envelope.client.certificate)
@@ -65,7 +71,7 @@ class Identity:
 
     def step(self, draft: Draft) -> Reply | None:
         """First of the steps: who is charged for the message, and in whose name it goes out."""
-        draft.sender = sender(draft.message.envelope)
+        draft.sender = sender(draft.message.envelope) if draft.mark is None else draft.mark.sender
         draft.from_domain = from_domain(draft.fields)
         draft.note("identity", f"sender {draft.sender}, From domain {draft.from_domain or 'none or several'}")
         return None
@@ -73,7 +79,7 @@ class Identity:
     def check_from(self, draft: Draft) -> Reply | None:
         """Second: a login that puts on a domain it may not use is counted, gains no quota, is refused where asked."""
         action = self._senders.from_mismatch
-        if draft.from_domain and not self._may_use(draft):
+        if draft.from_domain and draft.mark is None and not self._may_use(draft):
             name = answerable(draft.message.envelope)
             draft.borrowed = action != "report"
             draft.count("from_mismatch_total", action)

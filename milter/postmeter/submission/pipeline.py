@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from postmeter.events import Refused, Submitted
+from postmeter.events import Refiltered, Refused, Submitted
 from postmeter.mail import address
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.token import Mark
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,23 @@ def submitted(draft: Draft) -> Submitted:
         from_domain=draft.from_domain,
         recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
         size=message.size(),
+        facts=draft.facts,
+    )
+
+
+def refiltered(draft: Draft, mark: Mark) -> Refiltered:
+    """The fact that a message which was taken before came back, and was taken again."""
+    message, envelope = draft.message, draft.message.envelope
+    return Refiltered(
+        source=f"back:{message.queue_id}:{message.time:.6f}",
+        time=message.time,
+        queue_id=message.queue_id,
+        reference=mark.reference.hex(),
+        first_queue_id=mark.queue_id,
+        login=mark.login,
+        from_domain=draft.from_domain,
+        service=envelope.service,
+        recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
         facts=draft.facts,
     )
 

@@ -18,7 +18,7 @@ from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.accounts import Accounts, Charge
 from postmeter.store.database import StoreError
 from postmeter.submission.identity import sender
-from postmeter.submission.pipeline import refused, submitted
+from postmeter.submission.pipeline import refiltered, refused, submitted
 from postmeter.submission.quota import Quotas
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,8 @@ class Recorder:
         """Charge every limit and record the message; a reply means that it must be refused after all."""
         if draft.free == "notice" and not self._spend(draft):
             draft.free = ""
-        result = "observed" if self._observe else "accepted"
-        figures = _always(draft) if self._observe else dict(draft.figures)
-        service = draft.message.envelope.service
-        figures["messages_total", (service, result)] = 1
-        figures["recipients_total", ()] = len(draft.message.envelope.rcpt_to)
-        event = submitted(draft)
+        figures = self._figures(draft)
+        event = submitted(draft) if draft.mark is None else refiltered(draft, draft.mark)
         try:
             settled = self._settler.settle(self._charges(draft), event, figures, time())
         except StoreError as error:
@@ -77,7 +73,8 @@ class Recorder:
         now = time()
         figures = _always(draft) if draft else {}
         figures["messages_total", (envelope.service, "rejected" if reply.permanent else "deferred")] = 1
-        event = refused(envelope, reply, sender=sender(envelope), reason=stage, time=now)
+        whom = draft.sender if draft and draft.mark else sender(envelope)
+        event = refused(envelope, reply, sender=whom, reason=stage, time=now)
         try:
             self._settler.settle((), event, figures, now)
         except StoreError as error:
@@ -104,6 +101,15 @@ class Recorder:
             self._settler.close()
         except StoreError as error:
             log.error("last figures lost: %s", error)
+
+    def _figures(self, draft: Draft) -> dict[Figure, int]:
+        """A message that was here before has been counted as taken, with its recipients."""
+        figures = _always(draft) if self._observe else dict(draft.figures)
+        service, recipients = draft.message.envelope.service, len(draft.message.envelope.rcpt_to)
+        if draft.mark is not None:
+            return figures | {("messages_total", (service, "refiltered")): 1}
+        result = "observed" if self._observe else "accepted"
+        return figures | {("messages_total", (service, result)): 1, ("recipients_total", ()): recipients}
 
     def _charges(self, draft: Draft) -> tuple[Charge, ...]:
         charges = self._quotas.charges(draft)

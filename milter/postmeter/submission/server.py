@@ -170,7 +170,8 @@ def _actions(desk: Desk) -> int:
     """What the steps may do to a message, and nothing while they are only observed. Fields may have to go in any."""
     if desk.observe:
         return 0
-    wanted = (ADD_FIELDS, desk.signs or desk.rewrites), (CHANGE_BODY, desk.rewrites), (QUARANTINE, desk.holds)
+    adds = desk.signs or desk.rewrites or desk.marks is not None
+    wanted = (ADD_FIELDS, adds), (CHANGE_BODY, desk.rewrites), (QUARANTINE, desk.holds)
     return CHANGE_FIELDS + sum(action for action, asked in wanted if asked)
 
 

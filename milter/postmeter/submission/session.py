@@ -33,6 +33,7 @@ from postmeter.mail.message import (
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
 from postmeter.submission.load import Load
+from postmeter.submission.mark import KEY, Marks, drops
 from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class Desk:
     rewrites: bool = True
     holds: bool = False
     """Whether some message may go to Postfix's hold queue."""
+    marks: Marks | None = None
+    """Where a content filter gives mail back to us (`senders.refiltered`)."""
     rcpt_gates: tuple[Gate, ...] = ()
     """Asked at each RCPT; without any nobody waits for our reply there."""
     reference: Callable[[], bytes] = field(kw_only=True)
@@ -91,9 +94,10 @@ class Session:
         "_desk",
         "_fields",
         "_held",
+        "_marked",
         "_overflow",
-        "_undecided",
         "_waits",
+        "_whose",
         "broken",
         "client",
         "envelope",
@@ -119,14 +123,13 @@ class Session:
         self.envelope = Envelope(bare(args[0]))  # first of all: should a macro be unreadable, `fail` asks who sends
         self._waits = not symbol(ctx, "i")
         self.envelope = self._open(ctx, args)
-        whose = desk.identity.by_envelope(self.envelope)
+        self._whose = desk.identity.by_envelope(self.envelope)
         full = desk.load.refusal()
         if full is not None and self._waits:
-            return self._turn_away(ctx, full, whose)
-        if whose is Whose.FOREIGN:
+            return self._turn_away(ctx, full)
+        if self._whose in (Whose.FOREIGN, Whose.RETURNED) and not self._takes_marks_off:
             desk.recorder.passed(self.envelope.service)
             return milter.ACCEPT
-        self._undecided = whose is Whose.UNDECIDED
         return self._gate(ctx, desk.gates, None)
 
     def rcpt(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
@@ -137,23 +140,27 @@ class Session:
         return verdict
 
     def header(self, name: str, value: bytes) -> None:
-        if self._hold(len(name) + len(value) + 100):
-            self._fields.append(Field(name.encode(), value))
+        key = name.encode()
+        self._marked += key.lower() == KEY
+        if self._whose is not Whose.FOREIGN and self._hold(len(name) + len(value) + 100):
+            self._fields.append(Field(key, value))
 
     def end_of_header(self) -> int:
-        """The last moment to step aside: mail that only passes through costs nothing from here on."""
-        if not self._undecided or self._overflow:
+        """The last moment to step aside: mail that only passes through costs nothing from here on.
+
+        What must lose marks goes on to its end, and is not kept in memory.
+        """
+        if not self._overflow:
+            self._whose = self._by_header()
+        if self._whose is not Whose.FOREIGN:
             return milter.CONTINUE
-        if reason := self._desk.identity.by_header(self._fields):
-            log.debug("not ours: %s", reason)
-            self._desk.recorder.passed(self.envelope.service)
-            self._reset()
-            return milter.ACCEPT
-        self._undecided = False
-        return milter.CONTINUE
+        self._let_go()
+        if self._marked and self._takes_marks_off:
+            return milter.CONTINUE
+        return self._pass()
 
     def body(self, chunk: bytes) -> None:
-        if self._hold(len(chunk)):
+        if self._whose is not Whose.FOREIGN and self._hold(len(chunk)):
             self._body.append(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
@@ -171,23 +178,51 @@ class Session:
         self._let_go()
         return self._answer(ctx, BUG) if not self._desk.tolerant else milter.ACCEPT
 
-    def _turn_away(self, ctx: milter.milterContext, reply: Reply, whose: Whose) -> int:
+    def _by_header(self) -> Whose:
+        """Whose it is now that the header is there; RETURNED stays so until the mark on it is looked at."""
+        if self._whose is Whose.UNDECIDED:
+            reason = self._desk.identity.by_header(self._fields)
+            if reason:
+                log.debug("not ours: %s", reason)
+            return Whose.FOREIGN if reason else Whose.OURS
+        return Whose.FOREIGN if self._whose is Whose.RETURNED and not self._marked else self._whose
+
+    @property
+    def _takes_marks_off(self) -> bool:
+        """Where our marks are believed nobody else's may arrive, not even on mail that is none of ours."""
+        return self._desk.marks is not None and not self._desk.observe
+
+    def _pass(self) -> int:
+        self._desk.recorder.passed(self.envelope.service)
+        self._reset()
+        return milter.ACCEPT
+
+    def _turn_away(self, ctx: milter.milterContext, reply: Reply) -> int:
         """There is no room. What is spared passes untouched; of the rest, mail that may be ours is written down."""
         if self._spared:
             self._desk.recorder.passed(self.envelope.service)
-        elif whose is not Whose.FOREIGN:
+        elif self._whose is not Whose.FOREIGN:
             self._desk.recorder.refused(self.envelope, reply, stage="capacity")
         return self._answer(ctx, reply)
 
     def _decide(self, ctx: milter.milterContext) -> int:
         desk = self._desk
         if self._overflow:
-            return self._turn_away(ctx, TOO_MUCH, Whose.OURS)
-        outcome = desk.pipeline.run(Draft(self._message(ctx)))
+            return self._turn_away(ctx, TOO_MUCH)
+        draft = Draft(self._message(ctx))
+        if self._whose is Whose.FOREIGN or not self._believed(draft):
+            send(ctx, drops(self._marked))
+            return self._pass()
+        outcome = desk.pipeline.run(draft)
         if outcome.reply is not None and not desk.observe:
             desk.recorder.refused(self.envelope, outcome.reply, stage=outcome.stage, draft=outcome.draft)
             return answer(ctx, outcome.reply)
         return self._take(ctx, outcome)
+
+    def _believed(self, draft: Draft) -> bool:
+        """Of what comes back from a content filter only that is ours whose mark holds."""
+        marks = self._desk.marks
+        return self._whose is not Whose.RETURNED or (marks is not None and marks.believe(draft))
 
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits.
@@ -218,7 +253,7 @@ class Session:
         A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
         """
         desk, envelope = self._desk, self.envelope
-        if self._undecided or desk.observe or not self._waits:
+        if self._whose is not Whose.OURS or desk.observe or not self._waits:
             return milter.CONTINUE
         for gate in gates:
             reply = gate.ask(envelope, recipient) if envelope.mail_from or gate.bounces else None
@@ -272,7 +307,8 @@ class Session:
     def _reset(self) -> None:
         self._let_go()
         self._overflow = False
-        self._undecided = False
+        self._marked = 0
+        self._whose = Whose.UNDECIDED
         self._waits = True
         self.broken = False
         self.envelope = Envelope(b"")

@@ -37,8 +37,8 @@ class Bounces:
     secrets: Path = setting(
         forms.path,
         "/etc/postmeter/bounces.secrets",
-        "As tracking.secrets; the web user cannot read it; also for senders.refiltered.",
-        built=False,
+        "As tracking.secrets, for the milter alone: mode 0600; the web user cannot read it. Also for "
+        "senders.refiltered.",
     )
     delimiter: str = setting(
         scalar("one character", _delimiter), "+", "recipient_delimiter of that mail server.", built=False

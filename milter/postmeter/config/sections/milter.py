@@ -65,7 +65,6 @@ class Senders:
         forms.words,
         [],
         "Services that get mail back from a content filter; only there our mark is believed.",
-        built=False,
         example="[REFILTERED]",
     )
     from_: dict[str, tuple[str, ...] | str] = setting(
