@@ -93,7 +93,7 @@ def reset(args: Namespace, config: Config) -> int:
 def _lines(usages: Iterable[Usage], quotas: Quotas, *, name: str | None, now: float) -> list[Line]:
     lines = [_line(usage, quotas) for usage in usages]
     shown = {(line.unit, line.window) for line in lines}
-    unused = [limit for limit in quotas.of_login(name) if limit.window] if name else []
+    unused = [limit for limit in quotas.limits_of("sender", name) if limit.window] if name else []
     lines += [
         Line(sender=name or "", unit=limit.unit, window=limit.window, used=0, limit=limit, room_at=now)
         for limit in unused
@@ -103,8 +103,8 @@ def _lines(usages: Iterable[Usage], quotas: Quotas, *, name: str | None, now: fl
 
 
 def _line(usage: Usage, quotas: Quotas) -> Line:
-    limits = (limit for limit in quotas.of_login(usage.key) if (limit.unit, limit.window) == (usage.unit, usage.window))
-    limit = next(limits, None)
+    known = quotas.limits_of("sender", usage.key)
+    limit = next((limit for limit in known if (limit.unit, limit.window) == (usage.unit, usage.window)), None)
     at = usage.room_at(limit.count) if limit else usage.now
     return Line(sender=usage.key, unit=usage.unit, window=usage.window, used=usage.used, limit=limit, room_at=at)
 

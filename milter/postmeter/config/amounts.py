@@ -125,6 +125,26 @@ def limit(text: str) -> Limit:
     raise MistakeError(f"{quoted(text)} is not a limit", _limit_fix(text))
 
 
+def limits(text: str) -> tuple[Limit, ...]:
+    """Limits with commas between them, as on a command line; `unlimited` is none."""
+    if text.strip() == "unlimited":
+        return ()
+    found = tuple(limit(one.strip()) for one in text.split(","))
+    kinds = [(one.unit, one.window) for one in found]
+    twice = next((one for one in found if kinds.count((one.unit, one.window)) > 1), None)
+    if twice is not None:
+        raise MistakeError(f"{twice.text!r} limits what another limit of this list limits", "keep one")
+    return found
+
+
+def limit_text(count: int, unit: str, window: int) -> str:
+    """A limit as it is configured; `limit` reads it back."""
+    span = next(name for name, seconds in _WINDOWS.items() if seconds == window)
+    if unit == "bytes" and (short := size_text(count)) != str(count):
+        return f"{short}/{span}"
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}/{span}"
+
+
 def _limit_fix(text: str) -> str:
     bare = re.fullmatch(r"([0-9]+) */ *([a-z]+)", text)
     if bare:

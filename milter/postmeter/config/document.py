@@ -15,7 +15,7 @@ from postmeter.config.schema import Config
 from postmeter.config.section import Key, keys
 from postmeter.config.sections.books import Webhook
 from postmeter.config.sections.dkim import KeyEntry, OpendkimTables, SignEntry
-from postmeter.config.sections.quota import Ramp, Rule
+from postmeter.config.sections.limits import Ramp, Rule
 from postmeter.config.tree import Raw
 
 _WIDTH = 118

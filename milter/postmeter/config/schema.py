@@ -14,8 +14,9 @@ from postmeter.config.section import part, section, setting
 from postmeter.config.sections.books import Journal, Log, Metrics, Notify, Report, Webhook
 from postmeter.config.sections.dkim import Dkim, HeaderRule, KeyEntry, OpendkimTables, SignEntry
 from postmeter.config.sections.feedback import Bounces, Delivery, Suppression
+from postmeter.config.sections.limits import DomainLimits, NetworkLimits, Ramp, Rule, TotalLimits
 from postmeter.config.sections.milter import Milter, Senders
-from postmeter.config.sections.quota import Brake, DomainLimits, NetworkLimits, Quota, Ramp, Rule, TotalLimits
+from postmeter.config.sections.quota import Brake, Quota, groups_known
 from postmeter.config.sections.tracking import Tracking, Web
 from postmeter.config.values import InetAddress, Network, SocketAddress, UnixAddress
 
@@ -66,7 +67,7 @@ class Config:
         Senders,
         "Which mail is ours to meter, sign and track: one match is enough; all other mail passes untouched.",
     )
-    quota: Quota = part(Quota, "How much a sender may send.")
+    quota: Quota = part(Quota, "How much a sender may send.", look=groups_known)
     dkim: Dkim = part(Dkim, "Signatures.")
     tracking: Tracking = part(Tracking, "Tracked links.")
     web: Web = part(Web, "The server behind tracked links.")

@@ -51,9 +51,10 @@ def required(reader: Reader[T], doc: str) -> T:
     return cast(T, made)
 
 
-def part(kind: type[T], doc: str) -> T:
-    """A section within: a mapping of its own keys."""
-    spec = Key("", "", section(kind), doc, {}, section=kind)
+def part(kind: type[T], doc: str, *, look: Callable[[T, Place], None] | None = None) -> T:
+    """A section within: a mapping of its own keys. `look` complains of keys that do not fit each other."""
+    reader = section(kind) if look is None else _agreeing(section(kind), look)
+    spec = Key("", "", reader, doc, {}, section=kind)
     made: Any = dataclasses.field(default_factory=kind, metadata={"key": spec})
     return cast(T, made)
 
@@ -82,6 +83,15 @@ def section(kind: type[T]) -> Reader[T]:
         return kind(**found)
 
     return Reader("a mapping", take)
+
+
+def _agreeing(inner: Reader[T], look: Callable[[T, Place], None]) -> Reader[T]:
+    def take(node: Node, place: Place) -> T:
+        found = inner.take(node, place)
+        look(found, place)
+        return found
+
+    return Reader(inner.form, take)
 
 
 def overrides(kind: Callable[[], type[Any]], *, without: frozenset[str]) -> Reader[dict[str, object]]:

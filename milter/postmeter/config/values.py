@@ -106,6 +106,19 @@ def host_pattern(text: str) -> str:
     return "*." + domain(text[2:]) if text.startswith("*.") else domain(text)
 
 
+def is_glob(text: str) -> bool:
+    return any(char in text for char in "*?[")
+
+
+def domain_glob(text: str) -> str:
+    """A domain, or a glob of domains as A-labels, such as *.example.com."""
+    if not is_glob(text):
+        return domain(text)
+    if not re.fullmatch(r"[A-Za-z0-9_.*?!\[\]-]{1,253}", text):
+        raise MistakeError(f"{quoted(text)} is not a glob of domains", "write it like *.example.com, in ASCII")
+    return text.lower()
+
+
 def address(text: str) -> str:
     """A mail address as typed by people: one @, something on both sides."""
     local, _, host = text.rpartition("@")

@@ -1,30 +1,43 @@
-"""Quotas: which limits a sender has, what a message is charged, and when one of them leaves no room for it.
+"""Quotas: what a message is charged at every level, and what becomes of one for which some limit leaves no room.
 
-The first rule whose conditions all hold decides, or else the limits for everyone. Knows nothing of how charges are kept
-(`store`), nor of the words of a refusal (`refusal`). Two kinds of mail are spared: the null sender's is neither
-refused nor charged (RFC 5321 4.5.5), and sendmail(1)'s is never deferred: pickup would bring it again for ever (D42).
+Knows nothing of rules (`levels`), of how charges are kept (`store`), nor of the words of a refusal (`refusal`). Two
+kinds of mail are spared: the null sender's is neither refused nor charged (RFC 5321 4.5.5), and mail for whose reply no
+client waits is never deferred: pickup would bring it again for ever (D42).
 """
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import translate
+from functools import lru_cache
+from time import time
 
-from postmeter.config.schema import Limit, Network, Quota, Rule
+from postmeter.config.amounts import limits
+from postmeter.config.problem import MistakeError
+from postmeter.config.schema import Limit, Quota
 from postmeter.mail import address
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.accounts import Accounts, Charge, Overdrawn
 from postmeter.store.database import StoreError
 from postmeter.submission import refusal
-from postmeter.submission.identity import answerable, sender
+from postmeter.submission.identity import sender
+from postmeter.submission.levels import Allowance, Decision, Levels
 from postmeter.submission.refusal import SPANS
 
+log = logging.getLogger(__name__)
+once = OnceAMinute(log)
+
+Override = Callable[[str], "str | None"]
+"""The limits that a person ordered for a sender for a while, as on a command line; None without an order."""
+
 _STORE_ERROR: Figure = ("quota_store_errors_total", ())
+_LEAST = {"messages": 1, "recipients": 1, "bytes": 1}
+_NOTHING = {"messages": 0, "recipients": 0, "bytes": 0}
 
 # In front of the last @. Postfix looks inside quotes, drops comments, and takes victim%else.example@here.example to
 # else.example (postconf(5): resolve_dequoted_address, allow_percent_hack, swap_bangpath).
@@ -32,207 +45,238 @@ _ELSEWHERE = re.compile(r"""[\s@%!"(),:;<>\[\]\\]""")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """The limits of a sender, and what happens to more."""
+class Tally:
+    """What the levels say about a message, made once: the step and `settle` must mean the same."""
 
-    limits: tuple[Limit, ...]
-    over: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """A rule made ready. A condition that is None holds for everybody."""
-
-    login: re.Pattern[str] | None
-    service: str | None
-    network: Network | None
-    from_domain: str | None
-    allowance: Allowance
-
-    def holds(self, envelope: Envelope) -> bool:
-        """All conditions but that on the From domain, which is not known before the end of the message."""
-        if self.login is not None and not self.login.fullmatch(answerable(envelope)):
-            return False
-        if self.service is not None and self.service != envelope.service:
-            return False
-        return self.network is None or _within(envelope.client.address, self.network)
+    decisions: tuple[Decision, ...]
+    amounts: Mapping[str, int]
+    charges: tuple[Charge, ...]
 
 
 class Quotas:
     """Built once a worker; safe to call from any thread."""
 
-    def __init__(self, quota: Quota, settler: Accounts) -> None:
-        self._settler = settler
-        self._rules = tuple(_ready(rule, quota.over) for rule in quota.rules)
-        self._everyone = Allowance(quota.limits, quota.over)
+    def __init__(
+        self,
+        quota: Quota,
+        accounts: Accounts,
+        *,
+        levels: Levels | None = None,
+        override: Override = lambda name: None,
+        look: bool = True,
+        observe: bool = False,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        """`look`: the step asks the store; without, `settle` alone decides. `observe` is `mode: observe`."""
+        self._accounts = accounts
+        self._levels = levels or Levels(quota)
+        self._override = override
+        self._look = look
+        self._observe = observe
+        self._clock = clock
+        self._braked = quota.brake.action
         self._exempt = frozenset(exempt.lower() for exempt in quota.exempt)
+        self._warn = () if observe else tuple(sorted({round(share * 100) for share in quota.warn_at}))
 
     def charges(self, draft: Draft) -> tuple[Charge, ...]:
         """What `settle` has to charge for this message."""
-        if draft.free:
-            return ()
-        return self._charges(draft, self._allowance(draft))
+        charges = self._tally(draft).charges
+        return tuple(replace(charge, enforce=False) for charge in charges) if self._observe else charges
 
     def check(self, draft: Draft) -> Reply | None:
-        """The pipeline's step: refuse a message for which some limit leaves no room. Reads only."""
+        """The pipeline's step: refuse a message for which some limit can leave no room, now or ever. Reads only."""
         if draft.free:
             draft.note("quota", f"not charged: {draft.free}")
             return None
-        allowance = self._allowance(draft)
-        charges = self._charges(draft, allowance)
-        if charges:
-            draft.facts["charged"] = [[charge.unit, charge.window, charge.amount] for charge in charges]
-        _explain(draft, allowance)
-        over = self._over_at_once(draft, allowance) or self._overdrawn(draft, charges)
+        tally = self._tally(draft)
+        if self._look:
+            draft.note("quota", "; ".join(map(str, tally.decisions)) or "not charged: the null sender")
+        over = self._too_large(draft, tally)
+        if over is None and self._look:
+            over = self._overdrawn(draft, tally.charges)
         if over is None:
             return None
-        if allowance.over != "observe":
-            return self.refuse(draft, over)
-        draft.note("quota", f"over, and only observed: {refusal.sentence(over, draft.message.time)}")
-        _count(draft, over)
-        return None
+        if self.over(draft, over) == "hold":
+            draft.note("quota", f"to be held: {refusal.sentence(over, draft.message.time)}")
+            return None
+        return self.refuse(draft, over)
+
+    def over(self, draft: Draft, overdrawn: Overdrawn) -> str:
+        """What becomes of a message without room: defer, reject or hold. What can never fit waits for nothing."""
+        if overdrawn.room_at is None:
+            return "reject"
+        action = self._action(draft, overdrawn.charge.level)
+        return "reject" if action == "defer" and not _waits(draft.message.envelope) else action
 
     def refuse(self, draft: Draft, overdrawn: Overdrawn) -> Reply:
-        """The reply for a message without room; also when `settle` finds, after all, that there is none."""
-        _count(draft, overdrawn)
-        reject = self._allowance(draft).over == "reject" or draft.message.envelope.client.local
+        """The reply for a message without room, in the step or at `settle`; what cannot be held is deferred."""
+        draft.figures[_figure(overdrawn.charge)] += 1
+        reject = self.over(draft, overdrawn) == "reject" or not _waits(draft.message.envelope)
         return refusal.reply(overdrawn, draft.message.time, reject=reject)
 
+    def observed(self, draft: Draft, overdrawn: Overdrawn) -> None:
+        """A limit that is not enforced was passed (`Settled.observed`). Where the step looks, it has counted that."""
+        if not self._look:
+            self._accounts.add({_figure(overdrawn.charge): 1})
+            log.info("%s: %s", draft.message.queue_id, _watched(overdrawn, draft.message.time))
+
     def gate(self, envelope: Envelope, recipient: bytes | None, now: float) -> Reply | None:
-        """Early refusal of a sender for whom not even one recipient would fit. Reads only.
+        """Early refusal of a sender for whom not even one recipient would fit, as far as is certain at MAIL.
 
         At MAIL alone: a recipient refused later would leave the others in, and a message must be refused whole. With
         exempt recipients nothing is decided here: the message may be for them.
         """
-        if recipient is not None or self._exempt or not envelope.mail_from or envelope.client.local:
+        if recipient is not None or self._exempt or not envelope.mail_from or not _waits(envelope):
             return None
-        allowance = self._early(envelope)
-        if allowance is None or allowance.over == "observe":
-            return None
-        least = {"messages": 1, "recipients": 1, "bytes": 1}
+        decisions = self._decide(envelope, sender=sender(envelope), domain=None, now=now)
+        enforced = [decision for decision in decisions if decision.allowance.over in ("defer", "reject")]
         try:
-            over = self._settler.glance(_charge(sender(envelope), allowance, least), now)
+            over = self._accounts.glance(tuple(_charges(enforced, _LEAST, ())), now)
         except StoreError:
-            self._settler.add({_STORE_ERROR: 1})
+            self._accounts.add({_STORE_ERROR: 1})
             return None
         if over is None:
             return None
-        self._settler.add({_figure(over.charge): 1})
-        return refusal.reply(over, now, reject=allowance.over == "reject")
+        self._accounts.add({_figure(over.charge): 1})
+        return refusal.reply(over, now, reject=_of(enforced, over.charge.level).over == "reject")
 
-    def of_login(self, name: str) -> tuple[Limit, ...]:
-        """The limits that a sender of that name has by name alone: rules that ask for more than a login are left out.
+    def limits_of(self, level: str, key: str) -> tuple[Limit, ...]:
+        """The limits that a key of a level has by name alone: rules that ask for more are left out.
 
         For people who look; mail is decided by all conditions.
         """
-        envelope = Envelope(mail_from=b"?", login=name)
-        for rule in self._rules:
-            if (rule.service, rule.network, rule.from_domain) == (None, None, None) and rule.holds(envelope):
-                return rule.allowance.limits
-        return self._everyone.limits
+        found = Decision(level, key, self._levels.by_name(level, key, self._clock()))
+        order = self._override(key) if level == "sender" else None
+        return (found if order is None else _ordered(found, order)).allowance.limits
 
-    def _allowance(self, draft: Draft) -> Allowance:
-        envelope = draft.message.envelope
-        if not envelope.mail_from:
-            return Allowance((), "observe")
-        own = None if draft.borrowed else draft.from_domain
-        for rule in self._rules:
-            if rule.from_domain in (None, own) and rule.holds(envelope):
-                return rule.allowance
-        return self._everyone
+    def _tally(self, draft: Draft) -> Tally:
+        if draft.free or not draft.message.envelope.mail_from:
+            return Tally((), _NOTHING, ())
+        if not isinstance(draft.tally, Tally):
+            draft.tally = tally = self._count(draft)
+            if tally.charges:
+                draft.facts["charged"] = [[c.level, c.key, c.unit, c.window, c.amount] for c in tally.charges]
+            return tally
+        return draft.tally
 
-    def _early(self, envelope: Envelope) -> Allowance | None:
-        """What is certain at MAIL: None where a rule depends on the From domain."""
-        for rule in self._rules:
-            if rule.holds(envelope):
-                return rule.allowance if rule.from_domain is None else None
-        return self._everyone
+    def _count(self, draft: Draft) -> Tally:
+        domain = "" if draft.borrowed else draft.from_domain
+        envelope, now = draft.message.envelope, draft.message.time
+        decisions = self._decide(envelope, sender=draft.sender, domain=domain, now=now)
+        amounts = self._amounts(draft)
+        return Tally(decisions, amounts, tuple(_charges(decisions, amounts, self._warn)))
 
-    def _charges(self, draft: Draft, allowance: Allowance) -> tuple[Charge, ...]:
-        return _charge(draft.sender, allowance, self._amounts(draft)) if allowance.limits else ()
+    def _decide(self, envelope: Envelope, *, sender: str, domain: str | None, now: float) -> tuple[Decision, ...]:
+        """An order of a person's stands in place of the sender's limits; what happens to more stays as it is."""
+        decisions = self._levels.of(envelope, sender=sender, domain=domain, now=now)
+        order = self._override(sender)
+        if order is None:
+            return decisions
+        return tuple(_ordered(one, order) if one.level == "sender" else one for one in decisions)
 
-    def _amounts(self, draft: Draft) -> dict[str, int]:
+    def _action(self, draft: Draft, level: str) -> str:
+        return self._braked if level == "brake" else _of(self._tally(draft).decisions, level).over
+
+    def _amounts(self, draft: Draft) -> Mapping[str, int]:
         """A message whose recipients are all exempt counts nothing, nor do its bytes."""
-        recipients = sum(not self._is_exempt(rcpt) for rcpt in draft.message.envelope.rcpt_to)
-        if not recipients:
-            return {"messages": 0, "recipients": 0, "bytes": 0}
-        return {"messages": 1, "recipients": recipients, "bytes": draft.message.size()}
+        message = draft.message
+        recipients = len(message.envelope.rcpt_to)
+        if self._exempt:
+            recipients = sum(not self._is_exempt(rcpt) for rcpt in message.envelope.rcpt_to)
+        return {"messages": 1, "recipients": recipients, "bytes": message.size()} if recipients else _NOTHING
 
     def _is_exempt(self, recipient: bytes) -> bool:
-        if not self._exempt:
-            return False
         name = address.text(recipient).lower()
         if name in self._exempt:
             return True
         local = name.rpartition("@")[0]
         return f"@{address.domain(name)}" in self._exempt and not _ELSEWHERE.search(local)
 
-    def _over_at_once(self, draft: Draft, allowance: Allowance) -> Overdrawn | None:
-        """The limit for a single message that this one passes."""
-        amounts = self._amounts(draft)
-        for limit in allowance.limits:
-            if not limit.window and amounts[limit.unit] > limit.count:
-                return Overdrawn(charge=_one(draft.sender, limit, amounts, enforce=True), used=0, room_at=None)
+    def _too_large(self, draft: Draft, tally: Tally) -> Overdrawn | None:
+        """The first limit that this message alone passes."""
+        for decision in tally.decisions:
+            for limit in decision.allowance.limits:
+                if tally.amounts[limit.unit] <= limit.count:
+                    continue
+                over = Overdrawn(charge=_charge(decision, limit, tally.amounts, ()), used=0, room_at=None)
+                if over.charge.enforce:
+                    return over
+                if not limit.window:
+                    _watch(draft, over)
         return None
 
     def _overdrawn(self, draft: Draft, charges: Sequence[Charge]) -> Overdrawn | None:
-        """What the ledger says. When it cannot be read, `settle` decides, and the journal's failure policy."""
+        """What the store says. When it cannot be read, `settle` decides, and the journal's failure policy."""
+        now = draft.message.time
         try:
-            return self._settler.check([replace(charge, enforce=True) for charge in charges], draft.message.time)
+            over = self._accounts.check([charge for charge in charges if charge.enforce], now)
+            watched = [replace(charge, enforce=True) for charge in charges if not charge.enforce]
+            seen = self._accounts.check(watched, now)
         except StoreError as error:
             draft.figures[_STORE_ERROR] += 1
             draft.note("quota", f"not checked: {error}")
             return None
+        if seen is not None:
+            _watch(draft, seen)
+        return over
 
 
-def _ready(rule: Rule, over: str) -> _Rule:
-    limits = () if isinstance(rule.limits, str) else rule.limits
-    return _Rule(
-        login=re.compile(translate(rule.login.lower())) if rule.login is not None else None,
-        service=rule.service,
-        network=rule.network,
-        from_domain=rule.from_domain,
-        allowance=Allowance(limits, rule.over or over),
-    )
+def _waits(envelope: Envelope) -> bool:
+    """Whether a client hears our reply; without one a deferral would come again every minute."""
+    return envelope.waits and not envelope.client.local
 
 
-def _within(client: str, network: Network) -> bool:
+def _of(decisions: Sequence[Decision], level: str) -> Allowance:
+    return next(decision.allowance for decision in decisions if decision.level == level)
+
+
+def _ordered(decision: Decision, order: str) -> Decision:
+    limits = _limits(order)
+    if limits is None:
+        return decision
+    return replace(decision, allowance=Allowance(limits, decision.allowance.over, "by order"))
+
+
+@lru_cache(maxsize=1024)
+def _limits(order: str) -> tuple[Limit, ...] | None:
+    """Read once; what makes no sense, a later version's perhaps, orders nothing."""
     try:
-        return ipaddress.ip_address(client) in network
-    except ValueError:
-        return False
+        return limits(order)
+    except MistakeError as error:
+        once.log(logging.ERROR, "order", "an order for limits is left out: %s", error)
+        return None
 
 
-def _charge(key: str, allowance: Allowance, amounts: dict[str, int]) -> tuple[Charge, ...]:
+def _charges(decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]) -> Iterator[Charge]:
     """One for each limit with a window; what counts nothing is not charged."""
-    enforce = allowance.over != "observe"
-    return tuple(
-        _one(key, limit, amounts, enforce=enforce)
-        for limit in allowance.limits
-        if limit.window and amounts[limit.unit]
-    )
+    for decision in decisions:
+        for limit in decision.allowance.limits:
+            if limit.window and amounts[limit.unit]:
+                yield _charge(decision, limit, amounts, warn)
 
 
-def _one(key: str, limit: Limit, amounts: dict[str, int], *, enforce: bool) -> Charge:
+def _charge(decision: Decision, limit: Limit, amounts: Mapping[str, int], warn: tuple[int, ...]) -> Charge:
     return Charge(
-        key=key,
+        key=decision.key,
         unit=limit.unit,
         window=limit.window,
         limit=limit.count,
         amount=amounts[limit.unit],
         text=limit.text,
-        enforce=enforce,
+        level=decision.level,
+        enforce=decision.allowance.over != "observe",
+        warn=warn,
     )
 
 
-def _explain(draft: Draft, allowance: Allowance) -> None:
-    limits = ", ".join(limit.text for limit in allowance.limits) or "none"
-    draft.note("quota", f"limits of {draft.sender}: {limits}")
+def _watch(draft: Draft, over: Overdrawn) -> None:
+    draft.figures[_figure(over.charge)] += 1
+    draft.note("quota", _watched(over, draft.message.time))
+
+
+def _watched(over: Overdrawn, now: float) -> str:
+    return f"over, and only observed: {refusal.sentence(over, now)}"
 
 
 def _figure(charge: Charge) -> Figure:
     return "quota_refusals_total", (SPANS[charge.window], charge.unit)
-
-
-def _count(draft: Draft, over: Overdrawn) -> None:
-    draft.figures[_figure(over.charge)] += 1

@@ -16,6 +16,12 @@ SPANS = {0: "message", 1: "second", 60: "minute", 3600: "hour", 86_400: "day", 2
 """What a limit's window of so many seconds is called."""
 
 _LONGEST_NAME = 150
+_LEVELS = {"domain": " (From domain)", "network": " (network)"}
+_NAMES = {
+    ("domain", ""): "mail without a From domain of its own",
+    ("network", "unknown"): "clients without a known address",
+    ("total", ""): "this server",
+}
 _NEVER = {"messages": (550, "5.7.1"), "recipients": (550, "5.5.3"), "bytes": (552, "5.3.4")}
 _SIZES = ((1024**4, "T"), (1024**3, "G"), (1024**2, "M"), (1024, "k"))
 
@@ -29,7 +35,7 @@ def reply(over: Overdrawn, now: float, *, reject: bool) -> Reply:
 
 
 def sentence(over: Overdrawn, now: float) -> str:
-    charge, name = over.charge, _name(over.charge.key)
+    charge, name = over.charge, _name(over.charge)
     if over.room_at is None:
         return f"{name}: {_counted(charge.amount, charge)} in one message, limit {charge.text}"
     used, limit = number(over.used, charge.unit), _counted(charge.limit, charge)
@@ -37,10 +43,14 @@ def sentence(over: Overdrawn, now: float) -> str:
     return f"{name}: {used} of {limit} in the last {SPANS[charge.window]}; {room}, limit {charge.text}"
 
 
-def _name(key: str) -> str:
-    """Printable and short: the rest of the sentence must not be cut off (Reply.line)."""
-    safe = key.encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(char if char.isprintable() else "?" for char in safe)[:_LONGEST_NAME]
+def _name(charge: Charge) -> str:
+    """Printable and short: the rest of the sentence must not be cut off (Reply.line).
+
+    The level stands behind the name: who is refused for the mail of many others must not take it for his own.
+    """
+    safe = charge.key.encode("ascii", "backslashreplace").decode("ascii")
+    key = "".join(char if char.isprintable() else "?" for char in safe)[:_LONGEST_NAME]
+    return _NAMES.get((charge.level, charge.key)) or f"{key}{_LEVELS.get(charge.level, '')}"
 
 
 def _counted(count: int, charge: Charge) -> str:

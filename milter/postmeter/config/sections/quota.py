@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
+import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config import forms, values
 from postmeter.config.amounts import DAY, Limit
 from postmeter.config.problem import MistakeError, quoted
-from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, table, word_or
-from postmeter.config.section import part, required, section, setting
-from postmeter.config.tree import Node, Scalar
-from postmeter.config.values import Network
+from postmeter.config.readers import Place, UnreadableError, choice, listing, optional, scalar, table
+from postmeter.config.section import part, setting
+from postmeter.config.sections.limits import LIMITS, OVER, RULES, DomainLimits, NetworkLimits, Rule, TotalLimits
 
 _STORES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix")
-_OVER = ("defer", "reject", "hold", "observe")
 
 
 def _store(text: str) -> str:
@@ -27,122 +26,12 @@ def _store(text: str) -> str:
     raise MistakeError(f"{quoted(text)} is not available in this version", "write sqlite")
 
 
-def _date(text: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        raise MistakeError(f"{quoted(text)} is not a date", "write it like 2026-12-01") from None
-
-
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text):
         raise MistakeError(
             f"{quoted(text)} cannot begin a key", "write letters, digits, dots, dashes, colons or underscores"
         )
     return text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ramp:
-    """A limit that grows day by day, to warm up a new address."""
-
-    start: Limit = required(forms.limit, "The limit on the first day.")
-    factor: float = required(forms.decimal, "What each day's limit is of the day before.")
-    end: Limit = required(forms.limit, "The limit it grows to.")
-    since: datetime.date = required(scalar("a date", _date), "The first day.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """The first rule whose conditions all hold decides; a rule without conditions holds for everyone."""
-
-    login: str | None = setting(optional(forms.word), None, "A login, or a glob of logins.", example='"*@example.org"')
-    logins_file: Path | None = setting(
-        optional(forms.path), None, "A file with one glob of logins a line, reread when it changes.", built=False
-    )
-    group: str | None = setting(optional(forms.word), None, "A group of quota.groups.", built=False)
-    network: Network | None = setting(optional(forms.network), None, "The client's network.", example="192.0.2.0/24")
-    service: str | None = setting(
-        optional(forms.word), None, "The smtpd service (milter_macro_daemon_name); local for sendmail(1)."
-    )
-    from_domain: str | None = setting(
-        optional(forms.domain),
-        None,
-        "The domain of the From address, where the login may use it (senders.from; with from_mismatch report, always).",
-    )
-    limits: tuple[Limit, ...] | str = setting(
-        word_or("unlimited", other=forms.limits), [], "The limits, or unlimited, which lifts this level only."
-    )
-    over: str | None = setting(
-        optional(choice(*_OVER, later=("hold",))), None, "As quota.over, for this rule; null is quota.over."
-    )
-    ramp: Ramp | None = setting(optional(section(Ramp)), None, "A limit that grows day by day.", built=False)
-
-
-def _checked(rule: Reader[Rule]) -> Reader[Rule]:
-    def take(node: Node, place: Place) -> Rule:
-        found = rule.take(node, place)
-        if not found.limits and found.ramp is None:
-            raise place.complain(node.line, "a rule without limits", "add limits: [...] or limits: unlimited")
-        _refuse_twice(found.limits, node, place.key(Scalar("limits")))
-        return found
-
-    return Reader(rule.form, take)
-
-
-def _refuse_twice(limits: tuple[Limit, ...] | str, node: Node, place: Place) -> None:
-    seen: set[tuple[str, int]] = set()
-    for index, limit in enumerate(limits if not isinstance(limits, str) else ()):
-        if (limit.unit, limit.window) in seen:
-            line = place.reading.lines.get(place.item(index).path, node.line)
-            raise place.complain(line, f"{limit.text!r} limits what another limit of this list limits", "keep one")
-        seen.add((limit.unit, limit.window))
-
-
-def _distinct(limits: Reader[tuple[Limit, ...]]) -> Reader[tuple[Limit, ...]]:
-    def take(node: Node, place: Place) -> tuple[Limit, ...]:
-        found = limits.take(node, place)
-        _refuse_twice(found, node, place)
-        return found
-
-    return Reader(limits.form, take)
-
-
-_limits = _distinct(forms.limits)
-_rules = listing(_checked(section(Rule)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainLimits:
-    limits: tuple[Limit, ...] = setting(_limits, [], "For each From domain that no rule names.", built=False)
-    rules: tuple[Rule, ...] = setting(_rules, [], "As quota.rules.", built=False)
-
-
-def _prefixes(inner: Reader[tuple[int, ...]]) -> Reader[tuple[int, ...]]:
-    def take(node: Node, place: Place) -> tuple[int, ...]:
-        found = inner.take(node, place)
-        if len(found) != 2 or found[0] > 32:
-            raise place.complain(node.line, "must be two prefix lengths", "write it like [24, 56], IPv4 and IPv6")
-        return found
-
-    return Reader("two prefix lengths", take)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkLimits:
-    limits: tuple[Limit, ...] = setting(_limits, [], "For each client network that no rule names.", built=False)
-    rules: tuple[Rule, ...] = setting(_rules, [], "As quota.rules.", built=False)
-    prefix: tuple[int, ...] = setting(
-        _prefixes(listing(forms.whole(1, 128))),
-        ["24", "56"],
-        "How many bits make a network, IPv4 and IPv6.",
-        built=False,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TotalLimits:
-    limits: tuple[Limit, ...] = setting(_limits, [], "For all mail of ours together.", built=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +75,13 @@ class Quota:
         choice("accept", "tempfail"), "accept", "When Redis is gone (a lost SQLite is a lost journal).", built=False
     )
     over: str = setting(
-        choice(*_OVER, later=("hold",)),
+        choice(*OVER),
         "defer",
         "What happens to more: defer (451 4.7.1), reject (550 5.7.1), hold (Postfix's hold queue, charged when "
         "released) or observe (accept and count). What could never fit is refused for good; mail of sendmail(1) is "
         "never deferred.",
     )
-    hold_at_most: int = setting(forms.whole(), "100", "Messages of a login on hold; then defer.", built=False)
+    hold_at_most: int = setting(forms.whole(), "100", "Messages of a sender on hold; then defer.")
     exempt: tuple[str, ...] = setting(
         listing(forms.address_or_domain),
         [],
@@ -200,14 +89,14 @@ class Quota:
         example='["@example.com", postmaster@example.net]',
     )
     limits: tuple[Limit, ...] = setting(
-        _limits,
+        LIMITS,
         [],
         "For every sender that no rule names. A sender is the login, or else the certificate's name, or else the "
         "client's address (/64 for IPv6), or else local for sendmail(1).",
         example="[500 recipients/day, 100 recipients/hour, 50 recipients/message]",
     )
     rules: tuple[Rule, ...] = setting(
-        _rules,
+        RULES,
         [],
         "The first whose conditions all hold decides the sender's limits; unlimited lifts this level only.",
         example='[{login: "*@example.org", limits: [2000 messages/day, 200 messages/hour, 1G/day], over: reject}]',
@@ -215,8 +104,7 @@ class Quota:
     groups: dict[str, tuple[str, ...]] = setting(
         table(values.word, forms.words, "a mapping of groups to lists of logins"),
         {},
-        "Names for several logins.",
-        built=False,
+        "Names for several logins, or globs of them.",
         example="{sales: [a@example.com, b@example.com]}",
     )
     domains: DomainLimits = part(DomainLimits, "Besides the sender's: per From domain. Every level must have room.")
@@ -233,3 +121,21 @@ class Quota:
     )
     warn_sender: bool = setting(forms.boolean, "false", "Whether the sender is warned too.", built=False)
     brake: Brake = part(Brake, "Stolen accounts.")
+
+    def all_rules(self) -> Iterator[tuple[str, Rule]]:
+        """The rules of every level, each with its path below `quota`."""
+        for name, level in (("", self.rules), ("domains.", self.domains.rules), ("networks.", self.networks.rules)):
+            for index, rule in enumerate(level):
+                yield f"{name}rules[{index}]", rule
+
+
+def groups_known(quota: Quota, place: Place) -> None:
+    """A rule that names a group which is not there would hold for nobody, and nobody would know."""
+    unknown = [(path, rule.group) for path, rule in quota.all_rules() if rule.group and rule.group not in quota.groups]
+    for path, group in unknown:
+        key = Place(place.reading, f"{place.path}.{path}.group")
+        close = difflib.get_close_matches(group or "", quota.groups, n=1)
+        fix = f"did you mean {close[0]}?" if close else "name it below quota.groups"
+        key.complain(key.line, f"there is no group {quoted(group or '')}", fix)
+    if unknown:
+        raise UnreadableError
