@@ -3,7 +3,7 @@
 Knows nothing of what the octets mean. In 7bit, 8bit and binary an edit is made where it stands, unless a line would
 pass 998 octets; then the whole becomes quoted-printable. In quoted-printable only the encoded lines that hold an edit
 change; base64 is written anew in the line length it had. Whatever decoders could disagree about is not decoded at all
-(RFC 2045 section 6).
+(RFC 2045 section 6). `encode` is for what is written anew as a whole.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks l
 _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
 _ATOM = re.compile(rb"=..|[^=]+")
 _ESCAPE = re.compile(rb"[^!-<>-~]")  # what quoted-printable may not hold as it is
+_LITERAL = bytes({*range(32, 127), *b"\t\r\n"} - {*b"="})  # what it mostly may, white space at line ends apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,19 @@ def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> 
         return Coded(changed, encoding)
     quoted = binascii.b2a_qp(changed, istext=True)
     return Coded(quoted, "quoted-printable") if _decode_quoted(quoted) == changed else None
+
+
+def encode(octets: bytes) -> Coded:
+    """In seven bits and lines of 76: quoted-printable for text, base64 where that is shorter or lines end otherwise."""
+    escaped = len(octets.translate(None, _LITERAL))
+    if 6 * escaped <= len(octets):  # two octets more for each, or a third more for all
+        quoted = binascii.b2a_qp(octets, istext=True)
+        quoted = quoted if b"\r\n" in octets else quoted.replace(b"\n", b"\r\n")
+        if _decode_quoted(quoted) == octets:
+            return Coded(quoted, "quoted-printable")
+    text = binascii.b2a_base64(octets, newline=False)
+    lines = (text[at : at + _ENCODED_LINE] for at in range(0, len(text), _ENCODED_LINE))
+    return Coded(b"\r\n".join(lines), "base64")
 
 
 def _passes(changed: bytes, edits: Sequence[Edit]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from postmeter.mail.message import Field
@@ -28,6 +28,7 @@ _TAIL = re.compile(rb"(--)?[ \t]*+(?:\r?\n|(\r)|\Z)")  # RFC 2046: transport pad
 _TYPE = b"content-type"
 _ENCODING = b"content-transfer-encoding"
 _DISPOSITION = b"content-disposition"
+_PLAIN = frozenset({"7bit", "8bit", "binary"})
 _OURS = frozenset({_TYPE, _ENCODING, _DISPOSITION})
 _TEXT = Value("text/plain")  # RFC 2045 section 5.2
 _DIGEST = Value("message/rfc822")  # RFC 2046 section 5.1.5
@@ -38,7 +39,7 @@ _Raw: TypeAlias = dict[bytes, tuple[bytes, tuple[int, int] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A leaf: all that is not a multipart cut into its own parts.
+    """A leaf: all that is not a multipart cut into its own parts. Among `entities` those multiparts too.
 
     `start` is the first octet of its header in the body, `body_start` that behind its blank line, `end` that behind its
     last octet (the line end before a delimiter belongs to the delimiter). The one part of a message that is no
@@ -81,7 +82,7 @@ class _Head:
 
     def boundary(self) -> bytes:
         """The boundary of a multipart that may be cut; RFC 2045 section 6.4 forbids it to be encoded."""
-        if not self.content.token.startswith("multipart/") or self.encoding not in ("7bit", "8bit", "binary"):
+        if not self.content.token.startswith("multipart/") or self.encoding not in _PLAIN:
             return b""
         boundary = self.content.params.get("boundary", "").rstrip(" ").encode("latin-1", "replace")
         return boundary if len(boundary) <= _MAX_BOUNDARY else b""
@@ -89,6 +90,20 @@ class _Head:
 
 def leaves(fields: Sequence[Field], body: bytes) -> tuple[Part, ...]:
     """The leaf parts of a message in the order of the body."""
+    return _walk(fields, body, whole=False)
+
+
+def entities(fields: Sequence[Field], body: bytes) -> tuple[Part, ...]:
+    """Every part, multiparts before what is in them, attached messages before their own parts.
+
+    `path` and `enclosing` count an attached message like a multipart of one part, and the outermost multipart is 0. A
+    multipart that was cut is not `broken`. An attached message that is encoded, against RFC 2046 section 5.2.1, is not
+    looked into.
+    """
+    return _walk(fields, body, whole=True)
+
+
+def _walk(fields: Sequence[Field], body: bytes, *, whole: bool) -> tuple[Part, ...]:
     raw: _Raw = {}
     twice = False
     for one in fields:
@@ -96,7 +111,7 @@ def leaves(fields: Sequence[Field], body: bytes) -> tuple[Part, ...]:
         if key in _OURS:
             twice = twice or key in raw
             raw.setdefault(key, (one.value, None))
-    walk = _Walk(body)
+    walk = _Walk(body, whole)
     walk.descend(_head(raw, _TEXT, broken=twice), "", 0, len(body), ())
     return tuple(walk.found)
 
@@ -104,6 +119,7 @@ def leaves(fields: Sequence[Field], body: bytes) -> tuple[Part, ...]:
 @dataclass(slots=True)
 class _Walk:
     body: bytes
+    whole: bool
     found: list[Part] = field(default_factory=list)
 
     def descend(
@@ -112,15 +128,26 @@ class _Walk:
         disposition = around if around not in ("", "inline") else head.disposition.token
         boundary = b"" if head.broken or len(enclosing) >= MAX_DEPTH else head.boundary()
         spans = self._cut(boundary, head.body_start, end) if boundary else []
-        if not spans or len(self.found) + len(spans) > MAX_PARTS:
-            self.found.append(_leaf(head, path or "1", start, end, enclosing, disposition))
-            return
         kind = head.content.token
+        part = _leaf(head, path or "1", start, end, enclosing, disposition)
+        if not spans or len(self.found) + len(spans) > MAX_PARTS:
+            self.found.append(part)
+            if self.whole and kind == "message/rfc822" and not part.broken:
+                self._attached(part)
+            return
+        if self.whole:
+            self.found.append(replace(part, path=path or "0", broken=False))
         default = _DIGEST if kind == "multipart/digest" else _TEXT
         for number, (begin, stop) in enumerate(spans, 1):
             inner = _part_head(self.body, begin, stop, default)
             below = f"{path}.{number}" if path else str(number)
             self.descend(inner, below, begin, stop, (*enclosing, kind), disposition)
+
+    def _attached(self, part: Part) -> None:
+        """What is in an attached message, unless it lies too deep or is encoded."""
+        if len(part.enclosing) < MAX_DEPTH and len(self.found) < MAX_PARTS and part.encoding in _PLAIN:
+            inner = _part_head(self.body, part.body_start, part.end, _TEXT)
+            self.descend(inner, f"{part.path}.1", part.body_start, part.end, (*part.enclosing, part.kind))
 
     def _cut(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
         """The spans between delimiter lines. Without a close delimiter the last part goes on to the end.

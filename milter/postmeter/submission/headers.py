@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from postmeter.config.schema import HeaderRule
+from postmeter.config.schema import Dkim, HeaderRule
+from postmeter.mail import hop
+from postmeter.mail.coding import MAX_LINE
 from postmeter.mail.message import Field
 
 # rspamd's list, the best model (C7): (o) oversigned, even when absent; (x) oversigned when present; else when present.
@@ -39,14 +41,36 @@ class Choice:
     fields: tuple[Field, ...]
 
 
-def choose(fields: Sequence[Field], rules: Sequence[HeaderRule] = DEFAULT) -> Choice:
+def rules(dkim: Dkim) -> Sequence[HeaderRule]:
+    """As configured."""
+    return DEFAULT if isinstance(dkim.headers, str) else dkim.headers
+
+
+def may_miss(rule: HeaderRule) -> bool:
+    """Whether the field may be left unsigned where its signature would break: not what (o) guards, never From."""
+    return rule.mark != "o" and rule.name != "from"
+
+
+def too_long(field: Field) -> bool:
+    """Whether it has a line over 998 octets, which a later hop would break."""
+    size = len(field.name) + len(field.value)
+    return size >= MAX_LINE and hop.long_line(field.wire()) >= 0
+
+
+def without_long(fields: Sequence[Field], listed: Sequence[HeaderRule]) -> Sequence[HeaderRule]:
+    """The rules but for those of fields that are too long and may stay unsigned."""
+    broken = {field.key for field in fields if too_long(field)}
+    return [rule for rule in listed if not (may_miss(rule) and rule.name.encode() in broken)] if broken else listed
+
+
+def choose(fields: Sequence[Field], listed: Sequence[HeaderRule] = DEFAULT) -> Choice:
     """What to sign of a message with these `fields`."""
     present: dict[bytes, list[Field]] = {}
     for field in reversed(fields):
         present.setdefault(field.name.lower().rstrip(b" \t"), []).append(field)
     names: list[bytes] = []
     chosen: list[Field] = []
-    for rule in rules:
+    for rule in listed:
         name = rule.name.encode()
         found = present.pop(name, None)  # taken once, were a name listed twice
         if found:

@@ -73,12 +73,13 @@ def form_of(name: str) -> Form:
 def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
     """Sign with all keys of the From domain, or say why not."""
     form = form_of(dkim.canonicalization)
-    rules = _rules(dkim)
+    listed = headers.rules(dkim)
 
     def sign_draft(draft: Draft) -> Reply | None:
         reason = may_sign(draft)
         try:
             keys = () if reason else keyring.for_domain(draft.from_domain)
+            rules = headers.without_long(draft.fields, listed) if dkim.make_safe else listed
             new = signatures(draft, keys, rules=rules, form=form) if keys else []
         except (KeyProblem, ValueError, InternalError) as problem:
             return _failed(draft, str(problem), tempfail=dkim.on_error == "tempfail")
@@ -117,7 +118,7 @@ def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
     draft = Draft(_SAMPLE)
     wrong = []
     for key in keyring.samples():
-        [field] = signatures(draft, [key], rules=_rules(dkim), form=form_of(dkim.canonicalization))
+        [field] = signatures(draft, [key], rules=headers.rules(dkim), form=form_of(dkim.canonicalization))
         raw = b"".join(each.wire() for each in (field, *draft.fields)) + b"\r\n" + draft.body
         record, reason = key.record().encode(), ""
         try:
@@ -129,10 +130,6 @@ def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
         if not accepted:
             wrong.append(f"dkimpy does not accept what {key.selector}._domainkey.{key.domain} signs{reason}")
     return wrong
-
-
-def _rules(dkim: Dkim) -> Sequence[HeaderRule]:
-    return headers.DEFAULT if isinstance(dkim.headers, str) else dkim.headers
 
 
 def _body_hash(body: bytes, form: Form) -> bytes:

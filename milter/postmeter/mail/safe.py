@@ -1,0 +1,210 @@
+"""A message made such that no hop on its road has to change it: 7-bit parts, short lines (RFC 6376 section 5.3).
+
+Parts declared 8bit or binary, and those with a line over 998 octets, get a transfer encoding, or the label 7bit where
+that is the truth; what is in them stays the same. Knows nothing of keys or signatures of ours. Whatever somebody else
+has signed or encrypted is not touched, nor what cannot be read without guessing; then nothing is, since one part that
+breaks breaks all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from postmeter.mail import coding, hop, mime
+from postmeter.mail.coding import MAX_LINE, Coded, Edit
+from postmeter.mail.message import Field, PartChange
+from postmeter.mail.mime import Part
+from postmeter.mail.reading import crlf
+
+ALREADY_SIGNED = "already_signed"  # somebody else's DKIM or ARC signature, of the message or of one attached
+SIGNED = "signed"  # within multipart/signed
+ENCRYPTED = "encrypted"  # within multipart/encrypted
+SMIME = "smime"  # application/pkcs7-mime
+PGP = "pgp"  # inline
+ENCODING = "encoding"  # unknown, or not kept strictly
+STRUCTURE = "structure"  # MIME that Postfix reads in another way, or a line where no encoding can be
+
+ENCODING_FIELD = b"Content-Transfer-Encoding"
+_FOREIGN = frozenset({b"dkim-signature", b"arc-message-signature"})
+_FOREIGN_INSIDE = re.compile(rb"^(?:dkim-signature|arc-message-signature)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_SEALED = {"multipart/signed": SIGNED, "multipart/encrypted": ENCRYPTED}
+_SMIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+_COMPOSITE = ("multipart/", "message/")  # never encoded themselves (RFC 2045 section 6.4)
+_PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
+
+
+@dataclass(frozen=True, slots=True)
+class Safe:
+    """`label` is the message's own new Content-Transfer-Encoding, if any; with a `problem` nothing was changed."""
+
+    body: bytes
+    parts: tuple[PartChange, ...] = ()
+    label: str = ""
+    problem: str = ""
+
+
+class _ProblemError(Exception):
+    """Why the message has to stay as it is."""
+
+
+def recode(fields: Sequence[Field], body: bytes, *, eight_bit: bool = True) -> Safe:
+    """The body with all that smtp(8) would change encoded; `eight_bit` is whether labels make it convert."""
+    try:
+        if hop.long_line(body) < 0 and not (eight_bit and hop.converts(fields, body)):
+            return Safe(body)
+        if any(one.key in _FOREIGN for one in fields):
+            return Safe(body, problem=ALREADY_SIGNED)
+        work = _Work(body, eight_bit)
+        for part in mime.entities(fields, body):
+            work.look_at(part)
+        done = coding.splice(body, work.edits)
+        if hop.long_line(done) < 0 and not (eight_bit and hop.converts(labelled(fields, work.label), done)):
+            return Safe(done, tuple(work.changes), work.label)
+        return _relabel(fields, body, STRUCTURE)
+    except _ProblemError as problem:
+        return _relabel(fields, body, str(problem))
+    except hop.TooMuchError:
+        return Safe(body, problem=STRUCTURE)
+
+
+def labelled(fields: Sequence[Field], label: str) -> list[Field]:
+    """The header with that transfer encoding where it names one; with 7bit only where that takes nothing away."""
+    value = b" " + label.encode("ascii")
+    return [
+        Field(one.name, value)
+        if label and one.key == ENCODING_FIELD.lower() and (label != "7bit" or hop.declared(one.value))
+        else one
+        for one in fields
+    ]
+
+
+def _relabel(fields: Sequence[Field], body: bytes, problem: str) -> Safe:
+    """What can be read in several ways, but holds nothing that takes eight bits: then 7bit is right in each of them."""
+    lower = body.lower()
+    sealed = any(kind.encode() in lower for kind in _SEALED) or _FOREIGN_INSIDE.search(body)
+    if problem != STRUCTURE or sealed or not _seven_bit(body):
+        return Safe(body, problem=problem)
+    label = "7bit" if any(one.key == ENCODING_FIELD.lower() and hop.declared(one.value) for one in fields) else ""
+    edits = [Edit(start, end, _value(body, end, "7bit")) for start, end in hop.labels(fields, body)]
+    change = PartChange("0", "8bit: 7bit", len(edits) + bool(label))
+    return Safe(coding.splice(body, edits), (change,), label)
+
+
+def fold(value: bytes, room: int) -> bytes | None:
+    """A field's value in lines of at most 998 octets, the first of at most `room`; none where no white space allows it.
+
+    A line end before white space changes nothing that a reader sees (RFC 5322 section 2.2.3).
+    """
+    done: list[bytes] = []
+    for line in value.split(b"\n"):
+        while len(line) > room:
+            at = max(line.rfind(b" ", 1, room + 1), line.rfind(b"\t", 1, room + 1))
+            if at < 0 or not line[:at].strip() or not line[at:].strip():
+                return None
+            done.append(line[:at])
+            line, room = line[at:], MAX_LINE
+        done.append(line)
+        room = MAX_LINE
+    return b"\n".join(done)
+
+
+@dataclass(slots=True)
+class _Work:
+    """The edits so far, and the regions that nobody may touch."""
+
+    body: bytes
+    eight_bit: bool
+    edits: list[Edit] = field(default_factory=list)
+    changes: list[PartChange] = field(default_factory=list)
+    label: str = ""
+    _sealed: tuple[int, str] = (0, "")
+    """Where the region that may not be touched ends, and why."""
+
+    def look_at(self, part: Part) -> None:
+        header, raw = self.body[part.start : part.body_start], self.body[part.body_start : part.end]
+        composite = part.kind.startswith(_COMPOSITE)
+        label = hop.declared(part.encoding.encode("latin-1")) if self.eight_bit else ""
+        too_long = not composite and hop.long_line(raw) >= 0
+        if label or too_long or hop.long_line(header) >= 0:
+            if reason := self._keeps_off(part, header, raw):
+                raise _ProblemError(reason)
+            coded = _encoded(part, raw, label) if (label or too_long) and not composite else None
+            self._change(part, header, coded, "7bit" if label and composite else "")
+            new = coded.encoding if coded else "7bit" if label else "folded"
+            self.changes.append(PartChange(part.path, f"{label or 'long_line'}: {new}", 1))
+        self._seal(part)
+
+    def _keeps_off(self, part: Part, header: bytes, raw: bytes) -> str:
+        """Why the part may not be touched, or nothing."""
+        end, reason = self._sealed
+        if part.start < end:
+            return reason
+        if part.enclosing[-1:] == ("message/rfc822",) and _FOREIGN_INSIDE.search(header):
+            return ALREADY_SIGNED
+        if part.kind.startswith(_COMPOSITE) or _seven_bit(raw):
+            return ""
+        if part.kind in _SMIME:
+            return SMIME
+        return STRUCTURE if part.broken else PGP if _PGP in raw else ""
+
+    def _seal(self, part: Part) -> None:
+        reason = _SEALED.get(part.kind, "")
+        if part.enclosing[-1:] == ("message/rfc822",):
+            header = self.body[part.start : part.body_start]
+            reason = ALREADY_SIGNED if _FOREIGN_INSIDE.search(header) else reason
+        if reason and part.end > self._sealed[0]:
+            self._sealed = part.end, reason
+
+    def _change(self, part: Part, header: bytes, coded: Coded | None, label: str) -> None:
+        label = coded.encoding if coded else label
+        if not part.enclosing:
+            self.label = label
+        elif label or hop.long_line(header) >= 0:
+            written = _folded(_relabelled(part, header, label) if label else header)
+            self.edits.append(Edit(part.start, part.body_start, written))
+        if coded and coded.encoding != "7bit":
+            end = b"\r\n" if part.end == len(self.body) and not coded.raw.endswith(b"\r\n") else b""
+            self.edits.append(Edit(part.body_start, part.end, coded.raw + end))
+
+
+def _encoded(part: Part, raw: bytes, label: str) -> Coded:
+    plain = label or part.encoding in coding.IDENTITY
+    octets = crlf(raw) if plain else coding.decode(raw, part.encoding)  # at a bare LF too Postfix ends a line (D36)
+    if octets is None:
+        raise _ProblemError(ENCODING)
+    return Coded(octets, "7bit") if plain and _seven_bit(octets) else coding.encode(octets)
+
+
+def _seven_bit(octets: bytes) -> bool:
+    """RFC 2045 section 2.7, but for bare LF."""
+    plain = octets.isascii() and b"\0" not in octets and b"\r" not in octets.replace(b"\r\n", b"")
+    return plain and hop.long_line(octets) < 0
+
+
+def _relabelled(part: Part, header: bytes, label: str) -> bytes:
+    """The part's header with that transfer encoding; above it, where it names none."""
+    if part.encoding_span:
+        start, end = (at - part.start for at in part.encoding_span)
+        return header[:start] + _value(header, end, label) + header[end:]
+    version = b"MIME-Version: 1.0\r\n"
+    needed = part.enclosing[-1:] == ("message/rfc822",) and not _VERSION.search(header)
+    return (version if needed else b"") + ENCODING_FIELD + b": " + label.encode("ascii") + b"\r\n" + header
+
+
+def _value(octets: bytes, end: int, label: str) -> bytes:
+    """A value in place of the one that ends there: with its CR, where it had one."""
+    return b" " + label.encode("ascii") + (b"\r" if octets[end - 1 : end] == b"\r" else b"")
+
+
+def _folded(header: bytes) -> bytes:
+    return b"\r\n".join(_short(line) for line in header.split(b"\r\n")) if hop.long_line(header) >= 0 else header
+
+
+def _short(line: bytes) -> bytes:
+    folded = fold(line, MAX_LINE)
+    if folded is None:
+        raise _ProblemError(STRUCTURE)
+    return folded.replace(b"\n", b"\r\n")
