@@ -81,8 +81,8 @@ class Pipeline:
         return Outcome(draft)
 
 
-def submitted(draft: Draft) -> Submitted:
-    """The fact that a message was taken."""
+def submitted(draft: Draft, *, network: str = "") -> Submitted:
+    """The fact that a message was taken. `network` is the client's."""
     message, envelope = draft.message, draft.message.envelope
     return Submitted(
         source=f"eom:{message.queue_id}:{message.time:.6f}",
@@ -97,6 +97,7 @@ def submitted(draft: Draft) -> Submitted:
         from_domain=draft.from_domain,
         recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
         size=message.size(),
+        network=network,
         facts=draft.facts,
     )
 
