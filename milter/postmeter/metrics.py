@@ -69,17 +69,43 @@ _OF_LINKS = (
     "login_like",
 )
 
+# What submission/safe.py could not make safe, and why.
+_FRAGILE = (
+    "already_signed",
+    "signed",
+    "encrypted",
+    "smime",
+    "pgp",
+    "encoding",
+    "structure",
+    "size_limit",
+    "header",
+)
+
+# Why mail of ours leaves unsigned; the rules are those of identity, of marks and of signing.
+_UNSIGNED = (
+    "no_from",
+    "several_from",
+    "unclear_from",
+    "from_mismatch",
+    "from_changed",
+    "mark_expired",
+    "no_key",
+    "error",
+)
+
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "quota", "links", "signing")
-_CHORES = ("hits", "blocked", "ledger", "disk")
+_STEPS = ("identity", "from", "notice", "quota", "links", "mark", "make_safe", "signing")
+_CHORES = ("hits", "blocked", "ledger", "disk", "tidy", "notices", "webhooks")
 
 METRICS: list[Meaning] = [
     Meaning(
         "messages_total",
         "counter",
         ("service", "result"),
-        "Messages, by what was done: observed is mode observe, passed is mail that is not ours.",
-        {"result": ("accepted", "observed", "deferred", "rejected", "passed")},
+        "Messages, by what was done: observed is mode observe, passed is mail that is not ours, refiltered was "
+        "accepted before and came back from a content filter.",
+        {"result": ("accepted", "held", "observed", "deferred", "rejected", "passed", "refiltered")},
     ),
     Meaning("recipients_total", "counter", (), "Recipients of accepted messages of ours."),
     Meaning(
@@ -101,8 +127,8 @@ METRICS: list[Meaning] = [
         "Messages whose login may not use their From domain, by what senders.from_mismatch does then.",
         {"action": ("unsigned", "report", "reject")},
     ),
-    _later("held_messages", "gauge", (), "Messages in Postfix's hold queue for a quota."),
-    _later("brake_logins", "gauge", (), "Logins stopped by the brake."),
+    Meaning("held_messages", "gauge", (), "Messages in Postfix's hold queue for a quota or the brake."),
+    Meaning("brake_logins", "gauge", (), "Logins stopped by the brake."),
     Meaning(
         "dkim_signatures_total",
         "counter",
@@ -115,7 +141,14 @@ METRICS: list[Meaning] = [
         "counter",
         ("reason",),
         "Messages of ours that left unsigned, by reason.",
-        {"reason": ("no_from", "several_from", "unclear_from", "from_mismatch", "no_key", "error")},
+        {"reason": _UNSIGNED},
+    ),
+    Meaning(
+        "dkim_fragile_total",
+        "counter",
+        ("reason",),
+        "Messages signed although a later hop may break the signature, by why dkim.make_safe left them as they are.",
+        {"reason": _FRAGILE},
     ),
     _later("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
     Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),
@@ -162,7 +195,8 @@ METRICS: list[Meaning] = [
     _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
     _later("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
-    _later("webhook_failures_total", "counter", (), "Webhook calls that failed."),
+    Meaning("webhook_failures_total", "counter", (), "Webhook calls that failed."),
+    Meaning("webhook_dropped_total", "counter", (), "Events that a webhook did not take within retry_for: given up."),
     Meaning("daemon_seen_timestamp_seconds", "gauge", ("daemon",), "When a daemon of this host was last alive."),
     Meaning("config_reload_timestamp_seconds", "gauge", (), "When `postmeter books` last took over a configuration."),
     Meaning("build_info", "gauge", ("version",), "Always 1; the version of `postmeter books`."),

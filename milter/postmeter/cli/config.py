@@ -14,6 +14,7 @@ from pathlib import Path
 from postmeter.cli.command import CONFIGURATION, OK, Command
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import Person, myself, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
@@ -23,7 +24,7 @@ from postmeter.config.secret_files import tracked_urls
 def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
     me = whose(loaded.config)
-    problems = [*check(loaded, me=me), *key_problems(loaded), *_keys_closed_to(me, loaded)]
+    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *key_problems(loaded), *_keys_closed_to(me, loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)
     if any(problem.severity == "error" for problem in problems):

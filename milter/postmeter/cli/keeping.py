@@ -18,6 +18,7 @@ from postmeter.books.families import Collector, Scope
 from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
+from postmeter.cli.telling import Telling, tidy
 from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
@@ -25,6 +26,7 @@ from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs, notify
 from postmeter.runtime.notify import Notifier
 from postmeter.store import ledger
+from postmeter.store.accounts import Accounts
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
@@ -36,6 +38,7 @@ _PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take lo
 _HITS = 0.5  # seconds between two looks for clicks
 _BLOCKED = 1.0  # seconds; the tracking server looks each second too, and a block must take effect within five
 _LEDGER = 600.0  # seconds between two looks for accounts that nobody uses any more
+_TIDY = 3600.0  # seconds between two looks for positions that nobody needs; the first is at the start
 _SWEEP = 500  # accounts forgotten in one transaction
 _DISK = 60.0  # seconds between two looks at the free disk
 
@@ -52,6 +55,7 @@ class Books:
         self._journal: Journal | None = None
         self._reader: HitReader | None = None
         self._blocking: Blocking | None = None
+        self._telling = Telling(failed=self.failed)
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -65,6 +69,7 @@ class Books:
             Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
+            Chore("tidy", lambda: tidy(self._config, self._open_journal()), _TIDY),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
         ]
 
@@ -88,6 +93,7 @@ class Books:
         self._settler.add({("errors_total", (chore,)): 1})
 
     def close(self) -> None:
+        self._telling.close()
         if self._page is not None:
             self._page.close()
         try:
@@ -123,6 +129,7 @@ class Books:
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
         self._reader = None
+        self._telling.take(config, host=_name(config), accounts=_local(config, self._settler))
         if self._page is not None:
             host = Host(
                 lambda: Journal(config.journal.path, readonly=True),
@@ -150,6 +157,11 @@ def _settler(config: Config) -> Settler:
     """For figures of our own, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
     return Settler(journal.path, sync=journal.sync, host=_name(config), patience=_PATIENCE)
+
+
+def _local(config: Config, settler: Settler) -> Accounts | None:
+    """The accounts, where they are kept in the journal's own database."""
+    return settler if config.quota.store is None else None
 
 
 def _name(config: Config) -> str:

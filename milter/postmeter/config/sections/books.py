@@ -15,16 +15,20 @@ from postmeter.config.values import InetAddress
 _EVENTS = (
     "submitted",
     "refused",
+    "released",
+    "clicked",
+    "quota_warning",
+    "brake",
+)
+_LATER_EVENTS = (
     "suppressed",
     "sent",
     "deferred",
     "bounced",
     "expired",
     "complained",
-    "clicked",
     "opened",
     "unsubscribed",
-    "quota_warning",
 )
 
 
@@ -38,14 +42,16 @@ def _postgresql(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notify:
-    smtp: InetAddress = setting(forms.inet, "127.0.0.1:25", "How our own mail leaves.", built=False)
-    from_: str | None = setting(optional(forms.address), None, "Its sender; null is postmaster@ the host.", built=False)
+    smtp: InetAddress = setting(forms.inet, "127.0.0.1:25", "How our own mail leaves.")
+    from_: str | None = setting(optional(forms.address), None, "Its sender; null is postmaster@ the host.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     url: str = required(forms.url, "Where events are posted.")
-    events: tuple[str, ...] = required(listing(choice(*_EVENTS)), "Which events.")
+    events: tuple[str, ...] = required(
+        listing(choice(*_EVENTS, *_LATER_EVENTS, later=_LATER_EVENTS)), "Which events."
+    )
     secret_file: Path | None = setting(optional(forms.path), None, "A file with the secret that signs them.")
     batch: int = setting(forms.whole(1), "100", "Events in one request.")
     retry_for: float = setting(forms.duration(), "3d", "How long a failed request is tried again.")

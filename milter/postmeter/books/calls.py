@@ -1,0 +1,70 @@
+"""One HTTP call of a webhook: a signed POST, and the status of its answer.
+
+RFC 9110 by http.client: certificates are verified, redirects are not followed, proxies are not used, and of the answer
+nothing but its status is read. Knows nothing of events or of when a call is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ssl
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from socket import SHUT_RDWR, socket
+from threading import Timer
+from urllib.parse import quote, urlsplit
+
+from postmeter import __version__
+
+_PATIENCE = 10.0  # seconds for each step
+_LONGEST = 30.0  # seconds for the whole call; a server that sends a byte now and then is cut off
+_URL = "!#$%&'()*+,/:;=?@[]~"  # what a path may hold already (RFC 3986 section 2.2)
+
+
+class CallError(Exception):
+    """The call did not arrive, or was not answered with a status."""
+
+
+def headers(body: bytes, *, secret: bytes, now: float) -> dict[str, str]:
+    """With a signature over time stamp, a dot and body, where there is a secret."""
+    named = {
+        "Content-Type": "application/json",
+        "User-Agent": f"postmeter/{__version__}",
+        "X-Postmeter-Timestamp": str(int(now)),
+    }
+    if secret:
+        mac = hmac.new(secret, f"{int(now)}.".encode() + body, hashlib.sha256).hexdigest()
+        named["X-Postmeter-Signature"] = f"sha256={mac}"
+    return named
+
+
+def post(url: str, body: bytes, named: dict[str, str]) -> int:
+    """The status of the answer, whatever it is."""
+    parts = urlsplit(url)
+    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL)
+    link = _connection(parts.scheme, parts.hostname or "", parts.port)
+    end = Timer(_LONGEST, _cut, (link,))
+    end.daemon = True
+    end.start()
+    try:
+        link.request("POST", target, body, named)
+        return link.getresponse().status
+    except (OSError, HTTPException, UnicodeError) as error:
+        raise CallError(str(error) or type(error).__name__) from error
+    finally:
+        end.cancel()
+        link.close()
+
+
+def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:
+    if scheme == "https":
+        return HTTPSConnection(host, port, timeout=_PATIENCE, context=ssl.create_default_context())
+    return HTTPConnection(host, port, timeout=_PATIENCE)
+
+
+def _cut(link: HTTPConnection) -> None:
+    """Not by close(2), which would leave another thread waiting, nor with a TLS farewell, which would wait itself."""
+    with suppress(OSError):
+        if link.sock is not None:
+            socket.shutdown(link.sock, SHUT_RDWR)

@@ -1,0 +1,55 @@
+"""A letter as a message, and its way to the server that takes our own mail (`notify`).
+
+RFC 5322, RFC 3834 (nobody answers it by itself), RFC 5321 by smtplib. Knows nothing of why a letter is written. What
+names it may hold comes from clients: EmailMessage refuses a line end in a field, and encodes what is not ASCII.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import smtplib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, formataddr
+
+from postmeter.books.letters import Letter
+from postmeter.config.schema import InetAddress
+
+_PATIENCE = 10.0  # seconds for each answer of a server that is meant to be our own
+
+
+@dataclass(frozen=True, slots=True)
+class Mailer:
+    """`host` is what we call ourselves, at EHLO and in Message-ID."""
+
+    smtp: InetAddress
+    sender: str
+    host: str
+
+    def compose(self, letter: Letter, *, to: Sequence[str], ident: str, about: str, now: float) -> EmailMessage:
+        """`about` makes the Message-ID: the same letter sent twice, when nobody knows whether it arrived, bears one."""
+        message = EmailMessage(policy=SMTP)
+        message["From"] = formataddr(("postmeter", self.sender))
+        message["To"] = ", ".join(to)
+        message["Subject"] = letter.subject
+        message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
+        message["Message-ID"] = f"<notice.{hashlib.sha256(about.encode()).hexdigest()[:32]}@{self.host}>"
+        message["Auto-Submitted"] = "auto-generated"
+        message["X-Postmeter-Notice"] = ident
+        message.set_content(letter.text, cte="7bit" if letter.text.isascii() else "quoted-printable")
+        return message
+
+    def send(self, message: EmailMessage, *, to: Sequence[str]) -> list[str]:
+        """Until the server has taken it; returns whom it did not take it for. Else an OSError, smtplib's among them."""
+        smtp = smtplib.SMTP(self.smtp.host, self.smtp.port, local_hostname=self.host, timeout=_PATIENCE)
+        try:
+            refused = smtp.send_message(message, self.sender, list(to))
+            with suppress(OSError):  # it has been taken by now
+                smtp.quit()
+        finally:
+            smtp.close()
+        return list(refused)
