@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from postmeter.config import permissions
+from postmeter.config import permissions, rules
 from postmeter.config.load import Loaded
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
 from postmeter.config.problem import Problem
-from postmeter.config.schema import Config, InetAddress, Rule, SocketAddress, UnixAddress
+from postmeter.config.schema import Config, InetAddress, SocketAddress, UnixAddress
 from postmeter.config.secret_files import of_bounces, of_tracking, tracked_urls
 
 Daemon: TypeAlias = Literal["milter", "web", "books"]
@@ -37,7 +37,8 @@ def check(
     me = me or permissions.myself()
     found = [*_clashes(loaded)]
     if daemon == "milter":
-        found += [*_listen(loaded, me, mail_owner), *_rules(loaded), *_refiltered(loaded), *of_bounces(loaded, me)]
+        found += [*_listen(loaded, me, mail_owner), *rules.problems(loaded, me)]
+        found += [*_refiltered(loaded), *of_bounces(loaded, me)]
     if daemon != "books":
         found += [*_urls(loaded), *of_tracking(loaded, me)]
     if daemon == "books":
@@ -163,20 +164,6 @@ def _group_of_new(path: Path, me: Person, wanted: int | None) -> int:
         return wanted
     state = path.parent.stat()
     return state.st_gid if state.st_mode & stat.S_ISGID else me.gid
-
-
-def _rules(loaded: Loaded) -> Iterator[Problem]:
-    """A rule without conditions holds for everyone: those behind it are never asked."""
-    rules = loaded.config.quota.rules
-    for index, rule in enumerate(rules[:-1]):
-        if _unconditional(rule):
-            what = "this rule has no conditions, so that those behind it are never reached"
-            yield loaded.warning(f"quota.rules[{index}]", what, "move it to the end")
-
-
-def _unconditional(rule: Rule) -> bool:
-    conditions = (rule.login, rule.logins_file, rule.group, rule.network, rule.service, rule.from_domain)
-    return all(condition is None for condition in conditions)
 
 
 def _refiltered(loaded: Loaded) -> Iterator[Problem]:

@@ -97,7 +97,8 @@ class Quotas:
         if over is None:
             return None
         if self.over(draft, over) == "hold":
-            draft.note("quota", f"to be held: {refusal.sentence(over, draft.message.time)}")
+            draft.hold = draft.hold or "quota"
+            draft.note("quota", f"to Postfix's hold queue: {refusal.sentence(over, draft.message.time)}")
             return None
         return self.refuse(draft, over)
 

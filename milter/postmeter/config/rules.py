@@ -1,0 +1,55 @@
+"""What `check` tells about the rules of quotas: those that nothing reaches, and files of names that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from postmeter.config import namelist
+from postmeter.config.load import Loaded
+from postmeter.config.permissions import Person, unreadable
+from postmeter.config.problem import MistakeError, Problem
+from postmeter.config.schema import Rule
+
+_CONDITIONS = ("login", "logins_file", "group", "network", "service", "from_domain", "domains_file")
+
+
+def problems(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    yield from _unreached(loaded)
+    yield from files(loaded, me)
+
+
+def files(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    """Whether `me` can read each file of names, and what in it makes no sense."""
+    for path, rule in loaded.config.quota.all_rules():
+        for key in namelist.KINDS:
+            file: Path | None = getattr(rule, key)
+            if file is not None:
+                yield from _file(loaded, f"quota.{path}.{key}", file, key, me)
+
+
+def _file(loaded: Loaded, path: str, file: Path, key: str, me: Person) -> Iterator[Problem]:
+    fault = unreadable(file, me, f"make it, one name a line: touch {file}")
+    if fault is not None:
+        yield loaded.problem(path, fault.what, fault.fix)
+        return
+    try:
+        namelist.read(file, namelist.KINDS[key])
+    except MistakeError as wrong:
+        yield loaded.problem(path, wrong.what, wrong.fix)
+    except OSError as error:
+        yield loaded.problem(path, f"{file}: {error.strerror}", "name a file that we may read")
+
+
+def _unreached(loaded: Loaded) -> Iterator[Problem]:
+    """A rule without conditions holds for everyone: those behind it are never asked."""
+    quota = loaded.config.quota
+    for name, rules in (("", quota.rules), ("domains.", quota.domains.rules), ("networks.", quota.networks.rules)):
+        for index, rule in enumerate(rules[:-1]):
+            if _unconditional(rule):
+                what = "this rule has no conditions, so that those behind it are never reached"
+                yield loaded.warning(f"quota.{name}rules[{index}]", what, "move it to the end")
+
+
+def _unconditional(rule: Rule) -> bool:
+    return all(getattr(rule, condition) is None for condition in _CONDITIONS)
