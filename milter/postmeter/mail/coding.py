@@ -74,7 +74,8 @@ def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> 
 def encode(octets: bytes) -> Coded:
     """In seven bits and lines of 76: quoted-printable for text, base64 where that is shorter or lines end otherwise."""
     escaped = len(octets.translate(None, _LITERAL))
-    if 6 * escaped <= len(octets):  # two octets more for each, or a third more for all
+    rest = octets.replace(b"\r\n", b"")
+    if 6 * escaped <= len(octets) and b"\r" not in rest and b"\n" not in rest:  # two more for each, or a third for all
         quoted = binascii.b2a_qp(octets, istext=True)
         quoted = quoted if b"\r\n" in octets else quoted.replace(b"\n", b"\r\n")
         if _decode_quoted(quoted) == octets:

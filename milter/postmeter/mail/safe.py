@@ -166,7 +166,7 @@ class _Work:
             written = _folded(_relabelled(part, header, label) if label else header)
             self.edits.append(Edit(part.start, part.body_start, written))
         if coded and coded.encoding != "7bit":
-            end = b"\r\n" if part.end == len(self.body) and not coded.raw.endswith(b"\r\n") else b""
+            end = b"\r\n" if part.end == len(self.body) and coded.encoding == "base64" else b""
             self.edits.append(Edit(part.body_start, part.end, coded.raw + end))
 
 
