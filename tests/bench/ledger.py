@@ -80,7 +80,7 @@ def fill(path: Path, logins: int) -> None:
         with book.transaction() as link:
             page = ledger.load(link, ())
             for nth in range(20):
-                page.charge(everything, now - 3000 + nth * 100)
+                page.settle(everything, now - 3000 + nth * 100)
             page.save(link)
     book.close()
 

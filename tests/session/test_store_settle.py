@@ -157,7 +157,10 @@ def test_an_event_comes_back_from_the_journal_as_it_went_in(settler: Settler, pa
 
 def test_what_is_only_observed_is_charged_over_the_limit(settler: Settler, path: Path) -> None:
     over = Charge(key=LOGIN, unit="recipients", window=3600, limit=1, amount=5, text="1 recipient/hour", enforce=False)
-    assert settler.settle((over,), submitted("a"), {}, NOW) == DONE
+    settled = settler.settle((over,), submitted("a"), {}, NOW)
+    assert settled.refused is None
+    assert settled.observed is not None
+    assert (settled.observed.used, settled.observed.charge) == (0, over)
     assert used(path) == 5
 
 

@@ -189,10 +189,11 @@ def test_accounts_that_are_long_empty_are_swept_and_others_stay(path: Path) -> N
 
     with closing(Settler(path)) as settler:
         settler.settle((charge("192.0.2.1"),), None, {}, 1e9)
-        settler.settle((charge("192.0.2.2"),), None, {}, 1e9 + 7200)
+        settler.settle((charge("192.0.2.2"),), None, {}, 1e9 + 86_400)
     with closing(Journal(path)) as journal:
-        assert ledger.sweep(journal.database, 1e9 + 3600 + 86_401) == 1
-        assert [row.key for row in ledger.usage(journal.database, 1e9 + 7200)] == ["192.0.2.2"]
+        assert ledger.sweep(journal.database, 1e9 + 3600 + 86_399) == 0
+        assert ledger.sweep(journal.database, 1e9 + 3600 + 2 * 86_400) == 1
+        assert [row.key for row in ledger.usage(journal.database, 1e9 + 86_400)] == ["192.0.2.2"]
 
 
 def test_the_turn_goes_on_at_once_to_who_waits(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from postmeter.events import Event
+from postmeter.events import Event, Released
 from postmeter.mail.draft import Figure
+from postmeter.store.database import StoreError
 
 Account: TypeAlias = tuple[str, str, int]
 """What an account is about: its key with the level in front, unit, window in seconds."""
@@ -73,6 +74,20 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A message that waits in Postfix's hold queue. `going`: charged, and Postfix is being told to let it go."""
+
+    queue_id: str
+    time: float
+    sender: str
+    login: str
+    reason: str
+    charges: tuple[Charge, ...]
+    recipients: int
+    going: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """What came of it: all charged and recorded; or, with `refused` or `full`, nothing at all.
 
@@ -82,6 +97,18 @@ class Settled:
     refused: Overdrawn | None = None
     observed: Overdrawn | None = None
     full: bool = False
+
+
+DONE = Settled()
+"""Charged and recorded, and nothing to be said about it."""
+
+
+class StoreDownError(StoreError):
+    """The store of quotas does not answer, and nothing was charged; the journal may be as well as ever."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        Exception.__init__(self, what)
 
 
 class Accounts(Protocol):
@@ -111,11 +138,23 @@ class Accounts(Protocol):
         already was settled before, and is not charged again. StoreError when neither journal nor spool can be written.
         """
 
+    def release(self, message: Held, event: Released, now: float) -> Settled:
+        """Charge what leaves the hold queue and mark it as `going`; or, without room for one charge, say which.
+
+        One that is going already is not charged again. With another `action` than `released` nothing is charged, and
+        the message is no longer kept as held. StoreError when the journal cannot be written: it stays held.
+        """
+
     def add(self, figures: Mapping[Figure, int]) -> None:
         """Add to the totals with the next transaction. Costs nothing, never fails."""
 
     def close(self) -> None:
         """Write what `add` still holds, and let go of everything."""
+
+
+def charge_of(plain: Mapping[str, Any]) -> Charge:
+    """A charge from the JSON of its fields."""
+    return Charge(**{**plain, "warn": tuple(plain.get("warn", ()))})
 
 
 def account_name(level: str, key: str) -> str:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 
 from postmeter.mail.draft import Figure
-from postmeter.store import ledger, rows, totals
-from postmeter.store.accounts import Charge, Hold, Settled
+from postmeter.store import held, ledger, rows, totals
+from postmeter.store.accounts import DONE, Charge, Held, Hold, Settled
 from postmeter.store.database import Row
 from postmeter.store.ledger import Ledger
 
-DONE = Settled()
+FULL = Settled(full=True)
 
 
 @dataclass(slots=True)
@@ -28,6 +28,11 @@ class Job:
     figures: Mapping[Figure, int]
     now: float
     hold: Hold | None = None
+    recipients: int = 0
+    """Of the message that is held."""
+    held: Held | None = None
+    """The message that leaves the hold queue: let go if it `goes`."""
+    goes: bool = False
     outcome: Settled = DONE
     error: BaseException | None = None
     done: bool = False
@@ -37,16 +42,19 @@ class Job:
 class _Page:
     """What a transaction will have written."""
 
+    link: Connection
+    host: str
     ledger: Ledger
     known: set[str]
     rows: list[Row] = field(default_factory=list)
     figures: Counter[Figure] = field(default_factory=Counter)
 
 
-def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int]) -> None:
+def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], *, host: str) -> None:
     """Decide every job in turn and write what came of it, with `figures` besides. The cost does not grow with keys."""
     sources = {rows.source(job.row) for job in jobs if job.row and not rows.counts_up(job.row)}
-    page = _Page(ledger.load(link, (charge for job in jobs for charge in job.charges)), rows.known(link, sources))
+    found = ledger.load(link, (charge for job in jobs for charge in job.charges))
+    page = _Page(link, host, found, rows.known(link, sources))
     page.figures.update(figures)
     for job in jobs:
         _decide(job, page)
@@ -57,15 +65,30 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int]) 
 
 def _decide(job: Job, page: _Page) -> None:
     """A job whose event is known was settled before; to settle it again must not charge it again."""
-    if job.row and rows.source(job.row) in page.known:
-        return
-    refused = page.ledger.overdrawn(job.charges, job.now)
-    if refused is not None:
-        job.outcome = Settled(refused=refused)
-        return
-    page.ledger.charge(job.charges, job.now)
-    page.figures.update(job.figures)
-    if job.row:
-        page.rows.append(job.row)
-        if not rows.counts_up(job.row):
-            page.known.add(rows.source(job.row))
+    if not (job.row and rows.source(job.row) in page.known):
+        job.outcome = _hold(job, job.hold, page) if job.hold else _charge(job, page)
+        if job.outcome.refused or job.outcome.full:
+            return
+        page.figures.update(job.figures)
+        if job.row:
+            page.rows.append(job.row)
+            if not rows.counts_up(job.row):
+                page.known.add(rows.source(job.row))
+    if job.held:
+        held.leaves(page.link, job.held, goes=job.goes)
+
+
+def _hold(job: Job, hold: Hold, page: _Page) -> Settled:
+    if hold.most and held.count(page.link, hold.sender) >= hold.most:
+        return FULL
+    held.add(page.link, hold, time=job.now, recipients=job.recipients)
+    return DONE
+
+
+def _charge(job: Job, page: _Page) -> Settled:
+    """What is to be told of limits is recorded whatever becomes of the message."""
+    if not job.charges:
+        return DONE
+    outcome, told = page.ledger.settle(job.charges, job.now, login=rows.login(job.row) if job.row else "")
+    page.rows += [rows.encode(event, page.host) for event in told]
+    return outcome

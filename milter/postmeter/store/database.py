@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -210,12 +210,19 @@ def _migrate(link: sqlite3.Connection) -> None:
     try:
         link.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, time REAL NOT NULL)")
         done = {name for (name,) in link.execute("SELECT name FROM migrations")}
-        for name, sql in MIGRATIONS:
+        for name, step in MIGRATIONS:
             if name not in done:
-                for statement in sql.split(";"):
-                    link.execute(statement)
+                _make(link, step)
                 link.execute("INSERT INTO migrations VALUES (?, unixepoch())", (name,))
     except BaseException:
         link.execute("ROLLBACK")
         raise
     link.execute("COMMIT")
+
+
+def _make(link: sqlite3.Connection, step: str | Callable[[sqlite3.Connection], None]) -> None:
+    if callable(step):
+        step(link)
+        return
+    for statement in step.split(";"):
+        link.execute(statement)

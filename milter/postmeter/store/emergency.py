@@ -12,12 +12,12 @@ import logging
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
-from postmeter.store.accounts import Charge
+from postmeter.store.accounts import Hold, charge_of
 from postmeter.store.batch import Job
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ def _sync_folder(folder: Path) -> None:
 def _as_json(job: Job) -> dict[str, Any]:
     return {
         "charges": [asdict(charge) for charge in job.charges],
+        "hold": asdict(job.hold) if job.hold else None,
+        "recipients": job.recipients,
         "row": job.row,
         "figures": [[name, labels, count] for (name, labels), count in job.figures.items()],
     }
@@ -125,9 +127,15 @@ def _read(path: Path, now: float) -> Job | None:
     """A file that says nothing, after a power cut, is told about and let go: there is nothing else to be had of it."""
     try:
         found = json.loads(path.read_bytes())
-        charges = tuple(Charge(**{**charge, "enforce": False}) for charge in found["charges"])
+        charges = tuple(replace(charge_of(charge), enforce=False) for charge in found["charges"])
         figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
-        return Job(charges, tuple(found["row"]) if found["row"] else None, figures, now)
+        row = tuple(found["row"]) if found["row"] else None
+        return Job(charges, row, figures, now, hold=_hold(found.get("hold")), recipients=found.get("recipients", 0))
     except (ValueError, KeyError, TypeError) as error:
         log.error("%s: a damaged event is lost: %s", path, error)
         return None
+
+
+def _hold(plain: dict[str, Any] | None) -> Hold | None:
+    """Postfix holds the message by now, whatever the bound."""
+    return Hold(**{**plain, "charges": tuple(map(charge_of, plain["charges"])), "most": 0}) if plain else None

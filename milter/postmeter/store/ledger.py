@@ -1,4 +1,4 @@
-"""The ledger: how much of each limit is used, one row a (key, unit, window), decided and charged inside a transaction.
+"""The ledger: how much of each limit is used, one row a key, decided and charged inside a transaction.
 
 Knows nothing of rules, replies or mail: whoever asks brings finished charges. Time comes in as seconds since the epoch.
 The cost of a charge does not depend on how many keys there are, nor on how much was sent before.
@@ -6,24 +6,26 @@ The cost of a charge does not depend on how many keys there are, nor on how much
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from sqlite3 import Connection
 
-from postmeter.store.accounts import Account, Charge, Overdrawn, account_name
+from postmeter.events import Warned
+from postmeter.store import warnings
+from postmeter.store.accounts import DONE, Charge, Overdrawn, Settled, account_name
 from postmeter.store.database import Database, Row
+from postmeter.store.folio import MICROSECONDS, Folio, Slot
 from postmeter.store.window import Window
 
-MICROSECONDS = 1_000_000
+_DAY = 86_400 * MICROSECONDS
+_SLICE = 1000  # rows read at once; a longer read would keep the write-ahead log from being copied back
 
-# By key alone: a key has a few accounts, side by side, and most charges of a message are one key's.
-_SELECT = "SELECT key, unit, window, state FROM ledger WHERE key IN (SELECT value FROM json_each(?))"
-_SAVE = """
-    INSERT INTO ledger (key, unit, window, empty_at, state) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET empty_at = excluded.empty_at, state = excluded.state
-"""
+_SELECT = "SELECT name, idle, state FROM folios WHERE name = ?"
+_SOME = "SELECT name, idle, state FROM folios WHERE name IN ({})"
+_INSERT = "INSERT INTO folios (idle, state, name) VALUES (?, ?, ?)"
+_UPDATE = "UPDATE folios SET state = ? WHERE name = ?"  # `idle` has an index, and changes once a day
+_UPDATE_IDLE = "UPDATE folios SET idle = ?, state = ? WHERE name = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,104 +47,184 @@ class Usage:
         return self.now if at == micro else None if at is None else at / MICROSECONDS
 
 
-class Ledger:
-    """The rows that some charges need, read at once; `save` writes those that changed. Lives in one transaction."""
+@dataclass(slots=True)
+class _Look:
+    """A charge beside its account as it stands before: what is `used` of the settled window."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._windows = {(key, unit, span): _window(span, state) for key, unit, span, state in rows}
-        self._changed: set[Account] = set()
+    charge: Charge
+    name: str
+    slot: Slot
+    used: int
+
+    def short(self) -> bool:
+        return self.used + self.charge.amount > self.charge.limit
+
+
+class Ledger:
+    """The folios that some charges need; `save` writes those that changed. Lives in one transaction."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._idle: dict[str, int] = {}
+        self._folios: dict[str, Folio] = {}
+        self._changed: dict[str, int] = {}
+        for name, idle, state in rows:
+            self._idle[name] = idle
+            self._folios[name] = Folio.unpack(state)
 
     def overdrawn(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
-        """The charge without room that frees last."""
-        found = [over for charge in charges if charge.enforce and (over := self._over(charge, now))]
-        return max(found, key=lambda over: inf if over.room_at is None else over.room_at, default=None)
+        """The enforced charge without room that frees last."""
+        micro = _micro(now)
+        looks = self._looks((charge for charge in charges if charge.enforce), micro)
+        short = [look for look in looks if look.short()]
+        return _last(short, micro)[1] if short else None
 
     def ahead(self, charges: Sequence[Charge], now: float) -> bool:
         """Whether the clock was stepped back behind some account: only a transaction can put that right."""
-        return any(self._window(charge.account).ahead(_micro(now)) for charge in charges)
+        micro = _micro(now)
+        return any(self._slot(charge.name, charge).window.ahead(micro) for charge in charges)
 
-    def charge(self, charges: Sequence[Charge], now: float) -> None:
-        """Put every amount on its account; two limits on one account charge it once."""
-        for account, amount in {charge.account: charge.amount for charge in charges if charge.amount}.items():
-            self._windows[account] = self._window(account).charged(_micro(now), amount)
-            self._changed.add(account)
+    def settle(self, charges: Sequence[Charge], now: float, *, login: str = "") -> tuple[Settled, list[Warned]]:
+        """Put every amount on its account, or none when an enforced one has no room; and what is to be told.
+
+        Two limits on one account charge it once.
+        """
+        micro = _micro(now)
+        looks = self._looks(charges, micro)
+        short = [look for look in looks if look.short()]
+        refusing = [look for look in short if look.charge.enforce]
+        if refusing:
+            look, over = _last(refusing, micro)
+            percents = warnings.refused(look.charge)
+            return Settled(refused=over), self._warn(look, percents, used=look.used, login=login, now=now)
+        told: list[Warned] = []
+        for look in looks:
+            if look.charge.warn:
+                percents, used = warnings.reached(look.charge, look.used), look.used + look.charge.amount
+                told += self._warn(look, percents, used=used, login=login, now=now)
+        for look in {id(look.slot): look for look in looks}.values():
+            look.slot.window = look.slot.window.charged(micro, look.charge.amount)
+            self._changed[look.name] = micro
+        return Settled(observed=_last(short, micro)[1]) if short else DONE, told
 
     def save(self, link: Connection) -> None:
-        windows = ((account, self._windows[account]) for account in self._changed)
-        link.executemany(_SAVE, [(*account, window.empty_at(), window.pack()) for account, window in windows])
+        for name, micro in self._changed.items():
+            folio, before = self._folios[name], self._idle.get(name)
+            idle, state = _idle(folio), folio.pack(micro)
+            if before is None:
+                link.execute(_INSERT, (idle, state, name))
+            elif before == idle:
+                link.execute(_UPDATE, (state, name))
+            else:
+                link.execute(_UPDATE_IDLE, (idle, state, name))
+            self._idle[name] = idle
 
-    def _over(self, charge: Charge, now: float) -> Overdrawn | None:
-        if not charge.amount:
-            return None
-        window, micro = self._window(charge.account), _micro(now)
-        if window.ahead(micro):
-            window = self._windows[charge.account] = window.settled(micro)
-            self._changed.add(charge.account)
-        at = window.room_at(micro, amount=charge.amount, limit=charge.limit)
-        if at == micro:
-            return None
-        return Overdrawn(charge=charge, used=window.used(micro), room_at=None if at is None else at / MICROSECONDS)
+    def _looks(self, charges: Iterable[Charge], micro: int) -> list[_Look]:
+        looks = []
+        for charge in charges:
+            if charge.amount:
+                name = charge.name
+                slot = self._slot(name, charge)
+                if slot.window.ahead(micro):
+                    self._changed[name] = micro
+                window = slot.window = slot.window.settled(micro)
+                looks.append(_Look(charge, name, slot, sum(window.amounts)))
+        return looks
 
-    def _window(self, account: Account) -> Window:
-        return self._windows.get(account) or Window(account[2] * MICROSECONDS)
+    def _slot(self, name: str, charge: Charge) -> Slot:
+        folio = self._folios.get(name)
+        if folio is None:
+            folio = self._folios[name] = Folio()
+        return folio.slot(charge.unit, charge.window)
+
+    def _warn(self, look: _Look, percents: Iterable[int], *, used: int, login: str, now: float) -> list[Warned]:
+        micro = _micro(now)
+        due = [percent for percent in percents if look.slot.warn(percent, micro)]
+        if due:
+            self._changed[look.name] = micro
+        return [warnings.warned(look.charge, percent=percent, used=used, login=login, now=now) for percent in due]
 
 
 def load(link: Connection, charges: Iterable[Charge]) -> Ledger:
     """For a transaction on that connection."""
-    keys = {charge.account[0] for charge in charges}
-    return Ledger(link.execute(_SELECT, (json.dumps(list(keys)),)).fetchall() if keys else ())
+    found = (link.execute(_SELECT, (name,)).fetchone() for name in {charge.name for charge in charges})
+    return Ledger(row for row in found if row)
 
 
 def peek(database: Database, charges: Iterable[Charge]) -> Ledger:
     """For a look without a transaction."""
-    keys = {charge.account[0] for charge in charges}
-    return Ledger(database.query(_SELECT, (json.dumps(list(keys)),)) if keys else ())
+    names = list({charge.name for charge in charges})
+    return Ledger(database.query(_SOME.format(",".join("?" * len(names))), names))
 
 
 def usage(database: Database, now: float, *, level: str | None = None, key: str | None = None) -> list[Usage]:
-    """What every key, or one of a level, has used of its windows; accounts that are empty again are left out."""
-    sql = "SELECT key, unit, window, state FROM ledger WHERE empty_at > ?"
-    values: list[object] = [_micro(now)]
-    if key is not None:
-        sql += " AND key = ?"
-        values.append(account_name(level or "sender", key))
-    elif level is not None:
-        sql += " AND key >= ? AND key < ?"
-        values += [f"{level}:", f"{level};"]
-    rows = database.query(sql + " ORDER BY key, window, unit", values)
-    found = (_usage(row, now) for row in rows)
-    return [usage for usage in found if usage.used]
+    """What every key, or those of a level, or one of a level, has used; accounts that are empty are left out."""
+    if key is None:
+        return list(each_usage(database, now, level=level))
+    rows = database.query(_SELECT, (account_name(level or "sender", key),))
+    return [usage for row in rows for usage in _usages(row, now)]
+
+
+def each_usage(database: Database, now: float, *, level: str | None = None) -> Iterator[Usage]:
+    """As `usage`, key by key in slices: for a million of them, in little memory and without a long read."""
+    begin, end = (f"{level}:", f"{level};") if level else ("", "\U0010ffff")
+    sql = "SELECT name, idle, state FROM folios WHERE name > ? AND name < ? ORDER BY name LIMIT ?"
+    while rows := database.query(sql, (begin, end, _SLICE)):
+        for row in rows:
+            yield from _usages(row, now)
+        begin = rows[-1][0]
 
 
 def reset(database: Database, level: str, key: str) -> int:
     """Empty all accounts of a key; returns how many there were."""
+    name = (account_name(level, key),)
     with database.transaction() as link:
-        return link.execute("DELETE FROM ledger WHERE key = ?", (account_name(level, key),)).rowcount
+        count = sum(len(Folio.unpack(state).slots) for _, _, state in link.execute(_SELECT, name))
+        link.execute("DELETE FROM folios WHERE name = ?", name)
+        return count
 
 
 def sweep(database: Database, now: float, *, most: int = 500) -> int:
-    """Forget accounts that have been empty for a day, `most` at a time; keys that are client addresses would pile up.
+    """Forget keys that have been empty for a day, `most` at a time; client addresses would pile up.
 
     They are looked for before the transaction, which is short and looks again. Returns how many went.
     """
-    idle = _micro(now) - 86_400 * MICROSECONDS
-    found = database.query("SELECT key, unit, window FROM ledger WHERE empty_at < ? LIMIT ?", (idle, most))
+    today = _micro(now) // _DAY
+    found = database.query("SELECT name FROM folios WHERE idle <= ? LIMIT ?", (today, most))
     if not found:
         return 0
-    condition = "key = ? AND unit = ? AND window = ? AND empty_at < ?"
     with database.transaction() as link:
-        return link.executemany(f"DELETE FROM ledger WHERE {condition}", [(*row, idle) for row in found]).rowcount
+        sql = "DELETE FROM folios WHERE name = ? AND idle <= ?"
+        return link.executemany(sql, [(name, today) for (name,) in found]).rowcount
 
 
-def _usage(row: Row, now: float) -> Usage:
-    name, unit, window, state = row
-    level, _, key = name.partition(":")
-    found = _window(window, state)
-    return Usage(level=level, key=key, unit=unit, window=window, used=found.used(_micro(now)), state=found, now=now)
+def _last(looks: Sequence[_Look], micro: int) -> tuple[_Look, Overdrawn]:
+    """Of charges without room the one that frees last; what never fits comes first."""
+    return max(((look, _overdrawn(look, micro)) for look in looks), key=lambda found: _room_at(found[1]))
 
 
-def _window(seconds: int, state: bytes) -> Window:
-    return Window.unpack(seconds * MICROSECONDS, state)
+def _overdrawn(look: _Look, micro: int) -> Overdrawn:
+    at = look.slot.window.room_at(micro, amount=look.charge.amount, limit=look.charge.limit)
+    return Overdrawn(charge=look.charge, used=look.used, room_at=None if at is None else at / MICROSECONDS)
+
+
+def _room_at(over: Overdrawn) -> float:
+    return inf if over.room_at is None else over.room_at
+
+
+def _idle(folio: Folio) -> int:
+    """The day since the epoch on which it will have been empty for a day."""
+    return folio.ends() // _DAY + 2
+
+
+def _usages(row: Row, now: float) -> list[Usage]:
+    level, _, key = row[0].partition(":")
+    found = []
+    for (unit, window), slot in sorted(Folio.unpack(row[2]).slots.items()):
+        used = slot.window.used(_micro(now))
+        if used:
+            state = slot.window
+            found.append(Usage(level=level, key=key, unit=unit, window=window, used=used, state=state, now=now))
+    return found
 
 
 def _micro(seconds: float) -> int:

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-MIGRATIONS: list[tuple[str, str]] = [
+from collections.abc import Callable
+from sqlite3 import Connection
+from struct import pack
+
+
+def _to_folios(link: Connection) -> None:
+    """A row an account becomes one of all accounts of its key: a unit's number, no warnings, size and length, state."""
+    numbers = {"messages": 0, "recipients": 1, "bytes": 2}
+    packed: dict[str, bytes] = {}
+    ends: dict[str, int] = {}
+    for key, unit, window, empty_at, state in link.execute("SELECT key, unit, window, empty_at, state FROM ledger"):
+        packed[key] = packed.get(key, b"") + pack("<BBHI", numbers[unit], 0, len(state), window) + state
+        ends[key] = max(ends.get(key, 0), empty_at)
+    rows = ((key, ends[key] // 86_400_000_000 + 2, state) for key, state in packed.items())
+    link.executemany("INSERT INTO folios (name, idle, state) VALUES (?, ?, ?)", rows)
+
+
+MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
     (
         "2026-11 events",
         """
@@ -111,6 +128,36 @@ MIGRATIONS: list[tuple[str, str]] = [
             until REAL,
             PRIMARY KEY (kind, login)
         ) WITHOUT ROWID
+        """,
+    ),
+    (
+        "2026-11 folios",
+        """
+        CREATE TABLE folios (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            idle INTEGER NOT NULL,
+            state BLOB NOT NULL
+        );
+        CREATE INDEX folios_idle ON folios (idle)
+        """,
+    ),
+    ("2026-11 from the ledger to folios", _to_folios),
+    (
+        "2026-11 held",
+        """
+        DROP TABLE ledger;
+        CREATE TABLE held (
+            queue_id TEXT PRIMARY KEY,
+            time REAL NOT NULL,
+            sender TEXT NOT NULL,
+            login TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            charges TEXT NOT NULL,
+            recipients INTEGER NOT NULL,
+            going INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE INDEX held_sender ON held (sender)
         """,
     ),
 ]

@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
 
-from postmeter.events import Event
+from postmeter.events import Event, Released, Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import batch, ledger, rows
-from postmeter.store.accounts import Charge, Hold, Overdrawn, Settled
-from postmeter.store.batch import DONE, Job
+from postmeter.store import batch, held, ledger, rows
+from postmeter.store.accounts import DONE, Charge, Held, Hold, Overdrawn, Settled
+from postmeter.store.batch import FULL, Job
 from postmeter.store.database import PATIENCE, Database, StoreError
 from postmeter.store.emergency import Spool
 from postmeter.store.turn import deaf
@@ -82,17 +82,41 @@ class Settler:
 
         An event whose `source` the journal knows already was settled before, and is not charged again.
         """
-        job = Job(tuple(charges), rows.encode(event, self._host) if event else None, dict(figures), now, hold)
+        row = rows.encode(event, self._host) if event else None
+        recipients = len(event.recipients) if hold and isinstance(event, Submitted) else 0
+        job = Job(tuple(charges), row, figures, now, hold=hold, recipients=recipients)
+        error = self._settle(job)
+        if error is not None:
+            self._keep(job, error)
+        return job.outcome
+
+    def release(self, message: Held, event: Released, now: float) -> Settled:
+        """Charge a message of the hold queue, mark it as going and record that, all together or not at all."""
+        goes = event.action == "released"
+        charges = message.charges if goes else ()
+        job = Job(charges, rows.encode(event, self._host), {}, now, held=message, goes=goes)
+        error = self._settle(job)
+        if error is not None:
+            raise error
+        return job.outcome
+
+    def _settle(self, job: Job) -> StoreError | None:
+        """With whoever else waits; the answer is what keeps the journal from being written."""
         with self._mutex:
             self._waiting.append(job)
         with self._lead:
             if not job.done:
                 self._commit()
-        if isinstance(job.error, StoreError):
-            self._keep(job, job.error)
-        elif job.error is not None:
-            raise job.error
-        return job.outcome
+        if job.error is None or isinstance(job.error, StoreError):
+            return job.error
+        raise job.error
+
+    def knows(self, event: Event) -> bool:
+        """Whether the journal has that event already, as far as it can be read just now."""
+        try:
+            return bool(self._reader.query("SELECT 1 FROM events WHERE source = ?", (event.source,)))
+        except StoreError:
+            return False
 
     def add(self, figures: Mapping[Figure, int]) -> None:
         """Add to the totals with the next transaction, or a second from now at most. Costs nothing, never fails."""
@@ -124,7 +148,7 @@ class Settler:
             self._look_rested()
             with self._writer.transaction() as link:
                 jobs, added = self._collect()
-                batch.write(link, jobs, added)
+                batch.write(link, jobs, added, host=self._host)
         except BaseException as error:  # boundary: whoever waits must learn that nothing was written, whatever failed
             more, _ = self._collect(figures=False)
             jobs += more
@@ -162,8 +186,8 @@ class Settler:
     def _keep(self, job: Job, error: StoreError) -> None:
         """To the emergency spool; a limit that can still be read and leaves no room is kept all the same."""
         with suppress(StoreError):
-            job.outcome = Settled(refused=self.check(job.charges, job.now))
-        if job.outcome.refused is not None:
+            job.outcome = self._last_word(job)
+        if job.outcome.refused or job.outcome.full:
             return
         try:
             self._spool.put(job)
@@ -171,6 +195,11 @@ class Settler:
             what = f"{error.what}; nor can the emergency spool be written: {trouble}"
             raise StoreError(self._writer.path, what) from error
         self._start_ticker()
+
+    def _last_word(self, job: Job) -> Settled:
+        if job.hold and job.hold.most and held.look(self._reader, job.hold.sender) >= job.hold.most:
+            return FULL
+        return Settled(refused=self.check(job.charges, job.now))
 
     def _start_ticker(self) -> None:
         with self._mutex:
@@ -200,7 +229,7 @@ class Settler:
         self._look_rested()
         with self._lead, self._writer.transaction() as link:
             paths, jobs = self._spool.take(link, time())
-            batch.write(link, jobs, {})
+            batch.write(link, jobs, {}, host=self._host)
         self._spool.remove(paths)
         log.info("%d events came back from the emergency spool", len(jobs))
         return bool(paths)
