@@ -12,7 +12,7 @@ import ssl
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from socket import SHUT_RDWR, socket
-from threading import Timer
+from threading import Event, Timer
 from urllib.parse import quote, urlsplit
 
 from postmeter import __version__
@@ -44,17 +44,21 @@ def post(url: str, body: bytes, named: dict[str, str]) -> int:
     parts = urlsplit(url)
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL)
     link = _connection(parts.scheme, parts.hostname or "", parts.port)
-    end = Timer(_LONGEST, _cut, (link,))
+    late = Event()
+    end = Timer(_LONGEST, _cut, (link, late))
     end.daemon = True
     end.start()
     try:
         link.request("POST", target, body, named)
-        return link.getresponse().status
+        status = link.getresponse().status
     except (OSError, HTTPException, UnicodeError) as error:
         raise CallError(str(error) or type(error).__name__) from error
     finally:
         end.cancel()
         link.close()
+    if late.is_set():  # or else what was cut off would pass for an answer
+        raise CallError(f"no whole answer within {_LONGEST:g} s")
+    return status
 
 
 def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:
@@ -63,8 +67,9 @@ def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:
     return HTTPConnection(host, port, timeout=_PATIENCE)
 
 
-def _cut(link: HTTPConnection) -> None:
+def _cut(link: HTTPConnection, late: Event) -> None:
     """Not by close(2), which would leave another thread waiting, nor with a TLS farewell, which would wait itself."""
+    late.set()
     with suppress(OSError):
         if link.sock is not None:
             socket.shutdown(link.sock, SHUT_RDWR)

@@ -80,7 +80,7 @@ class Hook:
         self._seen = end
         if self._posted:
             self._save()
-        return self._posted or end - before >= _STEP
+        return bool(entries) or end - before >= _STEP
 
     def close(self) -> None:
         with suppress(StoreError):

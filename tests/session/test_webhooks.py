@@ -1,0 +1,324 @@
+"""Webhooks: a real journal and real HTTP servers, good and bad; clocks that the test holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postmeter.books import calls
+from postmeter.books.calls import CallError
+from postmeter.books.webhooks import PREFIX, Hook, forget_others, shown
+from postmeter.config.schema import Webhook
+from postmeter.events import Event, Refused, Warned
+from postmeter.store.journal import Journal
+from tests.lab import tls
+
+NOW = 1_793_700_005.0  # five seconds into a minute
+SECRET = b"a secret of some length"
+_numbers = count()
+
+
+class Receiver:
+    """An HTTP server that keeps what it is posted; `answer` is the status of the next answers."""
+
+    def __init__(self) -> None:
+        self.answer = 200
+        self.location = ""
+        self.calls: list[tuple[str, dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.calls.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(receiver.answer)
+                if receiver.location:
+                    self.send_header("Location", receiver.location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_POST  # noqa: N815  (http.server wants this name)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/mail?to=crm"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [event for _, _, body in self.calls for event in json.loads(body)["events"]]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+class Hooked:
+    """A hook under a test: `now` is both of its clocks; a new one is a restart."""
+
+    def __init__(self, folder: Path, url: str, *events: str, batch: int = 100, retry_for: float = 86_400.0) -> None:
+        self.folder, self.now = folder, NOW
+        self.journal = Journal(folder / "journal.db", host="mx")
+        self.settings = Webhook(url=url, events=events or ("quota_warning",), batch=batch, retry_for=retry_for)
+        self.restart()
+        self.work()
+
+    def restart(self) -> None:
+        self.hook = Hook(
+            self.settings, Journal(self.folder / "journal.db", host="mx"), secret=SECRET, chance=lambda: 0.5,
+            now=lambda: self.now, ticks=lambda: self.now,
+        )  # fmt: skip
+
+    def work(self, *events: Event, later: float = 0.0) -> None:
+        self.now += later
+        self.journal.record(events)
+        while self.hook.work():
+            pass
+
+    def figure(self, name: str) -> int:
+        return self.journal.totals().get((name, ()), 0)
+
+
+def warned(number: int = 0, *, time: float = NOW) -> Warned:
+    return Warned(
+        source=f"warned:{next(_numbers)}", time=time, login="", level="sender", key=f"user{number}", unit="recipients",
+        window=86_400, limit=100, text="100 recipients/day", used=80, percent=80,
+    )  # fmt: skip
+
+
+def refused(*, time: float = NOW, source: str = "refused:a:quota:1") -> Refused:
+    return Refused(
+        source=source, time=time, login="a", sender="a", service="smtpd", reason="quota", reply="451", recipients=2
+    )
+
+
+def test_events_are_posted_as_json_each_once_in_their_order(tmp_path: Path, receiver: Receiver) -> None:
+    hooked = Hooked(tmp_path, receiver.url, batch=3)
+    hooked.work(*(warned(number) for number in range(7)))
+    assert [len(json.loads(body)["events"]) for _, _, body in receiver.calls] == [3, 3, 1]
+    assert [event["key"] for event in receiver.events()] == [f"user{number}" for number in range(7)]
+    first = receiver.events()[0]
+    assert first["event"] == "quota_warning"
+    assert first["id"] == f"mx:{first['seq']}"
+    assert (first["used"], first["limit"], first["percent"], first["host"]) == (80, 100, 80, "mx")
+    assert "kind" not in first
+    path, named, _ = receiver.calls[0]
+    assert path == "/mail?to=crm"
+    assert named["content-type"] == "application/json"
+
+
+def test_a_receiver_can_verify_the_signature_with_openssl(tmp_path: Path, receiver: Receiver) -> None:
+    """As docs/operations.md says: HMAC-SHA256 over time stamp, a dot and the body."""
+    Hooked(tmp_path, receiver.url).work(warned())
+    _, named, body = receiver.calls[0]
+    signed = named["x-postmeter-timestamp"].encode() + b"." + body
+    openssl = shutil.which("openssl")
+    assert openssl
+    command = [openssl, "dgst", "-sha256", "-hmac", SECRET.decode(), "-hex"]
+    told = subprocess.run(command, input=signed, capture_output=True, check=True).stdout.decode()
+    assert named["x-postmeter-signature"] == "sha256=" + told.split()[-1]
+    assert named["x-postmeter-timestamp"] == str(int(NOW))
+
+
+def test_without_a_secret_nothing_pretends_to_be_signed() -> None:
+    assert "X-Postmeter-Signature" not in calls.headers(b"{}", secret=b"", now=NOW)
+
+
+def test_only_what_was_asked_for_is_posted(tmp_path: Path, receiver: Receiver) -> None:
+    hooked = Hooked(tmp_path, receiver.url, "refused")
+    hooked.work(warned(), refused(time=NOW - 3600), warned())
+    assert [event["event"] for event in receiver.events()] == ["refused"]
+
+
+def test_what_happened_before_anybody_asked_is_not_posted(tmp_path: Path, receiver: Receiver) -> None:
+    Journal(tmp_path / "journal.db").record([warned(1)])
+    Hooked(tmp_path, receiver.url).work(warned(2))
+    assert [event["key"] for event in receiver.events()] == ["user2"]
+
+
+def test_a_restart_goes_on_where_the_last_one_stopped(tmp_path: Path, receiver: Receiver) -> None:
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(warned(1))
+    hooked.restart()
+    hooked.work(warned(2))
+    hooked.restart()
+    hooked.work()
+    assert [event["key"] for event in receiver.events()] == ["user1", "user2"]
+
+
+def test_events_of_no_interest_in_between_are_passed_in_slices(tmp_path: Path, receiver: Receiver) -> None:
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.journal.record([refused(source=f"refused:{number}") for number in range(12_345)])
+    hooked.work(warned(1))
+    assert [event["key"] for event in receiver.events()] == ["user1"]
+
+
+def test_what_fails_is_tried_again_at_longer_intervals_with_a_fresh_signature(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.answer = 503
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(warned(1))
+    for _ in range(63):
+        hooked.work(later=1.0)
+    assert len(receiver.calls) == 7  # after 1, 2, 4, 8, 16 and 32 seconds
+    assert len({named["x-postmeter-signature"] for _, named, _ in receiver.calls}) == 7
+    assert len({body for _, _, body in receiver.calls}) == 1
+    assert hooked.figure("webhook_failures_total") == 7
+    receiver.answer = 204
+    receiver.calls.clear()
+    hooked.work(warned(2), later=600.0)
+    assert [event["key"] for event in receiver.events()] == ["user1", "user2"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 404, 410, 500])
+def test_only_2xx_counts_and_redirects_are_not_followed(tmp_path: Path, receiver: Receiver, status: int) -> None:
+    receiver.answer, receiver.location = status, "/elsewhere"
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(warned())
+    assert [path for path, _, _ in receiver.calls] == ["/mail?to=crm"]
+    assert hooked.figure("webhook_failures_total") == 1
+
+
+def test_what_is_too_old_is_given_up_and_counted_but_not_untried(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.answer = 500
+    hooked = Hooked(tmp_path, receiver.url, batch=2, retry_for=3600.0)
+    hooked.work(*(warned(number) for number in range(5)))
+    while hooked.now < NOW + 3000:
+        hooked.work(later=60.0)
+    hooked.work(warned(5, time=hooked.now))
+    assert hooked.figure("webhook_dropped_total") == 0
+    hooked.work(later=1200.0)
+    assert hooked.figure("webhook_dropped_total") == 5
+    receiver.answer = 200
+    receiver.calls.clear()
+    hooked.work(later=700.0)
+    assert [event["key"] for event in receiver.events()] == ["user5"]
+    old = warned(6, time=NOW - 1e6)
+    hooked.work(old)
+    assert receiver.events()[-1]["key"] == "user6", "a receiver that is there gets everything"
+
+
+def test_refusals_are_posted_when_their_minute_is_over_with_all_of_its_count(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    hooked = Hooked(tmp_path, receiver.url, "refused", "quota_warning")
+    hooked.work(warned(1), refused(), warned(2))
+    hooked.work(refused(), later=30.0)
+    assert [event["event"] for event in receiver.events()] == ["quota_warning"]
+    hooked.work(refused(), later=20.0)
+    hooked.work(later=15.0)
+    assert [event["event"] for event in receiver.events()] == ["quota_warning", "refused", "quota_warning"]
+    assert (receiver.events()[1]["count"], receiver.events()[1]["recipients"]) == (3, 6)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tls.make(tmp_path / "tls", host="localhost")
+    receiver = Receiver()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.server)
+    receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
+    url = f"https://localhost:{receiver.server.server_address[1]}/"
+    try:
+        with pytest.raises(CallError, match="certificate"):
+            calls.post(url, b"{}", {})
+        assert receiver.calls == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))  # as if it were one of the system's authorities
+        assert calls.post(url, b"{}", {}) == 200
+        with pytest.raises(CallError, match="certificate"):
+            calls.post(url.replace("localhost", "127.0.0.1"), b"{}", {})
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+
+
+def raw(talk: Callable[[Any], None]) -> tuple[Any, str]:
+    """A server that does with a connection what it likes."""
+    import socketserver
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            talk(self.request)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_address[1]}/"
+
+
+def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the whole never does."""
+    monkeypatch.setattr(calls, "_LONGEST", 0.5)
+    over = threading.Event()
+
+    def drip(link: Any) -> None:
+        link.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        while not over.wait(0.05):
+            link.sendall(b"x")
+
+    server, url = raw(drip)
+    try:
+        with pytest.raises(CallError):
+            calls.post(url, b"{}", {})
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 twohundred\r\n\r\n", b"HTTP/1.1 200" + b"x" * 99_999]
+)
+def test_what_is_no_http_is_a_failed_call(said: bytes) -> None:
+    server, url = raw(lambda link: (link.recv(9999), link.sendall(said))[1])
+    try:
+        with pytest.raises(CallError):
+            calls.post(url, b"{}", {})
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_body_without_end_is_not_read() -> None:
+    def pour(link: Any) -> None:
+        link.recv(9999)
+        link.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                link.sendall(b"x" * 65536)
+        except OSError:
+            pass
+
+    server, url = raw(pour)
+    try:
+        assert calls.post(url, b"{}", {}) == 200
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    assert shown("https://crm.example.com/mail?token=secret") == "https://crm.example.com/mail"
+
+
+def test_positions_of_urls_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    places = {PREFIX + "https://a.example/": "1", PREFIX + "https://b.example/": "2", "notices": "3"}
+    journal.record([], positions=places)
+    forget_others(journal, ["https://a.example/"])
+    assert journal.positions() == {PREFIX + "https://a.example/": "1", "notices": "3"}
