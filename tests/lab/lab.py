@@ -7,6 +7,7 @@ the message on its way.
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any
 from tests.lab.client import Answer, Client
 from tests.lab.postfix import LOGINS, Postfix, Service, submission, transit
 from tests.lab.product import Postmeter
-from tests.lab.sink import Delivery, Sink
+from tests.lab.sink import EXTENSIONS, Delivery, Sink
 
 ALICE = "alice@example.com"
 BOB = "bob@example.org"
@@ -31,7 +32,7 @@ class Lab:
     """Use as a context manager. Two services: `submission` has the milter, `transit` is Postfix alone.
 
     `settings` are postmeter's; `prepare` may add keys and secrets before it starts; `services` come besides the two;
-    `sendmail` gives the milter to sendmail(1)'s mail too.
+    `sendmail` gives the milter to sendmail(1)'s mail too; `hop` is what the next hop offers, by default all.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Lab:
         master: Sequence[str] = (),
         sendmail: bool = False,
         lmtp: bool = False,
+        hop: tuple[str, ...] = EXTENSIONS,
     ) -> None:
         self.postmeter = postmeter or Postmeter(settings)
-        self.sink = Sink(lmtp=lmtp)
+        self.sink = Sink(lmtp=lmtp, extensions=hop)
         milter = attach(self.postmeter.milter)
         main = {"non_smtpd_milters": milter} if sendmail else {}
         self.postfix = Postfix(
@@ -65,6 +67,11 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+    def as_root(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """One of postmeter's commands that ask Postfix, ours and not the system's, and are for root."""
+        where = ("--postfix", str(self.postfix.config))
+        return self.postmeter.run(*arguments, *where, user="root", env=self.postfix.environment())
 
     def client(self, login: str = ALICE, *, service: str = "submission", tls: bool = False) -> Client:
         """A connection; with no login where that is empty."""

@@ -148,12 +148,15 @@ class Postfix:
         self, name: str, *arguments: str, user: str | None = None, group: int | None = None, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
         """One of Postfix's commands with our configuration."""
-        env = {"MAIL_CONFIG": str(self.config), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **self._library_path()}
         return subprocess.run(
             [str(self.tree / "usr/sbin" / name), *arguments],
-            env=env, input=stdin, capture_output=True, check=False, timeout=60, cwd="/", user=user, group=group,
+            env={"MAIL_CONFIG": str(self.config), **self.environment()}, input=stdin, capture_output=True, check=False, timeout=60, cwd="/", user=user, group=group,
             extra_groups=[] if user else None,
         )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """With which its commands are found by name, and find their libraries."""
+        return {"PATH": f"{self.tree / 'usr/sbin'}:/usr/sbin:/usr/bin:/sbin:/bin", **self._library_path()}
 
     def _library_path(self) -> dict[str, str]:
         return {} if self.tree == Path("/") else {"LD_LIBRARY_PATH": str(self.tree / "usr/lib/postfix")}

@@ -164,11 +164,14 @@ class Postmeter:
         python, _ = python_environment()
         return [python, "-s", "-P", "-m", "postmeter", *arguments, "-c", str(self.config)]
 
-    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """One of postmeter's other commands, as the daemons' user."""
+    def run(
+        self, *arguments: str, stdin: bytes = b"", user: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """One of postmeter's other commands, as the daemons' user or another."""
+        user = user or self.user
         return subprocess.run(
-            self.command(*arguments), env=self._environment(), input=stdin, capture_output=True, check=False,
-            cwd="/", timeout=60, user=self.user, group=_main_group(self.user), extra_groups=[],
+            self.command(*arguments), env={**self._environment(), **(env or {})}, input=stdin, capture_output=True,
+            check=False, cwd="/", timeout=60, user=user, group=_main_group(user), extra_groups=[],
         )  # fmt: skip
 
     def stop(self, daemon: str, *, bound: float = 30, how: signal.Signals = signal.SIGTERM) -> int:

@@ -313,7 +313,7 @@ def test_quota_show_of_a_login_is_json_for_programs_with_every_limit(
 ) -> None:
     charge(settler, ALICE, 3)
     assert main(["-c", str(config), "quota", "show", "Alice@example.com", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)["accounts"]
     assert [(row["unit"], row["used"], row["limit"], row["text"]) for row in found] == [
         ("recipients", 3, 4, "4 recipients/day"),
         ("bytes", 0, 1 << 30, "1G/day"),

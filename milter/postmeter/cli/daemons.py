@@ -11,21 +11,30 @@ import secrets
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import time
 
 from postmeter.cli.config import key_problems
-from postmeter.config.check import tracked_urls
+from postmeter.config import permissions, rules
 from postmeter.config.load import Loaded
-from postmeter.config.problem import ConfigError
+from postmeter.config.problem import ConfigError, MistakeError
 from postmeter.config.schema import Config
+from postmeter.config.secret_files import tracked_urls
+from postmeter.mail.draft import Draft
+from postmeter.store.accounts import Accounts
 from postmeter.store.database import Database
+from postmeter.store.journal import last_release
+from postmeter.store.orders import Standing
 from postmeter.store.settle import Settler
-from postmeter.submission import keys, signing
+from postmeter.submission import keys, mark, safe, signing, standing
 from postmeter.submission.identity import Identity
+from postmeter.submission.levels import Levels
+from postmeter.submission.mark import Marks
 from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
-from postmeter.token import Mint, parse_secrets
+from postmeter.token import Marker, Mint, parse_secrets
 from postmeter.tracking import links
 
 log = logging.getLogger(__name__)
@@ -43,7 +52,9 @@ class Material:
     config: Config
     keyring: keys.Keyring
     mint: Mint | None
+    marker: Marker | None
     size_limit: int
+    levels: Levels
 
 
 def prepare(loaded: Loaded) -> Material:
@@ -53,7 +64,7 @@ def prepare(loaded: Loaded) -> Material:
         keyring = keys.load(config.dkim)
     except keys.KeyProblem:
         raise ConfigError([problem for problem in key_problems(loaded) if problem.severity == "error"]) from None
-    return Material(config, keyring, _mint(loaded), _size_limit(config))
+    return Material(config, keyring, _mint(loaded), _marker(loaded), _size_limit(config), levels(loaded))
 
 
 def notices(config: Config) -> Notices:
@@ -66,16 +77,45 @@ def identity(material: Material, own: Notices) -> Identity:
     return Identity(material.config.senders, material.keyring.holds, own.has_id)
 
 
-def pipeline(material: Material, *, who: Identity, own: Notices, quotas: Quotas) -> Pipeline:
-    """The steps, as in docs/flow.md. A bug in `links` spares the message, in any other it is refused for now."""
+def orders(config: Config) -> Standing:
+    """The orders about logins; to be asked after the fork."""
+    return Standing(Database(config.journal.path, sync=config.journal.sync, readonly=True), time)
+
+
+def marks(material: Material, who: Identity, settler: Accounts | None = None) -> Marks | None:
+    """None where no content filter gives mail back to us. What has expired is counted with `settler`."""
+    if material.marker is None:
+        return None
+    journal = material.config.journal
+    reader = Database(journal.path, sync=journal.sync, readonly=True)
+    return Marks(
+        material.marker,
+        may_sign=who.why_unsigned,
+        host=journal.host or socket.gethostname(),
+        released=lambda queue_id: last_release(reader, queue_id),
+        count=settler.add if settler is not None else lambda figures: None,
+    )
+
+
+def pipeline(
+    material: Material,
+    *,
+    who: Identity,
+    own: Notices,
+    stops: standing.Rules,
+    quotas: Quotas,
+    marked: Marks | None = None,
+) -> Pipeline:
+    """The steps, as in docs/flow.md. A bug in `links` or `make_safe` spares the message, in another it is refused."""
     config = material.config
     stages = [
         Stage("identity", who.step),
         Stage("from", who.check_from),
         Stage("notice", own.step),
+        *standing.stages(stops),
         Stage("quota", quotas.check),
         *_tracking(material),
-        Stage("signing", signing.step(config.dkim, material.keyring, may_sign=who.why_unsigned)),
+        *_leaving(material, marked.why_unsigned if marked else who.why_unsigned, marked),
     ]
     return Pipeline(stages, tolerant=config.milter.on_bug == "accept")
 
@@ -97,16 +137,58 @@ def _tracking(material: Material) -> list[Stage]:
     return [Stage("links", step, spare=True)]
 
 
+def _leaving(material: Material, why_unsigned: signing.MaySign, marked: Marks | None) -> list[Stage]:
+    """What must be the last that happens to a message: where a content filter is between, only behind it."""
+    stages = [
+        *_making_safe(material, why_unsigned),
+        Stage("signing", signing.step(material.config.dkim, material.keyring, may_sign=why_unsigned)),
+    ]
+    if marked is None:
+        return [Stage("mark", mark.drop), *stages]
+    return [Stage("mark", marked.step), *(replace(stage, step=mark.last_pass_only(stage.step)) for stage in stages)]
+
+
+def _making_safe(material: Material, why_unsigned: signing.MaySign) -> list[Stage]:
+    """Behind all that changes the body; only for mail that will be signed."""
+    dkim, keyring = material.config.dkim, material.keyring
+    if not (dkim.make_safe and dkim.sign):
+        return []
+
+    def will_sign(draft: Draft) -> bool:
+        return not why_unsigned(draft) and keyring.holds(draft.from_domain)
+
+    return [Stage("make_safe", safe.step(dkim, will_sign=will_sign, size_limit=material.size_limit), spare=True)]
+
+
+def levels(loaded: Loaded) -> Levels:
+    """The limits and rules of quotas, with the files that these name."""
+    try:
+        return Levels(loaded.config.quota)
+    except (OSError, MistakeError) as error:
+        found = list(rules.files(loaded, permissions.myself()))
+        raise ConfigError(found or [loaded.problem("quota", str(error), "try again")]) from None
+
+
 def _mint(loaded: Loaded) -> Mint | None:
     """Secrets are needed only where some section of `tracking` has a url."""
     if not any(True for _ in tracked_urls(loaded.config)):
         return None
-    path = loaded.config.tracking.secrets
+    return Mint(_secrets(loaded, "tracking.secrets", loaded.config.tracking.secrets))
+
+
+def _marker(loaded: Loaded) -> Marker | None:
+    """Marks are made only where some service gets mail back from a content filter."""
+    if not loaded.config.senders.refiltered:
+        return None
+    return Marker(_secrets(loaded, "bounces.secrets", loaded.config.bounces.secrets))
+
+
+def _secrets(loaded: Loaded, key: str, path: Path) -> tuple[bytes, ...]:
     try:
-        return Mint(parse_secrets(path.read_text("ascii")))
+        return parse_secrets(path.read_text("ascii"))
     except (OSError, ValueError) as error:
         fix = f"make it: openssl rand -hex 32 > {path}"
-        raise ConfigError([loaded.problem("tracking.secrets", f"{path}: {error}", fix)]) from None
+        raise ConfigError([loaded.problem(key, f"{path}: {error}", fix)]) from None
 
 
 def _size_limit(config: Config) -> int:

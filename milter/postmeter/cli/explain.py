@@ -31,6 +31,7 @@ def run(args: Namespace) -> int:
     from postmeter.cli import daemons
     from postmeter.config.load import load_with_lines
     from postmeter.explain import as_json, as_text, explain
+    from postmeter.submission import standing
     from postmeter.submission.quota import Quotas
 
     try:
@@ -44,8 +45,12 @@ def run(args: Namespace) -> int:
     settler = daemons.settler(config)
     own = daemons.notices(config)
     who = daemons.identity(material, own)
-    pipeline = daemons.pipeline(material, who=who, own=own, quotas=Quotas(config.quota, settler))
-    told = explain(_message(raw, args), who=who, pipeline=pipeline)
+    marked = daemons.marks(material, who)
+    orders = daemons.orders(config)
+    stops = standing.rules(orders, config.quota.brake)
+    quotas = Quotas(config.quota, settler, levels=material.levels, override=orders.limits)
+    pipeline = daemons.pipeline(material, who=who, own=own, stops=stops, quotas=quotas, marked=marked)
+    told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked)
     if args.json:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))
     else:
@@ -80,6 +85,7 @@ def _envelope(args: Namespace, fields: tuple[Field, ...]) -> Envelope:
         rcpt_to=tuple(address.encode() for address in args.rcpt),
         client=Client() if local else Client(name="unknown", address=args.client or "192.0.2.1", port=1),
         login=args.login,
+        waits=not local,
         service=args.service or ("local" if local else "ORIGINATING" if args.login else "smtpd"),
     )
 

@@ -31,6 +31,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("check-config", "postmeter.cli.config"),
     ("explain", "postmeter.cli.explain"),
     ("quota", "postmeter.cli.quota"),
+    ("freeze", "postmeter.cli.freeze"),
+    ("unfreeze", "postmeter.cli.freeze"),
     ("links", "postmeter.cli.links"),
 ]
 """Every command's word and the module whose `COMMANDS` has it, in the order of `postmeter --help`."""

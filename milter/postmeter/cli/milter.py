@@ -67,7 +67,10 @@ def _generation(loaded: Loaded) -> Generation:
 def _serve(material: Material, post: Post) -> None:
     """In a worker: open the journal, wire the parts, hand over to libmilter."""
     from postmeter.cli import daemons
+    from postmeter.submission import standing
+    from postmeter.submission.levels import may_hold
     from postmeter.submission.load import Load
+    from postmeter.submission.pipeline import Gate
     from postmeter.submission.quota import Quotas
     from postmeter.submission.record import Recorder
     from postmeter.submission.server import Shift, serve
@@ -75,21 +78,40 @@ def _serve(material: Material, post: Post) -> None:
 
     config = material.config
     settler = _open(daemons.settler(config))
-    quotas = Quotas(config.quota, settler)
-    who = daemons.identity(material)
     observe = config.mode == "observe"
-    recorder = Recorder(settler, quotas, observe=observe, tolerant=config.journal.on_error == "accept")
+    orders = daemons.orders(config)
+    quotas = Quotas(
+        config.quota, settler, levels=material.levels, override=orders.limits, look=observe, observe=observe
+    )
+    stops = standing.rules(orders, config.quota.brake)
+    own = daemons.notices(config)
+    who = daemons.identity(material, own)
+    marked = daemons.marks(material, who, settler)
+    tolerant = config.journal.on_error == "accept"
+    recorder = Recorder(
+        settler,
+        quotas,
+        observe=observe,
+        tolerant=tolerant,
+        hold_at_most=config.quota.hold_at_most,
+        spend=own.spend,
+    )
     desk = Desk(
         identity=who,
-        gates=(lambda envelope, recipient: quotas.gate(envelope, recipient, time()),),
-        pipeline=daemons.pipeline(material, who=who, quotas=quotas),
+        gates=(
+            *standing.gates(stops),
+            Gate("quota", lambda envelope, recipient: quotas.gate(envelope, recipient, time())),
+        ),
+        pipeline=daemons.pipeline(material, who=who, own=own, stops=stops, quotas=quotas, marked=marked),
+        marks=marked,
         recorder=recorder,
         load=Load(max_sessions=config.milter.max_sessions, max_memory=config.milter.max_memory),
         observe=observe,
         tolerant=config.milter.on_bug == "accept",
         certificates=config.senders.certificates,
         signs=bool(config.dkim.sign),
-        rewrites=material.mint is not None,
+        holds=may_hold(config.quota),
+        rewrites=material.mint is not None or bool(config.dkim.sign and config.dkim.make_safe),
         reference=daemons.reference,
     )
     drain = config.milter.drain

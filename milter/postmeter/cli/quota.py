@@ -1,88 +1,76 @@
-"""`postmeter quota`: what senders have used of their limits, and a way to give one a fresh start.
+"""`postmeter quota`: what senders have used of their limits; other limits for a time, a fresh start, held mail let go.
 
-Reads and writes the ledger beside the running daemons; a look needs no more than leave to read the journal.
+Works beside the running daemons: on the store of the quotas, and by orders that the milter's workers look up each
+second.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
+from math import isfinite
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli import release, usage
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.config import amounts
 from postmeter.config.load import load
-from postmeter.config.schema import Config, Limit
-from postmeter.runtime.logs import one_line
-from postmeter.store import database, ledger
+from postmeter.config.problem import MistakeError, quoted
+from postmeter.config.schema import Config
+from postmeter.store import accounting, database, ledger, orders
 from postmeter.store.database import StoreError
-from postmeter.store.ledger import Usage
-from postmeter.store.settle import Settler
-from postmeter.submission.quota import Quotas
-from postmeter.submission.refusal import SPANS, number
-
-_BAR = 20  # characters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One account: `limit` is None where the configuration no longer has one for it."""
-
-    sender: str
-    unit: str
-    window: int
-    used: int
-    limit: Limit | None
-    room_at: float | None
-
-    @property
-    def share(self) -> float:
-        return self.used / max(self.limit.count, 1) if self.limit else 0.0
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "sender": self.sender,
-            "unit": self.unit,
-            "window": self.window,
-            "used": self.used,
-            "limit": self.limit.count if self.limit else None,
-            "text": self.limit.text if self.limit else None,
-            "room_at": _iso(self.room_at),
-        }
+from postmeter.store.orders import Order
 
 
 def run(args: Namespace) -> int:
     config = load(args.config)
     try:
         return int(args.do(args, config))
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         print(f"postmeter: {error}", file=sys.stderr)
         return FOUND_A_PROBLEM
+    except MistakeError as error:
+        print(f"postmeter quota: {error}", file=sys.stderr)
+        return USAGE
 
 
-def show(args: Namespace, config: Config) -> int:
-    """Busiest first; a login that was asked for by name is shown with all its limits, used or not."""
-    now = time.time()
-    name = args.login.lower() if args.login else None
-    book = database.open(config.journal.path, readonly=True)
-    usages = ledger.usage(book, now, level="sender", key=name)
-    book.close()
-    quotas = Quotas(config.quota, Settler(config.journal.path))
-    lines = _lines(usages, quotas, name=name, now=now)
-    if args.json:
-        print(json.dumps([line.as_json() for line in lines], indent=2))
+def put(args: Namespace, config: Config) -> int:
+    """Limits are checked as those of the configuration are, and in the same words."""
+    if args.clear == bool(args.limits) or (args.clear and args.until):
+        raise MistakeError("either limits or --clear", "write them like 500 recipients/day, or unlimited")
+    now, login = time.time(), args.login.lower()
+    text = worded(args.limits)
+    if not args.clear:
+        amounts.limits(text)
+    until = moment(args.until, now) if args.until else None
+    book = database.open(config.journal.path, sync=config.journal.sync)
+    if args.clear:
+        lifted = orders.lift(book, "limits", login, now)
     else:
-        _print(lines, now)
+        orders.put(book, Order(kind="limits", login=login, value=text, since=now, until=until))
+    book.close()
+    if args.clear and not lifted:
+        print(f"{args.login}: had no other limits", file=sys.stderr)
+        return FOUND_A_PROBLEM
+    end = "until they are cleared" if until is None else f"until {usage.iso(until)}"
+    done = "has the limits of the configuration again" if args.clear else f"{text}, {end}"
+    print(f"{args.login}: {done}; in force within a second")
     return OK
 
 
 def reset(args: Namespace, config: Config) -> int:
-    book = database.open(config.journal.path, sync=config.journal.sync)
-    count = ledger.reset(book, "sender", args.login.lower())
-    book.close()
+    remote = accounting.redis(config.quota)
+    key = "" if args.level == "total" else args.login.lower()
+    if remote is not None:
+        count = remote.reset(args.level, key)
+        remote.close()
+    else:
+        book = database.open(config.journal.path, sync=config.journal.sync)
+        count = ledger.reset(book, args.level, key)
+        book.close()
     if not count:
         print(f"{args.login}: nothing was charged", file=sys.stderr)
         return FOUND_A_PROBLEM
@@ -90,69 +78,61 @@ def reset(args: Namespace, config: Config) -> int:
     return OK
 
 
-def _lines(usages: Iterable[Usage], quotas: Quotas, *, name: str | None, now: float) -> list[Line]:
-    lines = [_line(usage, quotas) for usage in usages]
-    shown = {(line.unit, line.window) for line in lines}
-    unused = [limit for limit in quotas.limits_of("sender", name) if limit.window] if name else []
-    lines += [
-        Line(sender=name or "", unit=limit.unit, window=limit.window, used=0, limit=limit, room_at=now)
-        for limit in unused
-        if (limit.unit, limit.window) not in shown
-    ]
-    return sorted(lines, key=lambda line: (-line.share, line.sender, line.window, line.unit))
+def worded(words: Sequence[str]) -> str:
+    """Limits as they were typed, whether a shell's quotes held them together or not, with commas between them."""
+    parts = re.sub(r"\s*/\s*", "/", " ".join(words)).replace(",", " ").split()
+    found: list[str] = []
+    for part in parts:
+        if found and "/" not in found[-1]:
+            found[-1] += f" {part}"
+        else:
+            found.append(part)
+    return ", ".join(found)
 
 
-def _line(usage: Usage, quotas: Quotas) -> Line:
-    known = quotas.limits_of("sender", usage.key)
-    limit = next((limit for limit in known if (limit.unit, limit.window) == (usage.unit, usage.window)), None)
-    at = usage.room_at(limit.count) if limit else usage.now
-    return Line(sender=usage.key, unit=usage.unit, window=usage.window, used=usage.used, limit=limit, room_at=at)
-
-
-def _print(lines: Sequence[Line], now: float) -> None:
-    if not lines:
-        print("nobody has used any of their limits")
-        return
-    rows = [_cells(line, now, bars=sys.stdout.isatty()) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _cells(line: Line, now: float, *, bars: bool) -> list[str]:
-    of = f"{number(line.limit.count, line.unit)}" if line.limit else "no limit"
-    cells = [one_line(line.sender), f"{line.unit}/{SPANS[line.window]}", f"{number(line.used, line.unit)} of {of}"]
-    filled = min(_BAR, int(line.share * _BAR))
-    cells.append("█" * filled + "░" * (_BAR - filled) if bars else f"{line.share:.0%}")
-    return [*cells, _room(line, now)]
-
-
-def _room(line: Line, now: float) -> str:
-    if line.room_at is None:
-        return "never room"
-    return "" if line.room_at <= now else f"room again at {_iso(line.room_at)}"
-
-
-def _iso(when: float | None) -> str | None:
-    return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def moment(text: str, now: float) -> float:
+    """A date, a date and time, or how long from now; in this host's time zone where the text has none."""
+    try:
+        when = now + amounts.duration(text)
+    except MistakeError:
+        try:
+            when = datetime.fromisoformat(text).astimezone().timestamp()
+        except (ValueError, OverflowError):
+            fix = "write it like 7d, 12h, 2026-12-24 or 2026-12-24T18:00"
+            raise MistakeError(f"{quoted(text)} is neither a time nor how long", fix) from None
+    if when <= now or not isfinite(when):
+        raise MistakeError(f"{quoted(text)} is over already", "name a time to come")
+    return when
 
 
 def _arguments(parser: ArgumentParser) -> None:
     words = parser.add_subparsers(metavar="WHAT", required=True)
     shows = words.add_parser("show", help="used, limit and when there is room again, busiest first", allow_abbrev=False)
-    shows.add_argument("login", metavar="LOGIN", nargs="?", help="a login, or whatever a sender is counted as")
-    shows.add_argument("--json", action="store_true", help="for programs")
-    shows.set_defaults(do=show)
+    usage.arguments(shows)
+    _set_arguments(words.add_parser("set", help="give a login other limits for a time", allow_abbrev=False))
     resets = words.add_parser("reset", help="empty all accounts of a sender", allow_abbrev=False)
     resets.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    text = "LOGIN is a From domain, a client network, or anything for total"
+    resets.add_argument("--level", choices=usage.LEVELS, default="sender", help=text)
     resets.set_defaults(do=reset)
+    releases = words.add_parser("release", help="let held mail go", allow_abbrev=False)
+    release.arguments(releases)
+
+
+def _set_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    text = "in place of those of the configuration: 500 recipients/day, 1G/day; or unlimited"
+    parser.add_argument("limits", metavar="LIMITS", nargs="*", help=text)
+    parser.add_argument("--until", metavar="WHEN", help="7d, 2026-12-24 or 2026-12-24T18:00; without it, for good")
+    parser.add_argument("--clear", action="store_true", help="back to the limits of the configuration")
+    parser.set_defaults(do=put)
 
 
 COMMANDS = (
     Command(
         "quota",
-        "what senders have used of their limits",
-        "postmeter quota show alice@example.com",
+        "what senders have used of their limits, other limits for a time, held mail",
+        "postmeter quota set alice@example.com 2000 recipients/day --until 7d",
         _arguments,
         run,
     ),

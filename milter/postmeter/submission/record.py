@@ -6,7 +6,7 @@ Knows nothing of libmilter or of how limits are chosen. The journal's failure po
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import time
 
@@ -15,8 +15,9 @@ from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
 from postmeter.metrics import Stopwatch
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store.accounts import Accounts, Charge
+from postmeter.store.accounts import Accounts, Charge, Hold, Overdrawn, Settled
 from postmeter.store.database import StoreError
+from postmeter.submission import refusal, standing
 from postmeter.submission.identity import sender
 from postmeter.submission.pipeline import refiltered, refused, submitted
 from postmeter.submission.quota import Quotas
@@ -32,7 +33,8 @@ _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors
 class Recorder:
     """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`.
 
-    `spend` uses up what set a notice free; false when that was done already.
+    `spend` uses up what set a notice free; false when that was done already. At most `hold_at_most` messages of a sender
+    are held at one time. `brake` stops a login that `watch` found to be stolen.
     """
 
     def __init__(
@@ -42,31 +44,31 @@ class Recorder:
         *,
         observe: bool,
         tolerant: bool,
+        hold_at_most: int = 0,
         spend: Callable[[Draft], bool] = lambda draft: False,
+        watch: Watch | None = None,
+        brake: Callable[[Braked], None] = lambda braked: None,
     ) -> None:
         self._settler = settler
         self._quotas = quotas
         self._observe = observe
         self._tolerant = tolerant
+        self._hold_at_most = hold_at_most
         self._spend = spend
+        self._watch = watch
+        self._brake = brake
         self._stopwatch = Stopwatch()
 
     def accepted(self, draft: Draft) -> Reply | None:
         """Charge every limit and record the message; a reply means that it must be refused after all."""
         if draft.free == "notice" and not self._spend(draft):
             draft.free = ""
-        figures = self._figures(draft)
-        event = submitted(draft) if draft.mark is None else refiltered(draft, draft.mark)
         try:
-            settled = self._settler.settle(self._charges(draft), event, figures, time())
+            return self._take(draft)
         except StoreError as error:
+            draft.hold = ""  # what is on no record would be held for ever
             lost = self._lost(error, draft.message.queue_id)
             return lost if draft.message.envelope.mail_from else None
-        if settled.refused is None:
-            return None
-        reply = self._quotas.refuse(draft, settled.refused)
-        self.refused(draft.message.envelope, reply, stage="quota", draft=draft)
-        return reply
 
     def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:
         """One event a minute for a sender and reason, counted up; a failure here cannot make a refusal worse."""
@@ -102,13 +104,81 @@ class Recorder:
         except StoreError as error:
             log.error("last figures lost: %s", error)
 
+    def _take(self, draft: Draft) -> Reply | None:
+        """`draft.hold` tells from here on what is so: a step may have held what there is room for by now."""
+        charges = self._charges(draft)
+        if draft.hold == "brake" and not self._observe:
+            return self._hold(draft, charges, None)
+        draft.hold = ""
+        settled, braked = self._watched(draft, charges)
+        if braked is not None and not braked.observed:
+            return self._stop(draft, charges, braked)
+        if settled.observed is not None:
+            self._quotas.observed(draft, settled.observed)
+        over = settled.refused
+        if over is None:
+            return None
+        if self._quotas.over(draft, over) == "hold":
+            draft.hold = "brake" if over.charge.level == "brake" else "quota"
+            return self._hold(draft, charges, over)
+        return self._refuse(draft, over)
+
+    def _watched(self, draft: Draft, charges: Sequence[Charge]) -> tuple[Settled, Braked | None]:
+        """Settled under the brake's eyes; the login that it would stop is told of once an hour."""
+        if self._watch is None:
+            return self._settle(draft, charges), None
+        settled, braked = self._watch.settle(draft, charges, partial(self._settle, draft), time())
+        if braked is not None:
+            log.warning("%s: the brake %s: %s", braked.login, "only looks on" if braked.observed else "is on", braked.evidence)
+            self._settler.settle((), braked, {}, braked.time)
+        return settled, braked
+
+    def _stop(self, draft: Draft, charges: Sequence[Charge], braked: Braked) -> Reply | None:
+        """From this message on the login is stopped; what comes next meets the order (`standing`)."""
+        self._brake(braked)
+        if braked.action == "hold":
+            draft.hold = "brake"
+            return self._hold(draft, charges, None)
+        reply = standing.stopped(draft.message.envelope, draft.sender)
+        self.refused(draft.message.envelope, reply, stage="brake", draft=draft)
+        return reply
+
+    def _settle(self, draft: Draft, charges: Sequence[Charge], hold: Hold | None = None) -> Settled:
+        event = submitted(draft) if draft.mark is None else refiltered(draft, draft.mark)
+        return self._settler.settle(charges, event, self._figures(draft), time(), hold=hold)
+
+    def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
+        """The brake has had its say when a message is let go: that charge is not for later."""
+        queue_id, why = draft.message.queue_id, refusal.sentence(over, time()) if over else "stopped by the brake"
+        hold = Hold(
+            queue_id=queue_id,
+            sender=draft.sender,
+            login=draft.message.envelope.login,
+            reason=draft.hold,
+            charges=tuple(charge for charge in charges if charge.level != "brake"),
+            most=self._hold_at_most,
+        )
+        draft.facts["held"] = draft.hold
+        if self._hold_at_most and not self._settle(draft, (), hold).full:
+            log.info("%s: to the hold queue: %s", queue_id, why)
+            return None
+        draft.hold = ""
+        del draft.facts["held"]
+        return self._refuse(draft, over)
+
+    def _refuse(self, draft: Draft, over: Overdrawn | None) -> Reply:
+        """Without `over` it is the brake's mail, of which no more may be held."""
+        reply = self._quotas.refuse(draft, over) if over else standing.too_many(draft, self._hold_at_most)
+        self.refused(draft.message.envelope, reply, stage="quota" if over else "brake", draft=draft)
+        return reply
+
     def _figures(self, draft: Draft) -> dict[Figure, int]:
         """A message that was here before has been counted as taken, with its recipients."""
         figures = _always(draft) if self._observe else dict(draft.figures)
         service, recipients = draft.message.envelope.service, len(draft.message.envelope.rcpt_to)
         if draft.mark is not None:
             return figures | {("messages_total", (service, "refiltered")): 1}
-        result = "observed" if self._observe else "accepted"
+        result = "observed" if self._observe else "held" if draft.hold else "accepted"
         return figures | {("messages_total", (service, result)): 1, ("recipients_total", ()): recipients}
 
     def _charges(self, draft: Draft) -> tuple[Charge, ...]:

@@ -67,8 +67,21 @@ class Brake:
     def _refusal(self, envelope: Envelope, name: str) -> Reply | None:
         if not self._braked(name):
             return None
-        code, status = (451, "4.7.1") if envelope.waits else (550, "5.7.1")
-        return Reply(code, status, f"{name} sends unlike ever before and waits for the administrator")
+        return stopped(envelope, name)
+
+
+def stopped(envelope: Envelope, name: str) -> Reply:
+    """What a login that the brake stops is told, and no more: a thief reads it."""
+    return _later(envelope, f"{name} sends unlike ever before and waits for the administrator")
+
+
+def too_many(draft: Draft, most: int) -> Reply:
+    """What a braked login is told when nothing more of it may be held."""
+    return _later(draft.message.envelope, f"{draft.sender}: {most} messages wait for the administrator already")
+
+
+def _later(envelope: Envelope, text: str) -> Reply:
+    return Reply(451, "4.7.1", text) if envelope.waits else Reply(550, "5.7.1", text)
 
 
 Rules: TypeAlias = tuple[tuple[str, Freeze | Brake], ...]

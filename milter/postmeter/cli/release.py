@@ -1,0 +1,109 @@
+"""`postmeter quota release`: lets held mail go, by a timer what there is room for, by a person all of a login.
+
+For root alone, as postsuper(1) is. Decides nothing about mail: `submission.release` does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE
+from postmeter.cli.freeze import postfix_option
+
+if TYPE_CHECKING:
+    from postmeter.config.schema import Config
+    from postmeter.submission.release import Outcome, Releaser
+
+_FOR_ROOT = "postmeter quota release: run it as root: nobody else may touch Postfix's hold queue (postsuper(1))"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("login", metavar="LOGIN", nargs="?", help="let all go that is held for it, and end its brake")
+    text = "what there is room for: oldest first, each charged; never what the brake holds; for a timer"
+    parser.add_argument("--due", action="store_true", help=text)
+    parser.add_argument("--delete", action="store_true", help="delete what is held for LOGIN instead")
+    postfix_option(parser)
+    parser.set_defaults(do=run)
+
+
+def run(args: Namespace, config: Config) -> int:
+    """Quiet when nothing is due: a timer calls it each minute."""
+    from postmeter.runtime.mailqueue import QueueError
+
+    if args.due == bool(args.login) or (args.due and args.delete):
+        print("postmeter quota release: give a LOGIN, or --due alone", file=sys.stderr)
+        return USAGE
+    if os.geteuid() != 0:
+        print(_FOR_ROOT, file=sys.stderr)
+        return FOUND_A_PROBLEM
+    try:
+        return _due(args, config) if args.due else _by_person(args, config)
+    except QueueError as error:
+        print(f"postmeter quota release: {error}", file=sys.stderr)
+        return FOUND_A_PROBLEM
+
+
+def _due(args: Namespace, config: Config) -> int:
+    from postmeter.submission.levels import may_hold
+
+    with _Desk(args, config) as desk:
+        outcome = desk.releaser.due()
+    if any((outcome.released, outcome.gone)):
+        print(_told(outcome))
+    elif not outcome.wait and not may_hold(config.quota):
+        print("nothing is ever held here: no over: hold in the configuration; the timer can be switched off")
+    return OK
+
+
+def _by_person(args: Namespace, config: Config) -> int:
+    from postmeter.store import orders
+
+    name = args.login.lower()
+    with _Desk(args, config) as desk:
+        ended = orders.lift(desk.database, "brake", name, time.time())
+        outcome = desk.releaser.by_person(name, delete=args.delete)
+    said = [*(["the brake is off"] if ended else []), *([_told(outcome)] if outcome.any() else [])]
+    if not said:
+        print(f"{args.login}: nothing is held, and no brake is on", file=sys.stderr)
+        return FOUND_A_PROBLEM
+    print(f"{args.login}: {'; '.join(said)}")
+    return OK
+
+
+def _told(outcome: Outcome) -> str:
+    counts = (
+        (outcome.released, "released"),
+        (outcome.deleted, "deleted"),
+        (outcome.wait, "waiting for room"),
+        (outcome.gone, "no longer there"),
+    )
+    total = sum(count for count, _ in counts)
+    held = f"{total} held {'message' if total == 1 else 'messages'}"
+    return f"{held}: " + ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+class _Desk:
+    """What a release needs, opened for it alone. StoreError when the journal cannot be written: nothing moves then."""
+
+    def __init__(self, args: Namespace, config: Config) -> None:
+        from postmeter.cli import daemons
+        from postmeter.runtime.mailqueue import MailQueue
+        from postmeter.store import database
+        from postmeter.submission.release import Releaser
+
+        self.database = database.open(config.journal.path, sync=config.journal.sync)
+        self._accounts = daemons.settler(config)
+        self.releaser: Releaser = Releaser(
+            self.database, self._accounts, MailQueue(args.postfix), now=time.time()
+        )
+
+    def __enter__(self) -> _Desk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._accounts.close()
+        self.database.close()
