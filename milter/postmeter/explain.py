@@ -15,6 +15,7 @@ from postmeter.mail.draft import Draft, Note
 from postmeter.mail.message import Message
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
+from postmeter.submission.mark import Marks
 from postmeter.submission.pipeline import Pipeline
 
 
@@ -34,13 +35,14 @@ class Explanation:
         return "\n".join(unified_diff(before, after, "as submitted", "as it would leave", lineterm="", n=2))
 
 
-def explain(message: Message, *, who: Identity, pipeline: Pipeline) -> Explanation:
+def explain(message: Message, *, who: Identity, pipeline: Pipeline, marked: Marks | None = None) -> Explanation:
     """Run a message that has come to its end through the same decisions as the milter's."""
     before = apply(message, ())
-    reason = _foreign(message, who)
+    draft = Draft(message)
+    reason = _foreign(draft, who, marked)
     if reason:
         return Explanation("pass", (Note("identity", f"not ours, passes untouched: {reason}"),), before, before)
-    outcome = pipeline.run(Draft(message))
+    outcome = pipeline.run(draft)
     notes = tuple(outcome.draft.notes)
     if outcome.reply is not None:
         return Explanation("refuse", notes, before, before, outcome.reply)
@@ -71,12 +73,14 @@ def as_json(explanation: Explanation, *, diff: bool) -> dict[str, object]:
     return told | ({"diff": explanation.diff()} if diff else {})
 
 
-def _foreign(message: Message, who: Identity) -> str:
+def _foreign(draft: Draft, who: Identity, marked: Marks | None) -> str:
     """Why the message would not be ours; empty when it would."""
-    whose = who.by_envelope(message.envelope)
+    whose = who.by_envelope(draft.message.envelope)
     if whose is Whose.FOREIGN:
         return "no login, no service of ours, no trusted network"
-    return who.by_header(message.fields) if whose is Whose.UNDECIDED else ""
+    if whose is Whose.RETURNED:
+        return "" if marked is not None and marked.believe(draft) else "back from a filter without a mark that holds"
+    return who.by_header(draft.message.fields) if whose is Whose.UNDECIDED else ""
 
 
 def _lines(raw: bytes) -> list[str]:

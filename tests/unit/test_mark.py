@@ -123,6 +123,7 @@ def test_only_our_own_mark_that_came_too_late_is_counted() -> None:
     assert counted == [{("dkim_unsigned_total", ("mark_expired",)): 1}]
     forged = draft(*FIELDS, ("X-Postmeter-Mark", "A" * 200), envelope=FILTER)
     assert not marks(count=counted.append).believe(forged)
+    assert not marks(count=counted.append).believe(back(first_pass(), time=NOW - LIFE))
     assert len(counted) == 1
 
 

@@ -59,7 +59,7 @@ class Marks:
         holding = [mark for mark in known if self._holds(mark, draft.message.time)]
         if len(holding) == 1:
             draft.mark, draft.free = holding[0], "marked"
-        elif known and not holding:
+        elif not holding and any(mark.time <= draft.message.time for mark in known):
             self._count({_EXPIRED: 1})
         return draft.mark is not None
 
