@@ -353,3 +353,50 @@ def ask() -> Callable[[Path], list[int]]:
         return [int(line) for line in done.stdout.split()]
 
     return run
+
+
+def redis(place: Path, more: str = "", *, store: str = "rediss://redis.example.com") -> Loaded:
+    return loaded(place, f"quota:\n  store: {store}\n{more}")
+
+
+def test_a_redis_with_its_password_and_authority_in_order_has_no_problems(place: Path) -> None:
+    (place / "password").write_text("sesame\n")
+    (place / "password").chmod(0o600)
+    assert look(redis(place, f"  store_password_file: {place}/password\n")) == []
+    assert look(redis(place, store="redis+unix:///run/redis/redis.sock"), daemon="books") == []
+
+
+def test_a_password_file_that_is_missing_open_or_empty_is_told(place: Path) -> None:
+    path = place / "password"
+    config = redis(place, f"  store_password_file: {path}\n")
+    me = permissions.myself()
+    make = f"write Redis's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+    at = "pm.yaml:5: quota.store_password_file:"
+    assert look(config) == [f"{at} {path}: No such file or directory; {make}"]
+    path.write_text("")
+    path.chmod(0o644)
+    assert look(config) == [f"{at} {path} is open to others (0644); chmod 0640 {path}"]
+    path.chmod(0o640)
+    assert look(config) == [f"{at} {path} is empty; {make}"]
+
+
+def test_an_authority_that_is_none_is_told(place: Path) -> None:
+    (place / "ca.pem").write_text("nothing")
+    assert look(redis(place, f"  store_ca: {place}/ca.pem\n")) == [
+        f"pm.yaml:5: quota.store_ca: {place}/ca.pem holds no certificate in PEM; name the authority's certificate"
+    ]
+
+
+def test_a_password_that_goes_over_the_network_in_the_clear_is_warned_of(place: Path) -> None:
+    (place / "password").write_text("sesame")
+    (place / "password").chmod(0o600)
+    more = f"  store_password_file: {place}/password\n"
+    (told,) = look(redis(place, more, store="redis://redis.example.com"))
+    assert "can be read on its way" in told
+    assert look(redis(place, more, store="redis://127.0.0.1")) == []
+
+
+def test_a_missing_redis_library_is_told_with_its_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postmeter.config.remote.find_spec", lambda name: None)
+    (told,) = look(redis(place))
+    assert told == "pm.yaml:4: quota.store: Python's redis library is not there; apt-get install python3-redis"

@@ -18,6 +18,7 @@ from postmeter.config.load import Loaded
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
 from postmeter.config.problem import Problem
+from postmeter.config.remote import of_store
 from postmeter.config.schema import Config, InetAddress, SocketAddress, UnixAddress
 from postmeter.config.secret_files import of_bounces, of_tracking, tracked_urls
 
@@ -44,7 +45,7 @@ def check(
     if daemon == "books":
         found += of_webhooks(loaded, me)
     if daemon != "web":
-        found += _journal(loaded, me)
+        found += [*_journal(loaded, me), *of_store(loaded, me)]
     return sorted(found, key=lambda problem: problem.line)
 
 

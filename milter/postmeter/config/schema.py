@@ -18,6 +18,7 @@ from postmeter.config.sections.limits import DomainLimits, NetworkLimits, Ramp, 
 from postmeter.config.sections.milter import Milter, Senders
 from postmeter.config.sections.quota import Brake, Quota, groups_known
 from postmeter.config.sections.tracking import Tracking, Web
+from postmeter.config.stores import RedisStore
 from postmeter.config.values import InetAddress, Network, SocketAddress, UnixAddress
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "OpendkimTables",
     "Quota",
     "Ramp",
+    "RedisStore",
     "Report",
     "Rule",
     "Senders",
@@ -79,8 +81,7 @@ class Config:
         listing(section(Webhook)),
         [],
         "Where events are posted to.",
-        built=False,
-        example="[{url: https://crm.example.com/mail, events: [bounced, complained], secret_file: "
+        example="[{url: https://crm.example.com/mail, events: [quota_warning, brake], secret_file: "
         "/etc/postmeter/crm.secret}]",
     )
     report: Report = part(Report, "The regular report.")

@@ -8,22 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from postmeter.config import forms, values
+from postmeter.config import forms, stores, values
 from postmeter.config.amounts import DAY, Limit
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, UnreadableError, choice, listing, optional, scalar, table
 from postmeter.config.section import part, setting
 from postmeter.config.sections.limits import LIMITS, OVER, RULES, DomainLimits, NetworkLimits, Rule, TotalLimits
-
-_STORES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix")
-
-
-def _store(text: str) -> str:
-    if text == "sqlite":
-        return text
-    if values.scheme(text) not in _STORES:
-        raise MistakeError(f"{quoted(text)} is not a store", "write sqlite, redis://HOST:6379/0 or redis+unix:///PATH")
-    raise MistakeError(f"{quoted(text)} is not available in this version", "write sqlite")
+from postmeter.config.stores import RedisStore
 
 
 def _prefix(text: str) -> str:
@@ -38,41 +29,47 @@ def _prefix(text: str) -> str:
 class Brake:
     """Stops a login that suddenly sends as it never did: a stolen account."""
 
-    mode: str = setting(choice("off", "observe", "on", later=("observe", "on")), "off", "off, observe or on.")
+    mode: str = setting(choice("off", "observe", "on"), "off", "off, observe (stop nobody, tell of whom it would) or on.")
     action: str = setting(
-        choice("defer", "hold"), "defer", "defer, or hold (then released or deleted by a person only).", built=False
+        choice("defer", "hold"), "defer", "defer, or hold (then released or deleted by a person only)."
     )
     learn: float = setting(
-        forms.duration(DAY), "30d", "How far back the same hour of the week is looked at.", built=False
+        forms.duration(DAY), "30d", "How far back the same hour of the week is looked at."
     )
-    deviations: float = setting(forms.decimal, "8", "Median absolute deviations above the median.", built=False)
-    least: int = setting(forms.whole(1), "20", "Recipients in the hour below which nothing happens.", built=False)
+    deviations: float = setting(forms.decimal, "8", "Median absolute deviations above the median.")
+    least: int = setting(forms.whole(1), "20", "Recipients in the hour below which nothing happens.")
     signs: tuple[str, ...] = setting(
         listing(choice("network", "bounces", "strangers")),
         ["network", "bounces", "strangers"],
         "And one of these besides: a network never seen, hard bounces, recipients never written to.",
-        built=False,
     )
     bounced: float = setting(forms.percent, "30%", "Hard bounces of the last 100 recipients.", built=False)
-    except_: tuple[str, ...] = setting(forms.words, [], "Logins that are never braked.", built=False)
+    except_: tuple[str, ...] = setting(forms.words, [], "Logins that are never braked.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    store: str = setting(
-        scalar("sqlite or a Redis address", _store),
+    store: RedisStore | None = setting(
+        scalar("sqlite or a Redis address", stores.store),
         "sqlite",
-        "sqlite (in the journal's own database, one transaction), or redis://HOST:6379/0, rediss://…, "
-        "redis+cluster://…, redis+unix:///PATH.",
+        "sqlite (in the journal's own database, one transaction), or Redis or Valkey: redis://HOST:6379/0, rediss://… "
+        "(TLS), redis+cluster://HOST,HOST (and rediss+cluster), redis+unix:///PATH. A user goes in front of the host: "
+        "redis://USER@HOST.",
     )
-    store_password_file: Path | None = setting(optional(forms.path), None, "A file with Redis's password.", built=False)
+    store_password_file: Path | None = setting(optional(forms.path), None, "A file with Redis's password.")
     store_ca: Path | None = setting(
-        optional(forms.path), None, "Certificate authority for rediss; null is the system's.", built=False
+        optional(forms.path), None, "Certificate authority for rediss; null is the system's."
     )
-    store_prefix: str = setting(scalar("a prefix", _prefix), "postmeter", "Before every key in Redis.", built=False)
-    store_timeout: float = setting(forms.duration(0.001), "250ms", "How long Redis is waited for.", built=False)
+    store_prefix: str = setting(
+        scalar("a prefix", _prefix), "postmeter", "Before every key in Redis; in braces, so that all lie in one slot."
+    )
+    store_timeout: float = setting(
+        forms.duration(0.001), "250ms", "How long a message waits for Redis, connecting included."
+    )
     on_store_down: str = setting(
-        choice("accept", "tempfail"), "accept", "When Redis is gone (a lost SQLite is a lost journal).", built=False
+        choice("accept", "tempfail"),
+        "accept",
+        "When Redis is gone (a lost SQLite is a lost journal): accept, uncharged but recorded, or tempfail (451).",
     )
     over: str = setting(
         choice(*OVER),
@@ -114,12 +111,14 @@ class Quota:
         listing(forms.percent),
         ["80%", "100%"],
         "Warn once per limit, window and threshold, over all workers and hosts.",
-        built=False,
     )
     warn_to: tuple[str, ...] = setting(
-        forms.addresses, [], "Who is warned.", built=False, example="[postmaster@example.com]"
+        forms.addresses,
+        [],
+        "Who is warned by mail, at most once in ten minutes, and told at once of what the brake stops.",
+        example="[postmaster@example.com]",
     )
-    warn_sender: bool = setting(forms.boolean, "false", "Whether the sender is warned too.", built=False)
+    warn_sender: bool = setting(forms.boolean, "false", "Whether the sender is warned too.")
     brake: Brake = part(Brake, "Stolen accounts.")
 
     def all_rules(self) -> Iterator[tuple[str, Rule]]:
