@@ -23,7 +23,7 @@ def of_tracking(loaded: Loaded, me: Person) -> Iterator[Problem]:
     if not any(True for _ in tracked_urls(loaded.config)):
         return
     make = f"make it: (umask 027; openssl rand -hex 32 > {path})"
-    fault = unreadable(path, me, make) or _shared(path) or _for_web(loaded, me) or _malformed(path)
+    fault = unreadable(path, me, make) or _shared(path, "0640") or _for_web(loaded, me) or _malformed(path)
     if fault:
         yield loaded.problem("tracking.secrets", fault.what, fault.fix)
 
@@ -34,7 +34,7 @@ def of_bounces(loaded: Loaded, me: Person) -> Iterator[Problem]:
     if not loaded.config.senders.refiltered:
         return
     make = f"make it: (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
-    fault = unreadable(path, me, make) or _shared(path) or _not_for_web(loaded) or _malformed(path)
+    fault = unreadable(path, me, make) or _shared(path, "0600") or _not_for_web(loaded) or _malformed(path)
     if fault:
         yield loaded.problem("bounces.secrets", fault.what, fault.fix)
 
@@ -50,11 +50,11 @@ def tracked_urls(config: Config) -> Iterator[tuple[str, str]]:
                 yield f"tracking.{kind}.{name}.url", str(keys["url"])
 
 
-def _shared(path: Path) -> Fault | None:
+def _shared(path: Path, good: str) -> Fault | None:
     """Secrets are for their owner and, where the web server needs them, for its group; nobody else."""
     state = path.stat()
     if state.st_mode & 0o027:
-        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
+        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod {good} {path}")
     return None
 
 
