@@ -10,13 +10,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import time
 
 from postmeter import __version__
 from postmeter.books.families import Gauges
 from postmeter.mail.draft import Figure
 from postmeter.runtime import heartbeat
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store.database import StoreError
+from postmeter.store import held, orders
+from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import Journal
 
 DAEMONS = ("milter", "web", "books")
@@ -25,18 +27,27 @@ once = OnceAMinute(logging.getLogger(__name__))
 
 
 class Host:
-    """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over."""
+    """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over.
 
-    def __init__(self, journal: Callable[[], Journal], *, state: Path, loaded: float) -> None:
+    `brakes`: the brake is on; orders of one that is not stop nobody.
+    """
+
+    def __init__(
+        self, journal: Callable[[], Journal], *, state: Path, loaded: float, brakes: bool = False,
+        clock: Callable[[], float] = time,
+    ) -> None:  # fmt: skip
         self._journal, self._state, self._loaded = journal, state, loaded
+        self._brakes, self._clock = brakes, clock
         self._readable = False
+        self._stopped: dict[Figure, float] = {}
 
     def totals(self) -> Mapping[Figure, int] | None:
-        """Every total, or None when the journal cannot be read just now."""
-        self._readable = False
+        """Every total, or None when the journal cannot be read just now; what is stopped is counted with them."""
+        self._readable, self._stopped = False, {}
         try:
             with contextlib.closing(self._journal()) as journal:
                 totals = journal.totals()
+                self._stopped = self._count_stopped(journal.database)
         except StoreError as error:
             once.log(logging.WARNING, "totals", "metrics without totals: %s", error)
             return None
@@ -49,9 +60,17 @@ class Host:
             ("quota_store_up", ()): float(self._readable),
             ("config_reload_timestamp_seconds", ()): self._loaded,
             ("build_info", (__version__,)): 1.0,
+            **self._stopped,
         }
         for daemon in DAEMONS:
             seen = heartbeat.last_beat(heartbeat.place(self._state, daemon))
             if seen is not None:
                 gauges["daemon_seen_timestamp_seconds", (daemon,)] = seen
         return gauges
+
+    def _count_stopped(self, database: Database) -> dict[Figure, float]:
+        braked = [order for order in orders.read(database, self._clock()) if order.kind == "brake"]
+        return {
+            ("held_messages", ()): float(held.everything(database)),
+            ("brake_logins", ()): float(len(braked) if self._brakes else 0),
+        }

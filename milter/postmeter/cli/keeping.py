@@ -11,7 +11,8 @@ import socket
 import time
 from pathlib import Path
 
-from postmeter.books import disk
+from postmeter.books import baselines, disk
+from postmeter.books.baselines import Baselines
 from postmeter.books.blocking import Blocking
 from postmeter.books.daemon import Chore
 from postmeter.books.families import Collector, Scope
@@ -55,6 +56,7 @@ class Books:
         self._journal: Journal | None = None
         self._reader: HitReader | None = None
         self._blocking: Blocking | None = None
+        self._baselines: Baselines | None = None
         self._telling = Telling(failed=self.failed)
         self._take(loaded)
 
@@ -69,6 +71,7 @@ class Books:
             Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
+            *self._learning(),
             Chore("tidy", lambda: tidy(self._config, self._open_journal()), _TIDY),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
         ]
@@ -116,6 +119,21 @@ class Books:
             self._blocking = Blocking(self._open_journal().database, self._config.journal.path.parent)
         self._blocking.refresh()
 
+    def _learning(self) -> list[Chore]:
+        brake = self._config.quota.brake
+        if brake.mode == "off":
+            return []
+        return [
+            Chore("baselines", lambda: self._open_baselines().work(), baselines.EVERY),
+            Chore("forget", lambda: self._open_baselines().sweep(), baselines.SWEEP_EVERY),
+        ]
+
+    def _open_baselines(self) -> Baselines:
+        if self._baselines is None:
+            learn = self._config.quota.brake.learn
+            self._baselines = Baselines(self._open_journal(), learn=learn, clock=time.time)
+        return self._baselines
+
     def _sweep_ledger(self) -> bool:
         return ledger.sweep(self._open_journal().database, time.time(), most=_SWEEP) == _SWEEP
 
@@ -135,6 +153,7 @@ class Books:
                 lambda: Journal(config.journal.path, readonly=True),
                 state=config.journal.path.parent,
                 loaded=time.time(),
+                brakes=config.quota.brake.mode == "on",
             )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)

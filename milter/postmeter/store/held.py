@@ -54,6 +54,12 @@ def look(database: Database, sender: str) -> int:
     return int(found)
 
 
+def everything(database: Database) -> int:
+    """How many wait, of all senders, with those that are going."""
+    [(found,)] = database.query("SELECT count(*) FROM held")
+    return int(found)
+
+
 def leaves(link: Connection, message: Held, *, goes: bool) -> None:
     """It is let go, or else is no longer there."""
     if goes:
