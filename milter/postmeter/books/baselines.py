@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from postmeter.events import Submitted
+from postmeter.events import Event, Released, Submitted
 from postmeter.store import profiles
-from postmeter.store.journal import Entry, Journal
+from postmeter.store.journal import Journal
 from postmeter.store.profiles import Sighting
 
 EVERY = 10.0
@@ -44,7 +44,7 @@ class Baselines:
         if not more and not entries and 0 <= now - self._told < _TOLD:
             return False
         position = entries[-1].seq if entries else self._position
-        seen = [sighting for entry in entries if (sighting := _sighting(entry)) is not None]
+        seen = [sighting for entry in entries if (sighting := self._sighting(entry.event)) is not None]
         profiles.learn(self._journal.database, seen, position=position, caught_up=None if more else now)
         self._position = position
         if not more:
@@ -62,10 +62,19 @@ class Baselines:
         )
         self._part = (self._part + 1) % profiles.SLICES
 
+    def _sighting(self, event: Event) -> Sighting | None:
+        """What the brake held is the login's own once a person let it go. Bounces say nothing about a login."""
+        if isinstance(event, Released) and event.action == "released":
+            held = (entry.event for entry in self._journal.of_queue_id(event.queue_id))
+            return next((_of(one) for one in held if isinstance(one, Submitted) and _by_brake(one)), None)
+        return _of(event) if isinstance(event, Submitted) and not _by_brake(event) else None
 
-def _sighting(entry: Entry) -> Sighting | None:
-    """Bounces say nothing about a login, and mail that the brake held is not yet known to be its owner's."""
-    event = entry.event
-    if not isinstance(event, Submitted) or not event.mail_from or not event.sender:
+
+def _of(event: Submitted) -> Sighting | None:
+    if not event.mail_from or not event.sender:
         return None
     return Sighting(event.sender, event.time, event.network, event.recipients)
+
+
+def _by_brake(event: Submitted) -> bool:
+    return event.facts.get("held") == "brake"

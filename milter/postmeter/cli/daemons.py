@@ -5,12 +5,14 @@ The one place that knows all rooms. Decides nothing about mail.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
@@ -21,13 +23,16 @@ from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError, MistakeError
 from postmeter.config.schema import Config
 from postmeter.config.secret_files import tracked_urls
+from postmeter.events import Braked
 from postmeter.mail.draft import Draft
 from postmeter.store.accounts import Accounts
 from postmeter.store.database import Database
 from postmeter.store.journal import last_release
-from postmeter.store.orders import Standing
+from postmeter.store.orders import Order, Standing, put
+from postmeter.store.profiles import Profiles
 from postmeter.store.settle import Settler
 from postmeter.submission import keys, mark, safe, signing, standing
+from postmeter.submission.brake import Watch
 from postmeter.submission.identity import Identity
 from postmeter.submission.levels import Levels
 from postmeter.submission.mark import Marks
@@ -80,6 +85,27 @@ def identity(material: Material, own: Notices) -> Identity:
 def orders(config: Config) -> Standing:
     """The orders about logins; to be asked after the fork."""
     return Standing(Database(config.journal.path, sync=config.journal.sync, readonly=True), time)
+
+
+def watch(config: Config, standing: Standing) -> Watch | None:
+    """What finds stolen accounts. In `mode: observe` it only looks on, as everything does."""
+    brake, journal = config.quota.brake, config.journal
+    if brake.mode == "off":
+        return None
+    settings = replace(brake, mode="observe") if config.mode == "observe" else brake
+    profiles = Profiles(Database(journal.path, sync=journal.sync, readonly=True))
+    return Watch(settings, profiles, prefix=config.quota.networks.prefix, released=standing.released)
+
+
+def brake(config: Config) -> Callable[[Braked], None]:
+    """Orders that a login be stopped until a person lets it go."""
+    writer = Database(config.journal.path, sync=config.journal.sync, readonly=False)
+
+    def stop(braked: Braked) -> None:
+        why = {"action": braked.action, "signs": braked.signs, "evidence": braked.evidence}
+        put(writer, Order(kind="brake", login=braked.login, value=json.dumps(why), since=braked.time))
+
+    return stop
 
 
 def marks(material: Material, who: Identity, settler: Accounts | None = None) -> Marks | None:

@@ -95,6 +95,9 @@ def _serve(material: Material, post: Post) -> None:
         tolerant=tolerant,
         hold_at_most=config.quota.hold_at_most,
         spend=own.spend,
+        watch=daemons.watch(config, orders),
+        brake=daemons.brake(config),
+        prefix=config.quota.networks.prefix,
     )
     desk = Desk(
         identity=who,

@@ -89,8 +89,10 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
     (
         "2026-11 profiles",
         """
-        CREATE TABLE profile_house (key BLOB NOT NULL, since REAL NOT NULL, learned REAL NOT NULL);
-        INSERT INTO profile_house VALUES (randomblob(32), 0, 0);
+        CREATE TABLE profile_house (
+            key BLOB NOT NULL, since REAL NOT NULL, networks REAL NOT NULL, learned REAL NOT NULL
+        );
+        INSERT INTO profile_house VALUES (randomblob(32), 0, 0, 0);
         CREATE TABLE profile_logins (
             id INTEGER PRIMARY KEY, login TEXT NOT NULL UNIQUE, first REAL NOT NULL, last REAL NOT NULL
         );

@@ -69,12 +69,22 @@ class Standing:
     def braked(self, login: str) -> Order | None:
         return self._standing("brake", login)
 
+    def released(self, login: str) -> float:
+        """When a person last ended the brake on it; 0 when that never was, or is forgotten."""
+        self._refresh()
+        order = self._orders.get(("brake", storable(login)))
+        return order.since if order and order.until == _LIFTED else 0.0
+
     def _standing(self, kind: Kind, login: str) -> Order | None:
+        now = self._refresh()
+        order = self._orders.get((kind, storable(login)))
+        return order if order and order.stands(now) else None
+
+    def _refresh(self) -> float:
         now = self._clock()
         if not 0 <= now - self._looked_at < EVERY:
             self._look(now)
-        order = self._orders.get((kind, storable(login)))
-        return order if order and order.stands(now) else None
+        return now
 
     def _look(self, now: float) -> None:
         """One thread looks; others go on with what is known, but for the very first time."""
@@ -82,7 +92,7 @@ class Standing:
             return
         try:
             if not 0 <= now - self._looked_at < EVERY:
-                self._orders = {(order.kind, order.login): order for order in read(self._database, now)}
+                self._orders = {(order.kind, order.login): order for order in all_known(self._database)}
         except StoreError:
             pass
         finally:

@@ -21,6 +21,8 @@ POSITION = "baselines"
 SLICES = 256
 """In so many parts `sweep` forgets; each is a short transaction."""
 
+_SINCE = "UPDATE profile_house SET since = ?1 WHERE since = 0 OR since > ?1"
+_SINCE_NETWORK = "UPDATE profile_house SET networks = ?1 WHERE networks = 0 OR networks > ?1"
 _LOGIN = """
     INSERT INTO profile_logins (login, first, last) VALUES (?1, ?2, ?2)
     ON CONFLICT (login) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last) RETURNING id
@@ -50,12 +52,12 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """All logins together: when the first of them was seen, and when all that the journal held had last been learned.
-
-    Both are 0 as long as that never was.
+    """All logins together: when the first of them was seen, when the first network was, and when all that the journal
+    held had last been learned. 0 as long as that never was.
     """
 
     since: float = 0.0
+    networks: float = 0.0
     learned: float = 0.0
 
 
@@ -80,7 +82,7 @@ class Profiles:
         self._key = b""
 
     def house(self) -> House:
-        found = self._database.query("SELECT since, learned FROM profile_house")
+        found = self._database.query("SELECT since, networks, learned FROM profile_house")
         return House(*found[0]) if found else House()
 
     def past(self, login: str, *, since: float) -> Past:
@@ -97,7 +99,7 @@ class Profiles:
         """Whether that login used that network, and how many logins did; first seen `before`, and again `since`."""
         sql = """
             SELECT coalesce(sum(profile_logins.login = ?), 0), count(*) FROM profile_networks
-            JOIN profile_logins ON id = profile_networks.login
+            JOIN profile_logins ON profile_logins.id = profile_networks.login
             WHERE network = ? AND profile_networks.first < ? AND profile_networks.last >= ?
         """
         ((own, all_of_them),) = self._database.query(sql, (_storable(login), network, before, since))
@@ -109,7 +111,7 @@ class Profiles:
         sql = """
             SELECT count(DISTINCT recipient) FILTER (WHERE profile_logins.login = ?), count(DISTINCT recipient)
             FROM json_each(?) AS asked CROSS JOIN profile_contacts ON recipient = asked.value
-            JOIN profile_logins ON id = profile_contacts.login WHERE profile_contacts.first < ?
+            JOIN profile_logins ON profile_logins.id = profile_contacts.login WHERE profile_contacts.first < ?
         """
         ((own, all_of_them),) = self._database.query(sql, (_storable(login), hashes, before))
         return int(own), int(all_of_them)
@@ -138,10 +140,8 @@ def learn(database: Database, sightings: Iterable[Sighting], *, position: int, c
     """Add what was seen, and save the position, in one transaction. `caught_up` is now, when nothing more waits."""
     with database.transaction() as link:
         ((key,),) = link.execute("SELECT key FROM profile_house").fetchall()
-        times = [_learn(link, sighting, key) for sighting in sightings]
-        if times:
-            since = "UPDATE profile_house SET since = min(?1, iif(since > 0, since, ?1))"
-            link.execute(since, (min(times),))
+        for sighting in sightings:
+            _learn(link, sighting, key)
         if caught_up is not None:
             link.execute("UPDATE profile_house SET learned = ?", (caught_up,))
         link.execute(_SAVE, (POSITION, str(position)))
@@ -161,10 +161,12 @@ def sweep(database: Database, part: int, *, hours_before: float, contacts_before
         link.execute(gone, (part, contacts_before))
 
 
-def _learn(link: Connection, sighting: Sighting, key: bytes) -> float:
+def _learn(link: Connection, sighting: Sighting, key: bytes) -> None:
     time = sighting.time
+    link.execute(_SINCE, (time,))
     ((login,),) = link.execute(_LOGIN, (_storable(sighting.login), time)).fetchall()
     if sighting.network:
+        link.execute(_SINCE_NETWORK, (time,))
         link.execute(_NETWORK, (sighting.network, login, time))
     strangers = 0
     for recipient in set(sighting.recipients):
@@ -174,7 +176,6 @@ def _learn(link: Connection, sighting: Sighting, key: bytes) -> float:
         else:
             link.execute(_AGAIN, values)
     link.execute(_HOUR, (login, int(time // HOUR), len(sighting.recipients), strangers))
-    return time
 
 
 def _hashed(recipient: str, key: bytes) -> int:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from statistics import median
+from typing import TypeAlias
 
 from postmeter.config.schema import Brake
 from postmeter.events import Braked
 from postmeter.mail import address
 from postmeter.mail.draft import Draft
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store.accounts import Charge, Overdrawn
+from postmeter.store.accounts import Charge, Overdrawn, Settled
 from postmeter.store.database import StoreError
 from postmeter.store.profiles import HOUR, House, Past, Profiles
 from postmeter.submission.identity import answerable
@@ -26,6 +27,9 @@ from postmeter.submission.network import network
 
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
+
+Settle: TypeAlias = Callable[[Sequence[Charge]], Settled]
+"""Settles one message with those charges."""
 
 DAY = 24 * HOUR
 WEEK = 7 * DAY
@@ -137,6 +141,24 @@ class Watch:
         self._measures: dict[str, _Measure] = {}
         self._cleared: dict[tuple[str, str], tuple[float, int]] = {}
 
+    def settle(
+        self, draft: Draft, charges: Sequence[Charge], settle: Settle, now: float
+    ) -> tuple[Settled, Braked | None]:
+        """Settle with the login's hour besides; once more without its limit for who may go on nevertheless.
+
+        Braked, unless only observed, nothing is charged or recorded.
+        """
+        charge = self.charge(draft, now)
+        if charge is None:
+            return settle(charges), None
+        settled = settle((*charges, charge))
+        if settled.refused is None or settled.refused.charge.level != charge.level:
+            return settled, None
+        braked = self.suspect(draft, settled.refused, now)
+        if braked is None or braked.observed:
+            settled = settle((*charges, replace(charge, limit=_NEVER, enforce=False)))
+        return settled, braked
+
     def charge(self, draft: Draft, now: float) -> Charge | None:
         """What the login's hour is charged; None for mail that is not watched, or as long as too little is known."""
         name = answerable(draft.message.envelope)
@@ -160,8 +182,12 @@ class Watch:
     def suspect(self, draft: Draft, over: Overdrawn, now: float) -> Braked | None:
         """Who sends more than usual and shows a second sign; None for who may go on: it is looked at again later."""
         name, recipients = answerable(draft.message.envelope), over.used + over.charge.amount
-        measure = self._measure(name, now)
-        look = self._look(draft, measure, now)
+        try:
+            measure = self._measure(name, now)
+            look = self._look(draft, measure, now)
+        except StoreError as error:
+            once.log(logging.ERROR, "brake", "nobody is watched just now: %s", error)
+            return None
         found = signs(look, self._settings)
         watched = self._settings.mode != "on"
         if not found or watched:
@@ -212,14 +238,15 @@ class Watch:
         name = answerable(envelope)
         since = now - self._settings.learn
         own, users = self._profiles.users(place, login=name, since=since, before=now - RIPE)
+        nothing = not place or not 0 < self._house.networks <= now - WEEK
         written = {address.text(recipient) for recipient in envelope.rcpt_to}
         written |= self._profiles.lately(name, login=envelope.login, since=now - HOUR, most=_NEWEST)
         asked = list(written)[:_MOST]
         known, ours = self._profiles.known(asked, login=name, before=now - HOUR)
         return Look(
             network=place,
-            network_known=not place or own or users >= SHARED,
-            network_ours=not place or users > 0,
+            network_known=nothing or own or users >= SHARED,
+            network_ours=nothing or users > 0,
             strangers=1 - known / len(asked),
             strangers_ours=1 - ours / len(asked),
             usually=measure.usually,

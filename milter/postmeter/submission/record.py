@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import time
 
+from postmeter.events import Braked
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
@@ -18,7 +20,9 @@ from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.accounts import Accounts, Charge, Hold, Overdrawn, Settled
 from postmeter.store.database import StoreError
 from postmeter.submission import refusal, standing
+from postmeter.submission.brake import Watch
 from postmeter.submission.identity import sender
+from postmeter.submission.network import network
 from postmeter.submission.pipeline import refiltered, refused, submitted
 from postmeter.submission.quota import Quotas
 
@@ -33,8 +37,8 @@ _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors
 class Recorder:
     """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`.
 
-    `spend` uses up what set a notice free; false when that was done already. At most `hold_at_most` messages of a sender
-    are held at one time. `brake` stops a login that `watch` found to be stolen.
+    `spend` uses up what set a notice free; false when that was done already. At most `hold_at_most` messages of
+    a sender are held at one time. `brake` stops a login that `watch` found to be stolen.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Recorder:
         spend: Callable[[Draft], bool] = lambda draft: False,
         watch: Watch | None = None,
         brake: Callable[[Braked], None] = lambda braked: None,
+        prefix: Sequence[int] = (24, 56),
     ) -> None:
         self._settler = settler
         self._quotas = quotas
@@ -57,6 +62,7 @@ class Recorder:
         self._spend = spend
         self._watch = watch
         self._brake = brake
+        self._prefix = prefix
         self._stopwatch = Stopwatch()
 
     def accepted(self, draft: Draft) -> Reply | None:
@@ -129,9 +135,13 @@ class Recorder:
             return self._settle(draft, charges), None
         settled, braked = self._watch.settle(draft, charges, partial(self._settle, draft), time())
         if braked is not None:
-            log.warning("%s: the brake %s: %s", braked.login, "only looks on" if braked.observed else "is on", braked.evidence)
+            how = "would stop it" if braked.observed else "stops it"
+            log.warning("%s: the brake %s: %s", braked.login, how, braked.evidence)
             self._settler.settle((), braked, {}, braked.time)
         return settled, braked
+
+    def _network(self, draft: Draft) -> str:
+        return network(draft.message.envelope.client, self._prefix)
 
     def _stop(self, draft: Draft, charges: Sequence[Charge], braked: Braked) -> Reply | None:
         """From this message on the login is stopped; what comes next meets the order (`standing`)."""
@@ -144,7 +154,7 @@ class Recorder:
         return reply
 
     def _settle(self, draft: Draft, charges: Sequence[Charge], hold: Hold | None = None) -> Settled:
-        event = submitted(draft) if draft.mark is None else refiltered(draft, draft.mark)
+        event = submitted(draft, network=self._network(draft)) if draft.mark is None else refiltered(draft, draft.mark)
         return self._settler.settle(charges, event, self._figures(draft), time(), hold=hold)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
