@@ -5,7 +5,6 @@ The one place that knows all rooms. Decides nothing about mail.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -102,8 +101,7 @@ def brake(config: Config) -> Callable[[Braked], None]:
     writer = Database(config.journal.path, sync=config.journal.sync, readonly=False)
 
     def stop(braked: Braked) -> None:
-        why = {"action": braked.action, "signs": braked.signs, "evidence": braked.evidence}
-        put(writer, Order(kind="brake", login=braked.login, value=json.dumps(why), since=braked.time))
+        put(writer, Order(kind="brake", login=braked.login, value=braked.evidence, since=braked.time))
 
     return stop
 

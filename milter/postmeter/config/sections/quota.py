@@ -30,7 +30,9 @@ class Brake:
     """Stops a login that suddenly sends as it never did: a stolen account."""
 
     mode: str = setting(choice("off", "observe", "on"), "off", "off, observe (stop nobody, tell whom it would) or on.")
-    action: str = setting(choice("defer", "hold"), "defer", "defer, or hold (then released or deleted by a person only).")
+    action: str = setting(
+        choice("defer", "hold"), "defer", "defer, or hold (then released or deleted by a person only)."
+    )
     learn: float = setting(
         forms.duration(7 * DAY), "30d", "How far back the same hour of the week, and networks, are looked at."
     )
@@ -39,8 +41,8 @@ class Brake:
     signs: tuple[str, ...] = setting(
         listing(choice("network", "bounces", "strangers")),
         ["network", "bounces", "strangers"],
-        "And one of these besides: a network never seen, hard bounces (once they are recorded), recipients never written "
-        "to.",
+        "And one of these besides: a network never seen, hard bounces (once they are recorded), or recipients never "
+        "written to.",
     )
     bounced: float = setting(forms.percent, "30%", "Hard bounces of the last 100 recipients.", built=False)
     except_: tuple[str, ...] = setting(forms.words, [], "Logins that are never braked, or globs of them.")
