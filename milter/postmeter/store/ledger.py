@@ -96,6 +96,7 @@ class Ledger:
             look, over = _last(refusing, micro)
             percents = warnings.refused(look.charge)
             return Settled(refused=over), self._warn(look, percents, used=look.used, login=login, now=now)
+        outcome = Settled(observed=_last(short, micro)[1]) if short else DONE
         told: list[Warned] = []
         for look in looks:
             if look.charge.warn:
@@ -104,7 +105,7 @@ class Ledger:
         for look in {id(look.slot): look for look in looks}.values():
             look.slot.window = look.slot.window.charged(micro, look.charge.amount)
             self._changed[look.name] = micro
-        return Settled(observed=_last(short, micro)[1]) if short else DONE, told
+        return outcome, told
 
     def save(self, link: Connection) -> None:
         for name, micro in self._changed.items():
