@@ -99,21 +99,6 @@ def test_sendmail_over_quota_comes_back_at_once(lab: Lab) -> None:
     assert list((lab.postfix.queue / "maildrop").iterdir()) == []
 
 
-def test_requeued_mail_is_charged_once_more_only_where_configured(lab: Lab) -> None:
-    """`postsuper -r` runs non_smtpd_milters again, on mail that already has a Received field of SMTP: it is in transit
-    by then, and neither signed nor counted a second time (D19)."""
-    lab.sink.answer = lambda recipient: "450 4.2.0 later" if b"slow" in recipient else "250 2.1.5 ok"
-    before = lab.postmeter.metrics().figure("messages_total", result="accepted")
-    lab.send(letter(), rcpt_to=["slow@example.net"])
-    lab.postfix.wait_for(r"to=<slow@example\.net>.*status=deferred")
-    lab.sink.answer = lambda recipient: "250 2.1.5 ok"
-    assert lab.postfix.run("postsuper", "-r", "ALL").returncode == 0
-    lab.postfix.run("postqueue", "-f")
-    arrived = lab.sink.wait_for(b"slow@example.net")
-    assert len(arrived.values(b"dkim-signature")) == 1
-    assert lab.postmeter.metrics().figure("messages_total", result="accepted") == before + 1
-
-
 @pytest.fixture
 def chrooted() -> Iterator[tuple[Postfix, Postmeter, Sink]]:
     """Two submission services with the same relative path, one of them chrooted to the queue directory as on Debian."""

@@ -147,3 +147,30 @@ def test_a_client_certificate_makes_mail_ours(lab: Lab) -> None:
     with Client(lab.postfix.ports["certificate"], tls=context) as client:
         client.send(letter(), mail_from=ALICE, rcpt_to=["certificate@example.net"])
     assert len(lab.sink.wait_for(b"certificate@example.net").values(b"dkim-signature")) == 1
+
+
+@pytest.mark.parametrize("by", ["submission", "sendmail"])
+def test_requeued_mail_is_shown_to_no_milter(lab: Lab, by: str) -> None:
+    """`postsuper -r` brings it in again by pickup(8), which then asks no milter (postsuper(1)): charged and signed
+    once, held before or not."""
+    lab.sink.answer = lambda recipient: "450 4.2.0 later"
+    service = "local" if by == "sendmail" else "ORIGINATING"
+    figures = ("accepted", "passed")
+    before = [lab.postmeter.metrics().figure("messages_total", result=result) for result in figures]
+    recipient = f"requeued-{by}@example.net"
+    if by == "sendmail":
+        lab.postfix.sendmail(letter().replace(b"\r\n", b"\n"), "-f", ALICE, recipient)
+    else:
+        lab.send(letter(), rcpt_to=[recipient])
+    lab.postfix.wait_for(rf"to=<{recipient}>.*status=deferred")
+    lab.sink.answer = lambda recipient: "250 2.1.5 ok"
+    for command in ("-h", "-r"):
+        assert lab.postfix.run("postsuper", command, "ALL").returncode == 0
+    lab.postfix.run("postqueue", "-f")  # wakes pickup(8)
+    arrived = lab.sink.wait_for(recipient.encode())
+    assert len(arrived.values(b"received")) == 2
+    assert len(arrived.values(b"dkim-signature")) == 1
+    lab.deliver(letter())  # and what was added for the requeued message would have been written by now
+    lab.postmeter.wait_figure(before[0] + 2, "messages_total", result="accepted")
+    assert lab.postmeter.metrics().figure("messages_total", result="passed") == before[1]
+    assert lab.postmeter.events()[-2]["service"] == service

@@ -59,7 +59,7 @@ class Envelope:
     service: str = "local"
     """{daemon_name}: the smtpd service; `local` for sendmail(1)."""
     waits: bool = True
-    """Whether an SMTP client waits for our reply: not for sendmail(1)'s mail, nor for what was requeued (D2, D42)."""
+    """Whether an SMTP client waits for our reply: not for sendmail(1)'s mail, which is queued already (D2, D42)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ class Session:
     def _gate(self, ctx: milter.milterContext, gates: Sequence[Gate], recipient: bytes | None) -> int:
         """Early refusal: of ours that have an SMTP client (D8), never while observing.
 
-        A queue id at MAIL means that no client waits: sendmail(1) or a requeued message (D2).
+        A queue id at MAIL means that no client waits: sendmail(1)'s mail is queued already (D2).
         """
         desk, envelope = self._desk, self.envelope
         if self._whose is not Whose.OURS or desk.observe or not self._waits:
