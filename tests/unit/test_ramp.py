@@ -62,7 +62,8 @@ def test_its_text_is_todays_number_and_can_be_configured() -> None:
     found = on_day(ramp(50, "1.5", 20_000), day)
     assert found == Limit(75, "recipients", 86_400, "75 recipients/day")
     first, last = amounts.limit("10M/day"), amounts.limit("1G/day")
-    assert on_day(Ramp(start=first, factor=2.0, end=last, since=datetime.date(2026, 12, 1)), day) == amounts.limit("20M/day")
+    sizes = Ramp(start=first, factor=2.0, end=last, since=datetime.date(2026, 12, 1))
+    assert on_day(sizes, day) == amounts.limit("20M/day")
 
 
 @given(st.integers(1, 2**53), st.sampled_from(["messages", "recipients", "bytes"]), st.sampled_from([1, 3600, 86_400]))

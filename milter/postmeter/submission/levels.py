@@ -53,7 +53,8 @@ class Decision:
     allowance: Allowance
 
     def __str__(self) -> str:
-        return f"{self.level} {self.key or ('any' if self.level == 'total' else 'without its own')}: {self.allowance}"
+        nameless = " (no From domain of its own)" if self.level == "domain" else ""
+        return f"{self.level}{f' {self.key}' if self.key else nameless}: {self.allowance}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,8 +116,11 @@ class Quotas:
         return refusal.reply(overdrawn, draft.message.time, reject=reject)
 
     def observed(self, draft: Draft, overdrawn: Overdrawn) -> None:
-        """A limit that is not enforced was passed (`Settled.observed`). Where the step looks, it has counted that."""
-        if not self._look:
+        """A limit that is not enforced was passed (`Settled.observed`). Where the step looks, it has counted that.
+
+        The brake tells what it found by itself.
+        """
+        if not self._look and overdrawn.charge.level != "brake":
             self._accounts.add({_figure(overdrawn.charge): 1})
             log.info("%s: %s", draft.message.queue_id, _watched(overdrawn, draft.message.time))
 
