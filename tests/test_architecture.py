@@ -40,6 +40,7 @@ DOORS: dict[str, frozenset[str]] = {
     "yaml": frozenset({"config"}),
     "prometheus_client": frozenset({"metrics", "books"}),
     "sqlite3": frozenset({"store"}),
+    "redis": frozenset({"store"}),
     "aiohttp": frozenset({"tracking.web"}),
     "cryptography": frozenset({"token", "submission.signing", "submission.keys"}),
 }

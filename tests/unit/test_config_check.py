@@ -375,7 +375,7 @@ def test_a_password_file_that_is_missing_open_or_empty_is_told(place: Path) -> N
     assert look(config) == [f"{at} {path}: No such file or directory; {make}"]
     path.write_text("")
     path.chmod(0o644)
-    assert look(config) == [f"{at} {path} is open to others (0644); chmod 0640 {path}"]
+    assert look(config) == [f"{at} {path} is open to others (mode 0644); chmod 0640 {path}"]
     path.chmod(0o640)
     assert look(config) == [f"{at} {path} is empty; {make}"]
 

@@ -29,15 +29,16 @@ once = OnceAMinute(logging.getLogger(__name__))
 class Host:
     """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over.
 
-    `brakes`: the brake is on; orders of one that is not stop nobody.
+    `brakes`: the brake is on; orders of one that is not stop nobody. `store` tells whether a store of the quotas
+    beside the journal answers.
     """
 
     def __init__(
         self, journal: Callable[[], Journal], *, state: Path, loaded: float, brakes: bool = False,
-        clock: Callable[[], float] = time,
+        store: Callable[[], bool] | None = None, clock: Callable[[], float] = time,
     ) -> None:  # fmt: skip
         self._journal, self._state, self._loaded = journal, state, loaded
-        self._brakes, self._clock = brakes, clock
+        self._brakes, self._store, self._clock = brakes, store, clock
         self._readable = False
         self._stopped: dict[Figure, float] = {}
 
@@ -55,9 +56,9 @@ class Host:
         return totals
 
     def gauges(self) -> Gauges:
-        """What is true now; `quota_store_up` tells of the last `totals`."""
+        """What is true now; where quotas are in the journal, `quota_store_up` tells of the last `totals`."""
         gauges: dict[Figure, float] = {
-            ("quota_store_up", ()): float(self._readable),
+            ("quota_store_up", ()): float(self._store() if self._store else self._readable),
             ("config_reload_timestamp_seconds", ()): self._loaded,
             ("build_info", (__version__,)): 1.0,
             **self._stopped,

@@ -24,12 +24,12 @@ from postmeter.config.schema import Config
 from postmeter.config.secret_files import tracked_urls
 from postmeter.events import Braked
 from postmeter.mail.draft import Draft
+from postmeter.store import accounting
 from postmeter.store.accounts import Accounts
 from postmeter.store.database import Database
 from postmeter.store.journal import last_release
 from postmeter.store.orders import Order, Standing, put
 from postmeter.store.profiles import Profiles
-from postmeter.store.settle import Settler
 from postmeter.submission import keys, mark, safe, signing, standing
 from postmeter.submission.brake import Watch
 from postmeter.submission.identity import Identity
@@ -144,10 +144,9 @@ def pipeline(
     return Pipeline(stages, tolerant=config.milter.on_bug == "accept")
 
 
-def settler(config: Config) -> Settler:
-    """The way to the journal; to be opened after the fork."""
-    journal = config.journal
-    return Settler(journal.path, sync=journal.sync, host=journal.host or socket.gethostname())
+def settler(config: Config) -> Accounts:
+    """The way to the quotas and the journal; to be opened after the fork."""
+    return accounting.accounts(config.quota, config.journal, host=config.journal.host or socket.gethostname())
 
 
 def reference() -> bytes:

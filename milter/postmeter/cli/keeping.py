@@ -9,7 +9,9 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from postmeter.books import baselines, disk
 from postmeter.books.baselines import Baselines
@@ -26,12 +28,15 @@ from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs, notify
 from postmeter.runtime.notify import Notifier
-from postmeter.store import ledger
-from postmeter.store.accounts import Accounts
+from postmeter.store import accounting, ledger, orders
+from postmeter.store.accounts import Accounts, StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
 from postmeter.tracking.hits import SPOOL
+
+if TYPE_CHECKING:
+    from postmeter.store.redis_orders import RedisOrders
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ class Books:
         self._blocking: Blocking | None = None
         self._baselines: Baselines | None = None
         self._telling = Telling(failed=self.failed)
+        self._orders: RedisOrders | None = None
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -72,6 +78,7 @@ class Books:
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             *self._learning(),
+            *([Chore("orders", self._exchange_orders, orders.EVERY)] if self._orders else []),
             Chore("tidy", lambda: tidy(self._config, self._open_journal()), _TIDY),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
         ]
@@ -97,6 +104,8 @@ class Books:
 
     def close(self) -> None:
         self._telling.close()
+        if self._orders is not None:
+            self._orders.close()
         if self._page is not None:
             self._page.close()
         try:
@@ -134,6 +143,12 @@ class Books:
             self._baselines = Baselines(self._open_journal(), learn=learn, clock=time.time)
         return self._baselines
 
+    def _exchange_orders(self) -> None:
+        """Hosts that share quotas share orders. A store that is gone shows on the page (`quota_store_up`)."""
+        if self._orders is not None:
+            with suppress(StoreDownError):
+                self._orders.exchange(self._open_journal().database, time.time())
+
     def _sweep_ledger(self) -> bool:
         return ledger.sweep(self._open_journal().database, time.time(), most=_SWEEP) == _SWEEP
 
@@ -147,6 +162,9 @@ class Books:
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
         self._reader = None
+        if self._orders is not None:
+            self._orders.close()
+        self._orders = accounting.orders(config.quota)
         self._telling.take(config, host=_name(config), accounts=_local(config, self._settler))
         if self._page is not None:
             host = Host(
@@ -154,6 +172,7 @@ class Books:
                 state=config.journal.path.parent,
                 loaded=time.time(),
                 brakes=config.quota.brake.mode == "on",
+                store=self._orders.answers if self._orders else None,
             )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)

@@ -23,7 +23,7 @@ from postmeter.store.database import StoreError
 
 if TYPE_CHECKING:
     from postmeter.cli.daemons import Material
-    from postmeter.store.settle import Settler
+    from postmeter.store.accounts import Accounts
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ def _serve(material: Material, post: Post) -> None:
         quotas,
         observe=observe,
         tolerant=tolerant,
+        uncharged=config.quota.on_store_down == "accept",
         hold_at_most=config.quota.hold_at_most,
         spend=own.spend,
         watch=daemons.watch(config, orders),
@@ -121,7 +122,7 @@ def _serve(material: Material, post: Post) -> None:
     serve(desk, Shift(post.listener, post.control, drain, post.ready, recorder.tick, recorder.close, post.left))
 
 
-def _open(settler: Settler) -> Settler:
+def _open(settler: Accounts) -> Accounts:
     """A worker of a later hour must come up without a journal too: then its failure policy holds, as for the others."""
     try:
         settler.open()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
 from postmeter.store.accounts import storable
 from postmeter.store.database import Database, StoreError
@@ -135,6 +135,19 @@ def merge(database: Database, orders: Iterable[Order]) -> bool:
         with database.transaction() as link:
             link.executemany(_TAKE, [_row(order) for order in newer])
     return bool(newer)
+
+
+def forgotten(order: Order, now: float) -> bool:
+    """Whether it ended so long ago that no host needs to be told."""
+    return order.until is not None and max(order.since, order.until) < now - _KEPT
+
+
+def kind(text: str) -> Kind:
+    """A kind of orders from its name; ValueError for what is none."""
+    for known in get_args(Kind):
+        if text == known:
+            return cast(Kind, known)
+    raise ValueError(f"{text!r} is no kind of orders")
 
 
 def forget(database: Database, now: float) -> int:

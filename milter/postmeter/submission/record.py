@@ -17,7 +17,7 @@ from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
 from postmeter.metrics import Stopwatch
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store.accounts import Accounts, Charge, Hold, Overdrawn, Settled
+from postmeter.store.accounts import Accounts, Charge, Hold, Overdrawn, Settled, StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.submission import refusal, standing
 from postmeter.submission.brake import Watch
@@ -29,13 +29,15 @@ from postmeter.submission.quota import Quotas
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
 
+DOWN = Reply(451, "4.3.0", "your quota cannot be looked up just now, try again later")
 LOST = Reply(451, "4.3.0", "the journal cannot be written, try again later")
 # What is true of a message although nothing was changed in it, or although it was refused.
 _ALWAYS = frozenset({"errors_total", "quota_refusals_total", "quota_store_errors_total", "from_mismatch_total"})
 
 
 class Recorder:
-    """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`.
+    """One a worker, called from any thread. `tolerant` is `journal.on_error: accept`, `uncharged` the same of
+    `quota.on_store_down`.
 
     `spend` uses up what set a notice free; false when that was done already. At most `hold_at_most` messages of
     a sender are held at one time. `brake` stops a login that `watch` found to be stolen.
@@ -48,6 +50,7 @@ class Recorder:
         *,
         observe: bool,
         tolerant: bool,
+        uncharged: bool = True,
         hold_at_most: int = 0,
         spend: Callable[[Draft], bool] = lambda draft: False,
         watch: Watch | None = None,
@@ -58,6 +61,7 @@ class Recorder:
         self._quotas = quotas
         self._observe = observe
         self._tolerant = tolerant
+        self._uncharged = uncharged
         self._hold_at_most = hold_at_most
         self._spend = spend
         self._watch = watch
@@ -71,6 +75,8 @@ class Recorder:
             draft.free = ""
         try:
             return self._take(draft)
+        except StoreDownError as error:
+            return self._without_quotas(draft, error)
         except StoreError as error:
             draft.hold = ""  # what is on no record would be held for ever
             lost = self._lost(error, draft.message.queue_id)
@@ -194,6 +200,22 @@ class Recorder:
     def _charges(self, draft: Draft) -> tuple[Charge, ...]:
         charges = self._quotas.charges(draft)
         return tuple(replace(charge, enforce=False) for charge in charges) if self._observe else charges
+
+    def _without_quotas(self, draft: Draft, error: StoreDownError) -> Reply | None:
+        """The store of the quotas is gone: nothing was charged. The journal may be well, and has its own policy."""
+        policy = "accept" if self._uncharged else "tempfail"
+        once.log(logging.ERROR, "store", "quotas are not kept, on_store_down: %s: %s", policy, error)
+        draft.figures["quota_store_errors_total", ()] += 1
+        draft.facts.pop("charged", None)
+        draft.hold = ""
+        if not self._uncharged and not self._observe:
+            self.refused(draft.message.envelope, DOWN, stage="store", draft=draft)
+            return DOWN
+        try:
+            self._settle(draft, ())
+        except StoreError as lost:
+            return self._lost(lost, draft.message.queue_id)
+        return None
 
     def _lost(self, error: StoreError, subject: str) -> Reply | None:
         """The emergency spool failed as well: refuse for now, or accept what nobody will know of."""
