@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+EXTENSIONS = ("8BITMIME", "SMTPUTF8", "SIZE", "DSN", "PIPELINING")
+SEVEN_BIT = ("SIZE", "DSN", "PIPELINING")
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -52,9 +55,7 @@ class Delivery:
 class Sink:
     """Use as a context manager. `extensions` are what it offers; without 8BITMIME smtp(8) converts (D44)."""
 
-    def __init__(
-        self, *, lmtp: bool = False, extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8", "SIZE", "DSN", "PIPELINING")
-    ) -> None:
+    def __init__(self, *, lmtp: bool = False, extensions: tuple[str, ...] = EXTENSIONS) -> None:
         self.lmtp = lmtp
         self.extensions = extensions
         self.deliveries: list[Delivery] = []
