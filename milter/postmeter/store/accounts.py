@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
 from postmeter.events import Event, Released
@@ -157,6 +158,7 @@ def charge_of(plain: Mapping[str, Any]) -> Charge:
     return Charge(**{**plain, "warn": tuple(plain.get("warn", ()))})
 
 
+@lru_cache(maxsize=4096)
 def account_name(level: str, key: str) -> str:
     """A key as stores keep it, its level in front."""
     return f"{level}:{storable(key)}"

@@ -5,7 +5,6 @@ Knows nothing of threads, locks or failures of the disk.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from sqlite3 import Connection
@@ -47,7 +46,11 @@ class _Page:
     ledger: Ledger
     known: set[str]
     rows: list[Row] = field(default_factory=list)
-    figures: Counter[Figure] = field(default_factory=Counter)
+    figures: dict[Figure, int] = field(default_factory=dict)
+
+    def add(self, figures: Mapping[Figure, int]) -> None:
+        for figure, count in figures.items():
+            self.figures[figure] = self.figures.get(figure, 0) + count
 
 
 def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], *, host: str) -> None:
@@ -55,12 +58,14 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], 
     sources = {rows.source(job.row) for job in jobs if job.row and not rows.counts_up(job.row)}
     found = ledger.load(link, (charge for job in jobs for charge in job.charges))
     page = _Page(link, host, found, rows.known(link, sources))
-    page.figures.update(figures)
+    page.add(figures)
     for job in jobs:
         _decide(job, page)
     page.ledger.save(link)
-    rows.insert(link, page.rows)
-    totals.add(link, page.figures)
+    if page.rows:
+        rows.insert(link, page.rows)
+    if page.figures:
+        totals.add(link, page.figures)
 
 
 def _decide(job: Job, page: _Page) -> None:
@@ -69,7 +74,7 @@ def _decide(job: Job, page: _Page) -> None:
         job.outcome = _hold(job, job.hold, page) if job.hold else _charge(job, page)
         if job.outcome.refused or job.outcome.full:
             return
-        page.figures.update(job.figures)
+        page.add(job.figures)
         if job.row:
             page.rows.append(job.row)
             if not rows.counts_up(job.row):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.turn import Turn
@@ -66,26 +66,34 @@ class Database:
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of one SELECT."""
-        with self._mutex, self._told():
-            if self._readonly:
-                self._forget_if_replaced()
-            return self._connection().execute(sql, values).fetchall()
+        with self._mutex:
+            try:
+                if self._readonly:
+                    self._forget_if_replaced()
+                return self._connection().execute(sql, values).fetchall()
+            except (sqlite3.Error, OSError, StoreError) as error:
+                self._fail(error)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of it or nothing, even when the process is killed. Raises StoreError; nothing is written then."""
-        with self._mutex, self._told():
-            self._forget_if_replaced()
-            link = self._connection()
-            with self._my_turn():
-                link.execute("BEGIN IMMEDIATE")
+        with self._mutex:
+            try:
+                self._forget_if_replaced()
+                link = self._connection()
+                turn = self._take_turn()
                 try:
+                    link.execute("BEGIN IMMEDIATE")
                     yield link
                     link.execute("COMMIT")
                 except BaseException:
                     with suppress(sqlite3.Error):
                         link.execute("ROLLBACK")
                     raise
+                finally:
+                    turn.give()
+            except (sqlite3.Error, OSError, StoreError) as error:
+                self._fail(error)
 
     def close(self) -> None:
         with self._mutex:
@@ -113,11 +121,14 @@ class Database:
             self._turn = Turn(_open(self.path.with_name(self.path.name + ".lock")))
         self._inode = self.path.stat().st_ino
         link = self._connect("mode=rw")
-        with self._my_turn():
+        turn = self._take_turn()
+        try:
             link.execute("PRAGMA journal_mode=WAL")
             link.execute(f"PRAGMA synchronous={self._sync}")
             link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
             _migrate(link)
+        finally:
+            turn.give()
         return link
 
     def _read(self) -> sqlite3.Connection:
@@ -142,16 +153,12 @@ class Database:
         link.execute("PRAGMA foreign_keys=OFF")
         return link
 
-    @contextmanager
-    def _my_turn(self) -> Iterator[None]:
+    def _take_turn(self) -> Turn:
         if self._turn is None:
             raise RuntimeError(f"{self.path} is open for reading only")
         if not self._turn.take(self._patience):
             raise StoreError(self.path, f"database is locked: no turn to write within {self._patience:g} s")
-        try:
-            yield
-        finally:
-            self._turn.give()
+        return self._turn
 
     def _forget_if_replaced(self) -> None:
         """A file that was moved away would take our writes with it, into nowhere."""
@@ -164,19 +171,14 @@ class Database:
         if not same:
             self._drop()
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _fail(self, error: Exception) -> NoReturn:
         """Every failure of SQLite or the file system as a StoreError; the next use opens the file afresh."""
-        try:
-            yield
-        except sqlite3.ProgrammingError:
-            raise  # a bug of ours, and the file as good as ever
-        except (sqlite3.Error, OSError) as error:
-            self._drop()
-            raise StoreError(self.path, str(error)) from error
-        except StoreError:
-            self._drop()
-            raise
+        if isinstance(error, sqlite3.ProgrammingError):
+            raise error  # a bug of ours, and the file as good as ever
+        self._drop()
+        if isinstance(error, StoreError):
+            raise error
+        raise StoreError(self.path, str(error)) from error
 
     def _drop(self) -> None:
         if self._link is not None and os.getpid() == self._pid:

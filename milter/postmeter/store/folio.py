@@ -54,20 +54,20 @@ class Folio:
             found = self.slots[unit, seconds] = Slot(Window(seconds * MICROSECONDS))
         return found
 
-    def ends(self) -> int:
-        return max((slot.ends() for slot in self.slots.values()), default=0)
-
-    def pack(self, now: int) -> bytes:
-        """Without the accounts that are over: limits that nobody has any more leave in time."""
-        parts = []
+    def pack(self, now: int) -> tuple[int, bytes]:
+        """When all will be over, and what is not yet: limits that nobody has any more leave in time."""
+        parts: list[bytes] = []
+        last = 0
         for (unit, seconds), slot in self.slots.items():
-            if slot.ends() <= now:
+            ends = slot.ends()
+            if ends <= now:
                 continue
+            last = max(last, ends)
             state = slot.window.pack()
             parts += [_HEAD.pack(_NUMBERS[unit], len(slot.warned), len(state), seconds), state]
             if slot.warned:
                 parts += [_WARNED.pack(percent, until) for percent, until in slot.warned.items()]
-        return b"".join(parts)
+        return last, b"".join(parts)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Folio:

@@ -109,8 +109,9 @@ class Ledger:
 
     def save(self, link: Connection) -> None:
         for name, micro in self._changed.items():
-            folio, before = self._folios[name], self._idle.get(name)
-            idle, state = _idle(folio), folio.pack(micro)
+            before = self._idle.get(name)
+            ends, state = self._folios[name].pack(micro)
+            idle = ends // _DAY + 2  # the day since the epoch on which it will have been empty for a day
             if before is None:
                 link.execute(_INSERT, (idle, state, name))
             elif before == idle:
@@ -210,11 +211,6 @@ def _overdrawn(look: _Look, micro: int) -> Overdrawn:
 
 def _room_at(over: Overdrawn) -> float:
     return inf if over.room_at is None else over.room_at
-
-
-def _idle(folio: Folio) -> int:
-    """The day since the epoch on which it will have been empty for a day."""
-    return folio.ends() // _DAY + 2
 
 
 def _usages(row: Row, now: float) -> list[Usage]:

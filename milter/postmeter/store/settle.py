@@ -143,7 +143,7 @@ class Settler:
     def _commit(self) -> None:
         """As leader: everything that waits by the time it is our turn. Never raises for another thread's job."""
         jobs: list[Job] = []
-        added: Counter[Figure] = Counter()
+        added: Mapping[Figure, int] = {}
         try:
             self._look_rested()
             with self._writer.transaction() as link:
@@ -159,12 +159,12 @@ class Settler:
             for job in jobs:
                 job.done = True
 
-    def _collect(self, *, figures: bool = True) -> tuple[list[Job], Counter[Figure]]:
+    def _collect(self, *, figures: bool = True) -> tuple[list[Job], Mapping[Figure, int]]:
+        added: Mapping[Figure, int] = {}
         with self._mutex:
             jobs, self._waiting = self._waiting, []
-            added: Counter[Figure] = Counter()
-            if figures:
-                added, self._added = self._added, added
+            if figures and self._added:
+                added, self._added = self._added, Counter()
         return jobs, added
 
     def _look_rested(self) -> None:

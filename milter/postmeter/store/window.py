@@ -17,9 +17,10 @@ clock before they queued), it stays, and the new charge is dated like it.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 
 MOST = 60
 SPAN = MOST // 2
@@ -81,8 +82,7 @@ class Window:
     def pack(self) -> bytes:
         """The entries as they lie in the ledger; the length is part of the row's key."""
         kind = b"I" if not self.amounts or max(self.amounts) < 1 << 32 else b"Q"
-        count = len(self.times)
-        return kind + struct.pack(f"<{count}Q{count}{kind.decode()}", *self.times, *self.amounts)
+        return kind + _layout(kind, len(self.times)).pack(*self.times, *self.amounts)
 
     @classmethod
     def unpack(cls, length: int, state: bytes) -> Window:
@@ -93,8 +93,13 @@ class Window:
         count, rest = divmod(len(state) - 1, 12 if kind == b"I" else 16)
         if rest:
             raise ValueError("half a window")
-        numbers = struct.unpack_from(f"<{count}Q{count}{kind.decode()}", state, 1)
+        numbers = _layout(kind, count).unpack_from(state, 1)
         return cls(length, numbers[:count], numbers[count:])
+
+
+@lru_cache(maxsize=2 * MOST + 2)
+def _layout(kind: bytes, count: int) -> Struct:
+    return Struct(f"<{count}Q{count}{kind.decode()}")
 
 
 def _joined(length: int, times: tuple[int, ...], amounts: tuple[int, ...]) -> Window:
