@@ -121,9 +121,19 @@ def house(open_lab: OpenLab) -> Iterator[House]:
             ),
             Service(name="back", settings={**back, "milter_macro_daemon_name": "REFILTERED"}),
         ]
+        guarded = {"cleanup_service_name": "guarding-cleanup"}
+        services += [
+            Service(name="guarded-mx", settings={**nobody, **guarded}),
+            Service(name="guarded", settings={**submission(attach(postmeter.milter)).settings, **guarded}),
+        ]
+        # The line that contrib/postfix gives, here beside services that do without it.
+        guard = (
+            "guarding-cleanup unix n - n - 0 cleanup\n  -o { header_checks = regexp:{{/^X-Postmeter-Mark:/ IGNORE}} }"
+        )
         lab = Lab(
             postmeter=postmeter,
             services=services,
+            master=[guard],
             sendmail=True,
             postfix={"content_filter": f"smtp:[127.0.0.1]:{it.port}"},
         )
@@ -234,6 +244,18 @@ def test_a_mark_is_good_for_its_message_and_its_hour(
     assert len(delivery.values(b"dkim-signature")) == signatures
     assert delivery.values(MARK) == []
     house.lab.postmeter.wait_figure(before + late, "dkim_unsigned_total", reason="mark_expired")
+
+
+def test_header_checks_keep_out_a_mark_that_somebody_got_hold_of(house: House) -> None:
+    """Inbound mail could bring a good mark for an hour, with the Message-ID that it was made for. A line in main.cf
+    takes marks off whatever clients send, and leaves alone the one that the milter puts on behind it (D16)."""
+    stolen = named("<stolen@example.com>", house.marked("<stolen@example.com>"))
+    inbound = house.arrives(stolen, login="", service="guarded-mx", mail_from="x@elsewhere.example")
+    assert inbound.values(b"dkim-signature") == []
+    assert house.filter.wait_for(inbound.rcpt_to[0]).values(MARK) == []
+    ours = house.arrives(stolen, service="guarded")
+    assert len(house.filter.wait_for(ours.rcpt_to[0]).values(MARK)) == 1
+    assert len(ours.values(b"dkim-signature")) == 1
 
 
 def test_a_from_domain_that_the_filter_changed_is_not_signed_for(house: House) -> None:
