@@ -8,13 +8,16 @@ mail came to be held. Postfix's side is `postsuper -H` in postsuper(1).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from postmeter.config.amounts import limits
+from postmeter.config.problem import MistakeError
 from postmeter.events import Released
-from postmeter.runtime.mailqueue import MailQueue, Queued
-from postmeter.store import held
-from postmeter.store.accounts import Accounts, Held
+from postmeter.runtime.mailqueue import Queued
+from postmeter.store import held, orders
+from postmeter.store.accounts import Accounts, Charge, Held
 from postmeter.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -39,11 +42,22 @@ class Outcome:
         return bool(self.released or self.deleted or self.wait or self.gone)
 
 
+class Queue(Protocol):
+    """What is asked of Postfix (`runtime.mailqueue`)."""
+
+    def look(self) -> list[Queued]: ...
+
+    def release(self, ids: Iterable[str]) -> None: ...
+
+    def delete(self, ids: Iterable[str]) -> None: ...
+
+
 class Releaser:
     """`queue` is Postfix's, of this host; `now` the time of the whole run."""
 
-    def __init__(self, database: Database, accounts: Accounts, queue: MailQueue, *, now: float) -> None:
+    def __init__(self, database: Database, accounts: Accounts, queue: Queue, *, now: float) -> None:
         self._database, self._accounts, self._queue, self._now = database, accounts, queue, now
+        self._orders: dict[str, str] = {}
         self._outcome = Outcome()
 
     def due(self) -> Outcome:
@@ -51,6 +65,8 @@ class Releaser:
         rows = [*held.going(self._database), *held.waiting(self._database)]
         if not rows:
             return self._outcome
+        ordered = [order for order in orders.read(self._database, self._now) if order.kind == "limits"]
+        self._orders = {order.login: order.value for order in ordered}
         full: set[str] = set()
         going: list[Held] = []
         for row in self._present(rows):
@@ -104,7 +120,8 @@ class Releaser:
 
     def _charge(self, row: Held, *, by: str) -> bool:
         """Whether there is room; if so it is charged and going. One that was going already is not charged again."""
-        return self._accounts.release(row, self._event(row, "released", by=by), self._now).refused is None
+        charged = replace(row, charges=under(row.charges, self._orders.get(row.sender)))
+        return self._accounts.release(charged, self._event(row, "released", by=by), self._now).refused is None
 
     def _let_go(self, rows: Sequence[Held]) -> None:
         self._queue.release(row.queue_id for row in rows)
@@ -128,3 +145,23 @@ class Releaser:
             action=action,
             by=by,
         )
+
+
+def under(charges: tuple[Charge, ...], order: str | None) -> tuple[Charge, ...]:
+    """With the limits that a person has ordered for the sender; what those do not limit is charged all the same."""
+    try:
+        known = None if order is None else {(limit.unit, limit.window): limit for limit in limits(order)}
+    except MistakeError:  # a later version's
+        known = None
+    if known is None:
+        return charges
+    found = []
+    for charge in charges:
+        limit = known.get((charge.unit, charge.window))
+        if charge.level != "sender":
+            found.append(charge)
+        elif limit is None:
+            found.append(replace(charge, enforce=False))
+        else:
+            found.append(replace(charge, limit=limit.count, text=limit.text))
+    return tuple(found)

@@ -1,0 +1,181 @@
+"""Letting held mail go, on a real store, with a queue that can be killed at any step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.events import Released, Submitted
+from postmeter.runtime.mailqueue import Queued
+from postmeter.store import database, held, ledger, orders
+from postmeter.store.accounts import Charge, Hold
+from postmeter.store.database import Database
+from postmeter.store.journal import Journal
+from postmeter.store.orders import Order
+from postmeter.store.settle import Settler
+from postmeter.submission.release import LATE, Outcome, Releaser
+
+NOW = 1_800_000_000.0
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no boundary of ours may catch it."""
+
+
+class Queue:
+    """The hold queue in memory. `dies` counts down calls; at 0 the process is killed, before the call or after it."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, float] = {}
+        self.out: list[str] = []
+        self.dies, self.after = -1, False
+
+    def look(self) -> list[Queued]:
+        return [Queued(queue_id=name, queue="hold", arrived=float(int(at))) for name, at in self.held.items()]
+
+    def release(self, ids: Iterable[str]) -> None:
+        self._act(list(ids), self.out)
+
+    def delete(self, ids: Iterable[str]) -> None:
+        self._act(list(ids), [])
+
+    def _act(self, ids: list[str], goes: list[str]) -> None:
+        self.dies -= 1
+        if self.dies == 0 and not self.after:
+            raise Killed
+        for name in ids:
+            if self.held.pop(name, None) is not None:
+                goes.append(name)
+        if self.dies == 0:
+            raise Killed
+
+
+class House:
+    """A store and a queue; every message weighs its number of recipients against five a day."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "journal.db"
+        self.queue = Queue()
+        self.count = 0
+        database.open(self.path).close()
+
+    def hold(self, sender: str, recipients: int, *, reason: str = "quota", age: float = 0.0) -> str:
+        self.count += 1
+        name, at = f"4Q{self.count:09d}", NOW - age + self.count / 1000
+        event = Submitted(
+            source=f"eom:{name}:{at}", time=at, queue_id=name, reference="", message_id="", login=sender, sender=sender,
+            service="s", mail_from=sender, from_domain="", recipients=("r@example.net",) * recipients, size=1,
+        )  # fmt: skip
+        charge = Charge(key=sender, unit="recipients", window=86_400, limit=5, amount=recipients, text="5/day")
+        settler = Settler(self.path)
+        settled = settler.settle(
+            (), event, {}, at, hold=Hold(queue_id=name, sender=sender, login=sender, reason=reason, charges=(charge,))
+        )
+        settler.close()
+        assert not settled.full
+        self.queue.held[name] = at
+        return name
+
+    def run(self, person: str = "", *, delete: bool = False, now: float = NOW) -> Outcome:
+        book, settler = database.open(self.path), Settler(self.path)
+        releaser = Releaser(book, settler, self.queue, now=now)
+        try:
+            return releaser.by_person(person, delete=delete) if person else releaser.due()
+        finally:
+            settler.close()
+            book.close()
+
+    def book(self) -> Database:
+        return database.open(self.path, readonly=True)
+
+    def used(self, sender: str, now: float = NOW) -> int:
+        return sum(usage.used for usage in ledger.usage(self.book(), now + 1, level="sender", key=sender))
+
+    def events(self) -> list[Released]:
+        return [entry.event for entry in Journal(self.path).events() if isinstance(entry.event, Released)]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@given(
+    mail=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), min_size=1, max_size=12),
+    kills=st.lists(st.tuples(st.integers(1, 2), st.booleans()), max_size=3),
+)
+def test_whenever_it_is_killed_nothing_is_lost_and_nothing_charged_twice(
+    mail: list[tuple[str, int]], kills: list[tuple[int, bool]]
+) -> None:
+    """Against a plain reading of the rule: of each sender from the oldest on what fits into five."""
+    with TemporaryDirectory() as folder:
+        house = House(Path(folder))
+        names = [house.hold(sender, recipients) for sender, recipients in mail]
+        for dies, after in kills:
+            house.queue.dies, house.queue.after = dies, after
+            with suppress(Killed):
+                house.run()
+        house.queue.dies = -1
+        house.run()
+        room, blocked, expected = Counter(dict.fromkeys("abc", 5)), set(), []
+        for name, (sender, recipients) in zip(names, mail, strict=True):
+            if recipients > room[sender]:
+                blocked.add(sender)
+            if sender not in blocked:
+                room[sender] -= recipients
+                expected.append(name)
+        assert sorted(house.queue.out) == expected
+        assert set(house.queue.held) == set(names) - set(expected)
+        assert {row.queue_id for row in held.waiting(house.book())} == set(house.queue.held)
+        assert not held.going(house.book())
+        assert {sender: house.used(sender) for sender in "abc"} == {sender: 5 - room[sender] for sender in "abc"}
+        assert sorted(event.queue_id for event in house.events()) == expected
+
+
+def test_a_person_deletes_what_the_brake_holds_and_pays_nothing(house: House) -> None:
+    house.hold("a", 3, reason="brake")
+    other = house.hold("b", 3, reason="brake")
+    assert not house.run().any()
+    assert house.run("a", delete=True) == Outcome(deleted=1)
+    assert (list(house.queue.held), house.queue.out, house.used("a")) == ([other], [], 0)
+    assert house.run("b") == Outcome(released=1)
+    assert (house.used("b"), [event.action for event in house.events()]) == (3, ["deleted", "released"])
+
+
+def test_a_queue_id_that_came_again_is_not_touched(house: House) -> None:
+    """Short ids are used again: another message of that id on hold is not ours to let go, or to delete."""
+    name = house.hold("a", 1, age=86_400)
+    house.queue.held[name] = NOW
+    assert house.run() == Outcome(gone=1)
+    assert list(house.queue.held) == [name]
+
+
+def test_what_may_still_be_on_its_way_into_the_queue_is_waited_for(house: House) -> None:
+    name = house.hold("a", 1)
+    at = house.queue.held.pop(name)
+    assert not house.run().any()
+    house.queue.held[name] = at
+    assert house.run() == Outcome(released=1)
+    house.queue.held.pop(house.hold("a", 1, age=LATE + 1))
+    assert house.run() == Outcome(gone=1)
+
+
+def test_other_limits_by_order_hold_for_what_is_held_already(house: House) -> None:
+    """Who is given more room by a person does not wait for the old limit; it is charged as ever."""
+    for _ in range(3):
+        house.hold("a", 5)
+    assert house.run() == Outcome(released=1, wait=2)
+    book = database.open(house.path)
+    orders.put(book, Order(kind="limits", login="a", value="10 recipients/day", since=NOW))
+    assert house.run() == Outcome(released=1, wait=1)
+    orders.put(book, Order(kind="limits", login="a", value="unlimited", since=NOW))
+    book.close()
+    assert house.run() == Outcome(released=1)
+    assert house.used("a") == 15

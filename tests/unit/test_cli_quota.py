@@ -1,0 +1,174 @@
+"""`postmeter quota` and `freeze`, as an administrator types them, on a store in a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from postmeter.cli.main import main
+from postmeter.cli.quota import moment, worded
+from postmeter.config.problem import MistakeError
+from postmeter.store import database, orders
+from postmeter.store.accounts import Charge
+from postmeter.store.orders import Kind, Order
+from postmeter.store.settle import Settler
+
+ALICE = "alice@example.com"
+QUOTA = """
+quota:
+  limits: [4 recipients/day]
+  domains: {limits: [8 recipients/day]}
+  networks: {limits: [9 messages/hour]}
+  total: {limits: [100 recipients/day]}
+"""
+
+
+class Place:
+    """A configuration and its store. `run` is one command line; its code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config, self.path = folder / "postmeter.yaml", folder / "journal.db"
+        self.config.write_text(f"journal: {{path: {self.path}}}\n{QUOTA}")
+        database.open(self.path).close()
+
+    def run(self, *words: str) -> int:
+        return main(["-c", str(self.config), *words])
+
+    def charge(self, level: str, key: str, amount: int, *, unit: str = "recipients", window: int = 86_400) -> None:
+        settler = Settler(self.path)
+        charge = Charge(level=level, key=key, unit=unit, window=window, limit=99, amount=amount, text="")
+        settler.settle((charge,), None, {}, time.time())
+        settler.close()
+
+    def put(self, kind: Kind, login: str) -> None:
+        book = database.open(self.path)
+        orders.put(book, Order(kind=kind, login=login, since=time.time()))
+        book.close()
+
+    def orders(self) -> list[tuple[str, str, str]]:
+        found = orders.read(database.open(self.path, readonly=True), time.time())
+        return [(order.kind, order.login, order.value) for order in found]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_every_level_is_shown_busiest_first(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.charge("sender", ALICE, 2)
+    place.charge("domain", "example.com", 8)
+    place.charge("domain", "", 1)
+    place.charge("network", "192.0.2.0/24", 3, unit="messages", window=3600)
+    place.charge("total", "", 20)
+    place.charge("brake", ALICE, 2, window=3600)
+    assert place.run("quota", "show") == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [(cells[0], *[cell.strip() for cell in cells if "%" in cell]) for cells in lines] == [
+        ("domain example.com", "100%"),
+        (ALICE, "50%"),
+        ("network 192.0.2.0/24", "33%"),
+        ("all mail", "20%"),
+        ("mail without a From domain of its own", "12%"),
+    ]
+
+
+def test_a_login_is_shown_with_all_that_may_stop_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own accounts, its domain's and those of all mail, what is ordered about it; nobody else's."""
+    place.charge("total", "", 20)
+    place.charge("sender", "bob@example.org", 1)
+    place.put("freeze", "bob@example.org")
+    assert place.run("quota", "set", ALICE, "7", "recipients/day,", "unlimited") == 64
+    assert place.run("quota", "set", "Alice@example.com", "7 recipients/day", "1G/day", "--until", "7d") == 0
+    capsys.readouterr()
+    assert place.run("quota", "show", ALICE, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(row["level"], row["key"], row["used"], row["limit"]) for row in told["accounts"]] == [
+        ("total", "", 20, 100),
+        ("domain", "example.com", 0, 8),
+        ("sender", ALICE, 0, 1 << 30),
+        ("sender", ALICE, 0, 7),
+    ]
+    [order] = told["orders"]
+    assert (order["kind"], order["login"], order["value"]) == ("limits", ALICE, "7 recipients/day, 1G/day")
+    assert place.run("quota", "show", ALICE) == 0
+    assert "has other limits by order until 20" in capsys.readouterr().out
+
+
+def test_other_limits_can_be_taken_back(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.run("quota", "set", ALICE, "unlimited") == 0
+    assert capsys.readouterr().out == f"{ALICE}: unlimited, until they are cleared; in force within a second\n"
+    assert place.run("quota", "set", ALICE, "--clear") == 0
+    assert "limits of the configuration again" in capsys.readouterr().out
+    assert place.orders() == []
+    assert place.run("quota", "set", ALICE, "--clear") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["500/day"], "say of what: 500 messages/day"),
+        (["1 message/day", "2 messages/day"], "limits what another limit of this list limits"),
+        ([], "either limits or --clear"),
+        (["1 message/day", "--clear"], "either limits or --clear"),
+        (["1 message/day", "--until", "2020-01-01"], "is over already"),
+        (["1 message/day", "--until", "soon"], "write it like 7d, 12h, 2026-12-24"),
+    ],
+)
+def test_limits_are_checked_in_the_words_of_the_configuration(
+    place: Place, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.run("quota", "set", ALICE, *words) == 64
+    assert said in capsys.readouterr().err
+    assert place.orders() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["500 recipients/day", "1G/day"], ["500", "recipients/day", "1G/day"], ["500 recipients/day, 1G/day"],
+        ["500", "recipients", "/", "day,", "1G", "/day"],
+    ],
+)  # fmt: skip
+def test_limits_may_be_typed_with_quotes_or_without(words: list[str]) -> None:
+    assert worded(words) == "500 recipients/day, 1G/day"
+
+
+def test_a_time_may_be_typed_in_many_ways() -> None:
+    now = datetime.fromisoformat("2026-12-01T12:00:00").astimezone().timestamp()
+    day = 86_400
+    assert [moment(text, now) - now for text in ("7d", "2026-12-02", "2026-12-02 12:00", "2026-12-03T12:00:00")] == [
+        7 * day, day / 2, day, 2 * day,
+    ]  # fmt: skip
+    assert moment("2026-12-24T18:00:00+02:00", now) == datetime.fromisoformat("2026-12-24T16:00:00+00:00").timestamp()
+    with pytest.raises(MistakeError):
+        moment("9999-99-99", now)
+
+
+def test_a_level_can_be_emptied(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.charge("domain", "example.com", 8)
+    place.charge("total", "", 8)
+    assert place.run("quota", "reset", "example.com") == 1
+    assert place.run("quota", "reset", "example.com", "--level", "domain") == 0
+    assert place.run("quota", "reset", "all", "--level", "total") == 0
+    capsys.readouterr()
+    place.run("quota", "show")
+    assert capsys.readouterr().out == "nobody has used any of their limits\n"
+
+
+def test_what_was_not_frozen_cannot_be_thawed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.run("unfreeze", ALICE) == 1
+    place.put("freeze", ALICE)
+    assert place.run("quota", "show", ALICE) == 0
+    assert f"{ALICE}  frozen, since 20" in capsys.readouterr().out
+    assert place.run("unfreeze", "Alice@Example.com") == 0
+    assert place.orders() == []
+
+
+@pytest.mark.parametrize("words", [[], [ALICE, "--due"], ["--due", "--delete"]])
+def test_release_wants_a_login_or_due_and_not_both(place: Place, words: list[str]) -> None:
+    assert place.run("quota", "release", *words) == 64
