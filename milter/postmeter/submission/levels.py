@@ -83,11 +83,11 @@ class _Ready:
             return False
         if self.network is not None and (subject.address is None or subject.address not in self.network):
             return False
-        return all(names.hold(subject.login) for names in self.logins)
+        return _in_all(subject.login, self.logins)
 
     def covers(self, domain: str) -> bool:
         """The conditions on the From domain: mail without one of its own meets none."""
-        return bool(domain) and all(names.hold(domain) for names in self.domains)
+        return bool(domain) and _in_all(domain, self.domains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class _Level:
             rule.allowance
             for rule in self.rules
             if (rule.domains, rule.service, rule.network) == ((), None, None)
-            and all(names.hold(login) for names in rule.logins)
+            and _in_all(login, rule.logins)
         )
         return next(found, self.own)
 
@@ -218,6 +218,13 @@ def may_hold(quota: Quota) -> bool:
     """Whether any mail can be sent to Postfix's hold queue: only then it is asked for leave to (SMFIF_QUARANTINE)."""
     braked = quota.brake.mode == "on" and quota.brake.action == "hold"
     return braked or quota.over == "hold" or any(rule.over == "hold" for _, rule in quota.all_rules())
+
+
+def _in_all(name: str, sets: tuple[_Set, ...]) -> bool:
+    for names in sets:  # noqa: SIM110  # twice as fast as all(), and asked several times a message
+        if not names.hold(name):
+            return False
+    return True
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import time
@@ -135,7 +135,7 @@ class Quotas:
         decisions = self._decide(envelope, sender=sender(envelope), domain=None, now=now)
         enforced = [decision for decision in decisions if decision.allowance.over in ("defer", "reject")]
         try:
-            over = self._accounts.glance(tuple(_charges(enforced, _LEAST, ())), now)
+            over = self._accounts.glance(_charges(enforced, _LEAST, ()), now)
         except StoreError:
             self._accounts.add({_STORE_ERROR: 1})
             return None
@@ -168,7 +168,7 @@ class Quotas:
         envelope, now = draft.message.envelope, draft.message.time
         decisions = self._decide(envelope, sender=draft.sender, domain=domain, now=now)
         amounts = self._amounts(draft)
-        return Tally(decisions, amounts, tuple(_charges(decisions, amounts, self._warn)))
+        return Tally(decisions, amounts, _charges(decisions, amounts, self._warn))
 
     def _decide(self, envelope: Envelope, *, sender: str, domain: str | None, now: float) -> tuple[Decision, ...]:
         """An order of a person's stands in place of the sender's limits; what happens to more stays as it is."""
@@ -251,12 +251,18 @@ def _limits(order: str) -> tuple[Limit, ...] | None:
         return None
 
 
-def _charges(decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]) -> Iterator[Charge]:
+def _charges(
+    decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]
+) -> tuple[Charge, ...]:
     """One for each limit with a window; what counts nothing is not charged."""
-    for decision in decisions:
-        for limit in decision.allowance.limits:
-            if limit.window and amounts[limit.unit]:
-                yield _charge(decision, limit, amounts, warn)
+    return tuple(
+        [
+            _charge(decision, limit, amounts, warn)
+            for decision in decisions
+            for limit in decision.allowance.limits
+            if limit.window and amounts[limit.unit]
+        ]
+    )
 
 
 def _charge(decision: Decision, limit: Limit, amounts: Mapping[str, int], warn: tuple[int, ...]) -> Charge:
