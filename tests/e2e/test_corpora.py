@@ -26,6 +26,7 @@ from tests.lab.verify import Verdict, verify_all
 SELECTOR = "corpus"
 OURS = re.compile(rb"DKIM-Signature:(?:[^\r\n]|\r\n[ \t])*\r\n")
 FOREIGN = re.compile(rb"(?im)^(?:dkim|domainkey)-signature[ \t]*:.*\r\n(?:[ \t].*\r\n)*")
+UNSAFE = re.compile(rb"(?i)\ncontent-transfer-encoding:\s*(?:8bit|binary)|[^\n]{999}")
 NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
@@ -66,8 +67,9 @@ class Corpus(Lab):
         entries = [{"domain": name, "keys": [{"selector": SELECTOR, "file": file}]} for name in domains]
         postmeter.settings["dkim"] = {"sign": entries}
         postmeter.secrets().write_text(bytes(range(32)).hex() + "\n")  # the secret that link_oracle knows
-        # Without the local rewriting that adds fields and the line limit that breaks long lines on their way (C20):
-        # this is about what we do to a message.
+        # Without the local rewriting that adds fields, and the line limit that breaks long lines of what is sent bare:
+        # this is about what we do to a message. What it is good for is seen with Postfix's own settings, in
+        # test_make_safe.
         settings = {"local_header_rewrite_clients": "", "smtp_line_length_limit": "0"}
         super().__init__(postmeter=postmeter, postfix=settings)
 
@@ -95,13 +97,13 @@ def _domains(message: bytes) -> list[str]:
     return [name for known in from_addresses(read(message)[0]) if NAME.fullmatch(name := domain(known))]
 
 
-def test_only_links_and_their_coding_differ(sent: Sent) -> None:
-    """Judged by the email package and html.parser; a message without a changed link is as through Postfix alone."""
+def test_only_links_and_codings_differ(sent: Sent) -> None:
+    """Judged by the email package and html.parser; other than by a link only what a later hop would change changes."""
     rewritten = 0
     for pair in sent.pairs:
         if pair.unsigned != pair.bare.as_sent:
             changed = link_oracle.assert_only_links_differ(pair.bare.as_sent, pair.unsigned)
-            assert changed, f"{pair.name}: changed, and no link in it"
+            assert changed or UNSAFE.search(pair.bare.as_sent), f"{pair.name}: changed, and no link in it"
             rewritten += changed
     assert rewritten >= 10
 

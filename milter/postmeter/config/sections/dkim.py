@@ -143,7 +143,6 @@ class Dkim:
         forms.boolean,
         "true",
         "Re-encode before signing what a later hop would (parts declared 8bit or binary, lines over 998).",
-        built=False,
     )
     opendkim_tables: OpendkimTables | None = setting(
         optional(section(OpendkimTables)),
