@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from postmeter.mail import canonical
+from postmeter.mail import canonical, safe
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field, Message
 from postmeter.submission import headers, keys, signing
@@ -65,6 +65,7 @@ def runs(mail: messages.Mail) -> dict[str, Callable[[], object]]:
         "  body: SHA-256": lambda: hashlib.sha256(one.body).digest(),
         "  header: choice": lambda: headers.choose(one.fields),
         "  all but keys": ours(),
+        "make_safe": lambda: safe.recode(one.fields, one.body),
     }
 
 
