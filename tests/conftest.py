@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests import corpora
-from tests.lab import postfix, verify
+from tests.lab import postfix, redis, verify
 
 # How long an example takes says more about the machine than about the code: no deadline. `make unit` is for in between.
 settings.register_profile("quick", deadline=None, max_examples=20, database=None)
@@ -34,6 +34,12 @@ def _want(reason: str) -> None:
 def needs_postfix() -> None:
     """For a test that runs a private Postfix."""
     _want(postfix.missing())
+
+
+@pytest.fixture(scope="session")
+def needs_redis() -> None:
+    """For a test that runs a private Redis."""
+    _want(redis.missing())
 
 
 @pytest.fixture(scope="session")

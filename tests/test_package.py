@@ -31,7 +31,9 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modules() -> set[str]:
-    return {path.relative_to(ROOT / "milter").as_posix() for path in (ROOT / "milter/postmeter").rglob("*.py")}
+    """Programs in Python, and those that Redis runs."""
+    found = (path for kind in ("py", "lua") for path in (ROOT / "milter/postmeter").rglob(f"*.{kind}"))
+    return {path.relative_to(ROOT / "milter").as_posix() for path in found}
 
 
 def test_a_wheel_holds_every_module_and_nothing_else(dist: Path) -> None:

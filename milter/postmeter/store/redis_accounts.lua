@@ -87,7 +87,7 @@ end
 -- When `amount` fits if nothing else comes between: now, later, or never (-1).
 local function room_at(account, amount, limit)
   if amount > limit then return -1 end
-  local over, nth, time, freed = account.used + amount - limit, 0, now, 0
+  local over, nth, time, freed = account.used - (limit - amount), 0, now, 0
   while over > 0 do
     nth = nth + 1
     time, freed = entry(account, nth)
@@ -102,7 +102,7 @@ local function overdrawn(enforced)
   local found, latest
   for nth, charge in ipairs(charges) do
     local amount, limit = charge[5], charge[4]
-    if charge[6] == enforced and amount > 0 and charge.account.used + amount > limit then
+    if charge[6] == enforced and amount > 0 and charge.account.used > limit - amount then
       local at = room_at(charge.account, amount, limit)
       local rank = at == -1 and math.huge or at
       if not found or rank > latest then found, latest = nth, rank end
