@@ -21,6 +21,7 @@ from postmeter.store.database import Database, StoreError
 once = OnceAMinute(logging.getLogger(__name__))
 
 _NAME = b"X-Postmeter-Notice"
+_KEY = _NAME.lower()
 _ID = re.compile(rb"[0-9a-f]{32}")  # 128 random bits
 
 
@@ -63,7 +64,7 @@ class Notices:
 
 
 def _values(fields: Sequence[Field]) -> list[bytes]:
-    return [field.value.strip() for field in fields if field.key == _NAME.lower()]
+    return [field.value.strip() for field in fields if field.key == _KEY]
 
 
 def _asked(question: Callable[[], bool]) -> bool:
