@@ -49,7 +49,7 @@ def _multipart(parts: Sequence[bytes], *, kind: bytes = b"multipart/mixed", labe
     return _entity(kind + b"; boundary=" + boundary, label, b"".join(lines) + b"--" + boundary + b"--\r\n")
 
 
-def leaves(raw: bytes) -> list[bytes | None]:
+def leaves(raw: bytes) -> list[object]:
     """What is in the leaves, as the email package decodes it."""
     return [part.get_payload(decode=True) for part in email.message_from_bytes(raw).walk() if not part.is_multipart()]
 

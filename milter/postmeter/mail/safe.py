@@ -26,6 +26,9 @@ PGP = "pgp"  # inline
 ENCODING = "encoding"  # unknown, or not kept strictly
 STRUCTURE = "structure"  # MIME that Postfix reads in another way, or a line where no encoding can be
 
+LONG_LINE = "long_line"
+"""Why a part was changed that declares nothing of 8 bits; else the reason is what it declares."""
+
 ENCODING_FIELD = b"Content-Transfer-Encoding"
 _FOREIGN = frozenset({b"dkim-signature", b"arc-message-signature"})
 _FOREIGN_INSIDE = re.compile(rb"^(?:dkim-signature|arc-message-signature)[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -134,7 +137,7 @@ class _Work:
             coded = _encoded(part, raw, label) if (label or too_long) and not composite else None
             self._change(part, header, coded, "7bit" if label and composite else "")
             new = coded.encoding if coded else "7bit" if label else "folded"
-            self.changes.append(PartChange(part.path, f"{label or 'long_line'}: {new}", 1))
+            self.changes.append(PartChange(part.path, f"{label or LONG_LINE}: {new}", 1))
         self._seal(part)
 
     def _keeps_off(self, part: Part, header: bytes, raw: bytes) -> str:

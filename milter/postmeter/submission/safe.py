@@ -12,7 +12,7 @@ from postmeter.config.schema import Dkim
 from postmeter.mail import safe
 from postmeter.mail.coding import MAX_LINE
 from postmeter.mail.draft import Draft, Step
-from postmeter.mail.message import Envelope, Field
+from postmeter.mail.message import Envelope, Field, PartChange
 from postmeter.submission import headers
 
 # Why a message that a later hop may break is signed as it is
@@ -83,7 +83,13 @@ def _make_body_safe(draft: Draft, size_limit: int) -> None:
         told = [{"path": part.path, "reason": part.reason, "count": part.count} for part in made.parts]
         draft.facts["parts"] = [*before, *told]
         for part in made.parts:
-            draft.note(_NAME, f"part {part.path}: {part.reason}")
+            draft.note(_NAME, _told(part))
+
+
+def _told(part: PartChange) -> str:
+    was, now = part.reason.split(": ")
+    why = f"it had a line over {MAX_LINE} octets" if was == safe.LONG_LINE else f"it was declared {was}"
+    return f"part {part.path} is {now} now: {why}, which a later hop may change"
 
 
 def _label(draft: Draft, label: str) -> None:
