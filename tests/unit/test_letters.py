@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -131,8 +132,6 @@ NAMES = st.text(max_size=300) | st.from_regex(r"[\r\n\0\x1b; ]*[A-Za-z-]+: ?x[\r
 @given(NAMES, NAMES)
 def test_no_name_adds_a_line_to_a_header_or_a_command_to_a_shell(login: str, key: str) -> None:
     """A message read back by Python's parser has our fields and no others; a command line has the words we meant."""
-    import shlex
-
     for letter in (
         digest(replace(WARNED, login=login, key=key)),
         letters.alarm([replace(BRAKED, login=login, evidence=key)], host="mail.example.com"),
@@ -146,6 +145,18 @@ def test_no_name_adds_a_line_to_a_header_or_a_command_to_a_shell(login: str, key
             if line.startswith("  postmeter freeze"):
                 assert shlex.split(line, comments=True)[:2] == ["postmeter", "freeze"]
                 assert len(shlex.split(line.removesuffix(" --queue"), comments=True)) == 3
+
+
+def test_every_command_in_a_letter_is_one_of_ours() -> None:
+    """Parsed as typed, with a word for what a person has to fill in."""
+    from postmeter.cli.main import _parse
+
+    texts = digest(WARNED).text + letters.alarm([BRAKED], host="mail.example.com").text
+    commands = [line.strip() for line in texts.splitlines() if line.startswith("  postmeter ")]
+    assert len(commands) == 7
+    for command in commands:
+        words = shlex.split(command.replace("LIMITS", "'100 recipients/day'").replace("WHEN", "2d"))
+        assert _parse(words[1:])[0].name == words[1]
 
 
 FIELDS = [
