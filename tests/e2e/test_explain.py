@@ -36,7 +36,7 @@ def explain(lab: Lab, message: bytes, *arguments: str) -> tuple[int, str]:
 
 
 def used(lab: Lab) -> list[object]:
-    return [row["used"] for row in json.loads(lab.postmeter.run("quota", "show", "--json").stdout)]
+    return [row["used"] for row in json.loads(lab.postmeter.run("quota", "show", "--json").stdout)["accounts"]]
 
 
 def steady(diff: str) -> str:
