@@ -1,34 +1,43 @@
-"""What it costs to settle a message with four limits: µs of CPU and wall time, from 10 logins to 100,000.
+"""What it costs to charge a message with four limits: µs of CPU and of time, from 10 logins to 1,000,000.
 
-    python -m tests.bench.ledger [--logins 10 1000 100000] [--messages 4000] [--folder /var/tmp]
+    PYTHONPATH=milter:. build/venv/bin/python -m tests.bench.ledger [--only ROW] [--logins 10 1000] [--folder /var/tmp]
 
-The database lies on a real disk unless told otherwise. Each message is checked and settled with its event and its
-figures, as the milter does; a third row does it in two processes with four threads each, where wall time is per message
-of all together.
+All rows do the same work in turn, on the same disk: messages of logins drawn by chance, each of which has sent five
+before. A new store is a line in ROWS and a function that measures it. CPU is that of whoever keeps the accounts, system
+time with it; time is for all clients together, so that two who do not wait for each other halve it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import random
-import resource
+import sqlite3
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from multiprocessing.context import ForkContext
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from postmeter.events import Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import database, ledger
+from postmeter.store import database
 from postmeter.store.accounts import Charge
-from postmeter.store.journal import Journal
+from postmeter.store.ledger import Ledger
 from postmeter.store.settle import Settler
+from tests.bench import cpu, policyd
+from tests.lab.folder import CLONE
 
 LIMITS = (("recipients", 86_400), ("recipients", 3600), ("messages", 86_400), ("bytes", 86_400))
+SENT = 5
+"""Messages that every login has sent before."""
+
 FIGURES: dict[Figure, int] = {
     ("messages_total", ("submission", "accepted")): 1,
     ("recipients_total", ()): 1,
@@ -40,31 +49,58 @@ FIGURES: dict[Figure, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Microseconds a message."""
+    """Microseconds a message, and octets a login on disk or in memory before the first of them."""
 
     cpu: float
     wall: float
+    size: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`folder` is empty and one's own."""
+
+    folder: Path
+    logins: int
+    messages: int
+
+    def drawn(self, seed: object) -> list[int]:
+        dice = random.Random(str(seed))
+        return [dice.randrange(self.logins) for _ in range(self.messages)]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`most`: beyond so many logins it is not measured; `missing` says why it cannot be at all."""
+
+    name: str
+    about: str
+    measure: Callable[[Work], Cost]
+    most: int = 10_000_000
+    missing: Callable[[], str] = str
+
+
+def name(login: int) -> str:
+    return f"user{login}@example.com"
 
 
 def charges(login: int) -> list[Charge]:
     return [
-        Charge(key=f"user{login}@example.com", unit=unit, window=window, limit=2**40, amount=1, text="")
-        for unit, window in LIMITS
+        Charge(key=name(login), unit=unit, window=window, limit=2**40, amount=1, text="") for unit, window in LIMITS
     ]
 
 
-def submitted(name: str, login: int, now: float) -> Submitted:
-    sender = f"user{login}@example.com"
+def submitted(source: str, login: int) -> Submitted:
     return Submitted(
-        source=f"eom:{name}",
-        time=now,
-        queue_id=f"4bXyZ{name}",
+        source=f"eom:{source}",
+        time=time.time(),
+        queue_id=f"4bXyZ{source}",
         reference=f"{random.getrandbits(64):016x}",
-        message_id=f"<{name}@example.com>",
-        login=sender,
-        sender=sender,
+        message_id=f"<{source}@example.com>",
+        login=name(login),
+        sender=name(login),
         service="submission",
-        mail_from=sender,
+        mail_from=name(login),
         from_domain="example.com",
         recipients=("somebody@example.net",),
         size=2000,
@@ -72,97 +108,155 @@ def submitted(name: str, login: int, now: float) -> Submitted:
 
 
 def fill(path: Path, logins: int) -> None:
-    """Everybody has sent something already, at the same pace: 20 charges in each window."""
-    now = time.time()
-    book = database.open(path)
-    for begin in range(0, logins, 1000):
-        everything = [charge for login in range(begin, min(begin + 1000, logins)) for charge in charges(login)]
+    """One login's row, charged as ever, and the same for all others."""
+    ledger, now = Ledger(), time.time()
+    for nth in range(SENT):
+        ledger.settle(charges(0), now - 500 + nth)
+    with closing(database.open(path)) as book:
         with book.transaction() as link:
-            page = ledger.load(link, ())
-            for nth in range(20):
-                page.settle(everything, now - 3000 + nth * 100)
-            page.save(link)
-    book.close()
+            ledger.save(link)
+            [(idle, state)] = link.execute("SELECT idle, state FROM folios")
+        for begin in range(1, logins, 10_000):
+            rows = ((f"sender:{name(n)}", idle, state) for n in range(begin, min(begin + 10_000, logins)))
+            with book.transaction() as link:
+                link.executemany("INSERT INTO folios (name, idle, state) VALUES (?, ?, ?)", rows)
 
 
-def send(settler: Settler, name: str, *, messages: int, logins: int) -> None:
-    dice = random.Random(name)
-    for nth in range(messages):
-        now, login = time.time(), dice.randrange(logins)
-        mine = charges(login)
-        settler.check(mine, now)
-        settler.settle(mine, submitted(f"{name}-{nth}", login, now), FIGURES, now)
+def upsert(work: Work) -> Cost:
+    """What SQLite takes for the least that can be done: one counter."""
+    with closing(sqlite3.connect(work.folder / "upsert.db", isolation_level=None)) as link:
+        link.execute("PRAGMA journal_mode=WAL")
+        link.execute("PRAGMA synchronous=NORMAL")
+        link.execute("CREATE TABLE counters (name TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID")
+        add = "INSERT INTO counters VALUES (?, 1) ON CONFLICT DO UPDATE SET used = used + 1"
+        link.execute("BEGIN")
+        link.executemany(add, ((name(login),) for login in range(work.logins)))
+        link.execute("COMMIT")
+        link.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = (work.folder / "upsert.db").stat().st_size
+        logins = [(name(login),) for login in work.drawn("upsert")]
+        spent, begin = time.process_time(), time.perf_counter()
+        for login in logins:
+            link.execute(add, login)
+        took = time.perf_counter() - begin
+        return _cost(work, time.process_time() - spent, took, size=size)
 
 
-def alone(path: Path, *, messages: int, logins: int) -> Cost:
-    settler = Settler(path)
-    settler.open()
-    send(settler, f"warm{time.time()}", messages=200, logins=logins)
-    cpu, wall = time.process_time(), time.perf_counter()
-    send(settler, f"alone{time.time()}", messages=messages, logins=logins)
-    cost = Cost((time.process_time() - cpu) / messages * 1e6, (time.perf_counter() - wall) / messages * 1e6)
-    settler.close()
-    return cost
+def ours(*, workers: int, threads: int, events: bool) -> Callable[[Work], Cost]:
+    """Processes of some threads each, as the milter's workers; with the message's event and figures or without."""
 
-
-def together(path: Path, *, messages: int, logins: int) -> Cost:
-    """Two processes of four threads, as two workers serving eight clients."""
-    fork = multiprocessing.get_context("fork")
-    start = fork.Barrier(3)
-    workers = [fork.Process(target=work, args=(path, start, f"w{n}", messages // 8, logins)) for n in range(2)]
-    for worker in workers:
-        worker.start()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start.wait()
-    begin = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu / messages * 1e6, wall / messages * 1e6)
-
-
-def work(path: Path, start: Barrier, name: str, messages: int, logins: int) -> None:
-    settler = Settler(path)
-    settler.open()
-    start.wait()
-    names = [f"{name}-{n}-{time.time()}" for n in range(4)]
-    options = {"messages": messages, "logins": logins}
-    threads = [threading.Thread(target=send, args=(settler, each), kwargs=options) for each in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    settler.close()
-
-
-def row(logins: int, messages: int, folder: str) -> str:
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        path = Path(place) / "journal.db"
-        fill(path, logins)
+    def measure(work: Work) -> Cost:
+        path = work.folder / "journal.db"
+        fill(path, work.logins)
         size = path.stat().st_size
-        one = alone(path, messages=messages, logins=logins)
-        many = together(path, messages=messages, logins=logins)
-        journal = Journal(path, readonly=True)
-        rows = journal.database.query("SELECT count(*) FROM events")[0][0]
-        journal.close()
-    costs = f"{one.cpu:9.0f} {one.wall:9.0f} {many.cpu:9.0f} {many.wall:9.0f}"
-    return f"{logins:>9,} {costs} {size / logins:11,.0f} {rows:>9,}"
+        share = Work(work.folder, work.logins, work.messages // (workers * threads))
+        fork = multiprocessing.get_context("fork")
+        spent, took = _together(fork, workers, lambda nth, start: _settle(path, share, nth, threads, events, start))
+        return _cost(work, spent, took, size=size)
+
+    return measure
+
+
+def _settle(path: Path, work: Work, nth: int, threads: int, events: bool, start: Barrier) -> float:
+    """In a worker: CPU seconds. What a message brings with it is made before the clock starts."""
+    with closing(Settler(path)) as settler:
+        settler.open()
+        mail = [_mail(work, f"{nth}-{thread}") for thread in range(threads)]
+        clients = [threading.Thread(target=_send, args=(settler, each, events)) for each in mail]
+        start.wait()
+        before = time.process_time()
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        return time.process_time() - before
+
+
+def _mail(work: Work, client: str) -> list[tuple[list[Charge], Submitted]]:
+    return [(charges(login), submitted(f"{client}-{n}", login)) for n, login in enumerate(work.drawn(client))]
+
+
+def _send(settler: Settler, mail: Sequence[tuple[list[Charge], Submitted]], events: bool) -> None:
+    for mine, event in mail:
+        settler.settle(mine, event if events else None, FIGURES if events else {}, time.time())
+
+
+def peer(work: Work) -> Cost:
+    """Its CPU alone, not that of the two clients."""
+    with policyd.started(work.folder, logins=work.logins, stamps=SENT) as (address, pid):
+        size = (work.folder / "policyd.db").stat().st_size
+        share = Work(work.folder, work.logins, work.messages // 2)
+        fork = multiprocessing.get_context("fork")
+
+        def client(nth: int, start: Barrier) -> float:
+            logins = [name(login) for login in share.drawn(nth)]
+            start.wait()
+            policyd.ask(address, logins)
+            return 0.0
+
+        before = cpu.seconds([pid])
+        _, took = _together(fork, 2, client)
+        return _cost(work, cpu.seconds([pid]) - before, took, size=size)
+
+
+def _together(fork: ForkContext, workers: int, act: Callable[[int, Barrier], float]) -> tuple[float, float]:
+    """Seconds of CPU, as the processes tell them, and seconds that all of it took."""
+    start, told = fork.Barrier(workers + 1), fork.SimpleQueue()
+    processes = [fork.Process(target=lambda nth=nth: told.put(act(nth, start))) for nth in range(workers)]
+    for process in processes:
+        process.start()
+    start.wait(60)
+    begin = time.perf_counter()
+    spent = sum(told.get() for _ in processes)
+    took = time.perf_counter() - begin
+    for process in processes:
+        process.join()
+    return spent, took
+
+
+def _cost(work: Work, spent: float, took: float, *, size: int) -> Cost:
+    return Cost(spent / work.messages * 1e6, took / work.messages * 1e6, size / work.logins)
+
+
+ROWS = [
+    Row("upsert", "a bare upsert and commit of one counter, sqlite3, WAL", upsert),
+    Row("charge", "postmeter, SQLite: four limits, one process", ours(workers=1, threads=1, events=False)),
+    Row("charge-2", "the same, two workers of four threads", ours(workers=2, threads=4, events=False)),
+    Row("message-2", "the same with the message's event and figures", ours(workers=2, threads=4, events=True)),
+    Row("policyd", "policyd-rate-limit, SQLite: four limits, two clients", peer, most=100_000, missing=policyd.missing),
+]
+
+
+def measured(row: Row, logins: int, messages: int, folder: str) -> Cost:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        return row.measure(Work(Path(place), logins, messages))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--logins", type=int, nargs="+", default=[10, 1000, 100_000])
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.ledger", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], metavar="ROW", choices=[row.name for row in ROWS])
+    parser.add_argument("--logins", type=int, nargs="+", default=[10, 1000, 100_000, 1_000_000])
     parser.add_argument("--messages", type=int, default=4000)
     parser.add_argument("--folder", default="/var/tmp")
-    args = parser.parse_args(arguments)
-    print("µs a message: four limits, one event, five figures; sync normal")
-    print(f"{'':9} {'one thread':>19} {'2 x 4 threads':>19} {'bytes':>11} {'journal':>9}")
-    print(f"{'logins':>9} {'CPU':>9} {'wall':>9} {'CPU':>9} {'wall':>9} {'a login':>11} {'rows':>9}")
-    for logins in args.logins:
-        print(row(logins, args.messages, args.folder), flush=True)
+    parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench-ledger.json")
+    options = parser.parse_args(arguments)
+    rows = [row for row in ROWS if not options.only or row.name in options.only]
+    for row in rows:
+        print(f"  {row.name}: {row.about}")
+    print(f"{'logins':>9}  {'row':<12}{'CPU µs':>9}{'time µs':>9}{'octets a login':>16}")
+    found = []
+    for logins in options.logins:
+        for row in rows:
+            if reason := row.missing():
+                print(f"{logins:>9,}  {row.name:<12} {reason}")
+            elif logins <= row.most:
+                cost = measured(row, logins, options.messages, options.folder)
+                found.append({"row": row.name, "logins": logins, **asdict(cost)})
+                print(f"{logins:>9,}  {row.name:<12}{cost.cpu:9.0f}{cost.wall:9.0f}{cost.size:16,.0f}", flush=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

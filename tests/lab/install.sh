@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make run` and `make test` need on Debian 12 or later and says what it does.
 #
-#   sh tests/lab/install.sh run | test | debian12
+#   sh tests/lab/install.sh run | test | debian12 | bench
 #
 # Debian packages from the system's own sources, a virtual environment in build/venv made with Debian's python3, and
 # a Postfix that is never started as a service and never put in place of another mail server: where one is installed,
@@ -122,6 +122,18 @@ unpack_postfix() {
     rm -rf "$build/deb"
 }
 
+# A program to be measured beside ours: never installed, so that no service of it comes, starts or stays.
+unpack_peer() {
+    say "unpacking $1 under build/peers, to be measured"
+    refresh_lists
+    rm -rf "$build/peers/$1" "$build/deb"
+    mkdir -p "$build/deb" "$build/peers/$1.new"
+    (cd "$build/deb" && apt-get download -q -o APT::Sandbox::User=root "$1")
+    dpkg-deb -x "$build"/deb/"$1"_*.deb "$build/peers/$1.new"
+    mv "$build/peers/$1.new" "$build/peers/$1"
+    rm -rf "$build/deb"
+}
+
 add_users() {
     getent group postfix >/dev/null || addgroup --system postfix
     getent group postdrop >/dev/null || addgroup --system postdrop
@@ -189,7 +201,7 @@ for_root() {
 command -v dpkg-query >/dev/null || fail "this is not Debian: see README.md for what is needed"
 if up_to_date; then exit 0; fi
 [ "$(id -u)" = 0 ] || for_root
-[ "$want" != debian12 ] || sh "$0" test
+case $want in debian12 | bench) sh "$0" test ;; esac
 mkdir -p "$build"
 exec 9>"$build/.lock"
 flock 9
@@ -208,7 +220,10 @@ debian12)
     requirements test >"$build/requirements-test.txt"
     pip_install "$build/venv12" -r "$build/requirements-test.txt" -c "$root/tests/debian12.txt"
     ;;
-*) fail "what is $want? One of: run test debian12" ;;
+bench)
+    unpack_peer policyd-rate-limit
+    ;;
+*) fail "what is $want? One of: run test debian12 bench" ;;
 esac
 state >"$build/.installed-$want"
 say "done"

@@ -21,11 +21,12 @@ from postmeter.store.window import Window
 _DAY = 86_400 * MICROSECONDS
 _SLICE = 1000  # rows read at once; a longer read would keep the write-ahead log from being copied back
 
-_SELECT = "SELECT name, idle, state FROM folios WHERE name = ?"
-_SOME = "SELECT name, idle, state FROM folios WHERE name IN ({})"
-_INSERT = "INSERT INTO folios (idle, state, name) VALUES (?, ?, ?)"
-_UPDATE = "UPDATE folios SET state = ? WHERE name = ?"  # `idle` has an index, and changes once a day
-_UPDATE_IDLE = "UPDATE folios SET idle = ?, state = ? WHERE name = ?"
+_SELECT = "SELECT name, state, id, idle FROM folios WHERE name = ?"
+_SOME = "SELECT name, state, id, idle FROM folios WHERE name IN ({})"
+_SLICES = "SELECT name, state FROM folios WHERE name > ? AND name < ? ORDER BY name LIMIT ?"
+_INSERT = "INSERT INTO folios (name, state, idle) VALUES (?, ?, ?)"
+_UPDATE = "UPDATE folios SET state = ? WHERE id = ?"  # `idle` has an index, and changes once a day
+_UPDATE_IDLE = "UPDATE folios SET state = ?, idle = ? WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,11 @@ class Ledger:
     """The folios that some charges need; `save` writes those that changed. Lives in one transaction."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._idle: dict[str, int] = {}
+        self._found: dict[str, tuple[int, int]] = {}
         self._folios: dict[str, Folio] = {}
         self._changed: dict[str, int] = {}
-        for name, idle, state in rows:
-            self._idle[name] = idle
+        for name, state, row, idle in rows:
+            self._found[name] = row, idle
             self._folios[name] = Folio.unpack(state)
 
     def overdrawn(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
@@ -108,17 +109,17 @@ class Ledger:
         return outcome, told
 
     def save(self, link: Connection) -> None:
+        """Once: what was not there before is inserted."""
         for name, micro in self._changed.items():
-            before = self._idle.get(name)
             ends, state = self._folios[name].pack(micro)
             idle = ends // _DAY + 2  # the day since the epoch on which it will have been empty for a day
-            if before is None:
-                link.execute(_INSERT, (idle, state, name))
+            row, before = self._found.get(name, (0, 0))
+            if not row:
+                link.execute(_INSERT, (name, state, idle))
             elif before == idle:
-                link.execute(_UPDATE, (state, name))
+                link.execute(_UPDATE, (state, row))
             else:
-                link.execute(_UPDATE_IDLE, (idle, state, name))
-            self._idle[name] = idle
+                link.execute(_UPDATE_IDLE, (state, idle, row))
 
     def _looks(self, charges: Iterable[Charge], micro: int) -> list[_Look]:
         looks = []
@@ -169,8 +170,7 @@ def usage(database: Database, now: float, *, level: str | None = None, key: str 
 def each_usage(database: Database, now: float, *, level: str | None = None) -> Iterator[Usage]:
     """As `usage`, key by key in slices: for a million of them, in little memory and without a long read."""
     begin, end = (f"{level}:", f"{level};") if level else ("", "\U0010ffff")
-    sql = "SELECT name, idle, state FROM folios WHERE name > ? AND name < ? ORDER BY name LIMIT ?"
-    while rows := database.query(sql, (begin, end, _SLICE)):
+    while rows := database.query(_SLICES, (begin, end, _SLICE)):
         for row in rows:
             yield from _usages(row, now)
         begin = rows[-1][0]
@@ -180,7 +180,7 @@ def reset(database: Database, level: str, key: str) -> int:
     """Empty all accounts of a key; returns how many there were."""
     name = (account_name(level, key),)
     with database.transaction() as link:
-        count = sum(len(Folio.unpack(state).slots) for _, _, state in link.execute(_SELECT, name))
+        count = sum(len(Folio.unpack(state).slots) for _, state, _, _ in link.execute(_SELECT, name))
         link.execute("DELETE FROM folios WHERE name = ?", name)
         return count
 
@@ -216,7 +216,7 @@ def _room_at(over: Overdrawn) -> float:
 def _usages(row: Row, now: float) -> list[Usage]:
     level, _, key = row[0].partition(":")
     found = []
-    for (unit, window), slot in sorted(Folio.unpack(row[2]).slots.items()):
+    for (unit, window), slot in sorted(Folio.unpack(row[1]).slots.items()):
         used = slot.window.used(_micro(now))
         if used:
             state = slot.window
