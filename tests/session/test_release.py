@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from postmeter.events import Released, Submitted
 from postmeter.runtime.mailqueue import Queued
 from postmeter.store import database, held, ledger, orders
-from postmeter.store.accounts import Charge, Hold
+from postmeter.store.accounts import Charge, Held, Hold, Settled, StoreDownError
 from postmeter.store.database import Database
 from postmeter.store.journal import Journal
 from postmeter.store.orders import Order
@@ -83,8 +83,10 @@ class House:
         self.queue.held[name] = at
         return name
 
-    def run(self, person: str = "", *, delete: bool = False, now: float = NOW) -> Outcome:
-        book, settler = database.open(self.path), Settler(self.path)
+    def run(
+        self, person: str = "", *, delete: bool = False, now: float = NOW, store: type[Settler] = Settler
+    ) -> Outcome:
+        book, settler = database.open(self.path), store(self.path)
         releaser = Releaser(book, settler, self.queue, now=now)
         try:
             return releaser.by_person(person, delete=delete) if person else releaser.due()
@@ -179,3 +181,21 @@ def test_other_limits_by_order_hold_for_what_is_held_already(house: House) -> No
     book.close()
     assert house.run() == Outcome(released=1)
     assert house.used("a") == 15
+
+
+def test_what_was_charged_leaves_although_the_store_fails_at_the_next(house: House) -> None:
+    """A Redis that goes away: the message that could not be charged stays held."""
+
+    class Failing(Settler):
+        def release(self, message: Held, event: Released, now: float) -> Settled:
+            if message.sender == "b":
+                raise StoreDownError("gone")
+            return super().release(message, event, now)
+
+    first, second = house.hold("a", 1), house.hold("b", 1)
+    for _ in range(2):
+        with pytest.raises(StoreDownError):
+            house.run(store=Failing)
+        assert (house.queue.out, list(house.queue.held)) == ([first], [second])
+    assert house.run() == Outcome(released=1)
+    assert (house.used("a"), house.used("b")) == (1, 1)

@@ -67,19 +67,27 @@ class Releaser:
             return self._outcome
         ordered = [order for order in orders.read(self._database, self._now) if order.kind == "limits"]
         self._orders = {order.login: order.value for order in ordered}
+        present = self._present(rows)
+        self._let_go([row for row in present if row.going])
+        self._charge_due([row for row in present if not row.going and row.reason == "quota"])
+        return self._outcome
+
+    def _charge_due(self, rows: Sequence[Held]) -> None:
+        """What is charged is let go, also when the store fails at the next one."""
         full: set[str] = set()
         going: list[Held] = []
-        for row in self._present(rows):
-            if row.going or (row.reason == "quota" and row.sender not in full and self._charge(row, by="due")):
-                going.append(row)
-            elif row.reason == "quota":
-                full.add(row.sender)
-                self._outcome.wait += 1
-            if len(going) == _SLICE:
-                self._let_go(going)
-                going = []
-        self._let_go(going)
-        return self._outcome
+        try:
+            for row in rows:
+                if row.sender not in full and self._charge(row, by="due"):
+                    going.append(row)
+                else:
+                    full.add(row.sender)
+                    self._outcome.wait += 1
+                if len(going) == _SLICE:
+                    self._let_go(going)
+                    going = []
+        finally:
+            self._let_go(going)
 
     def by_person(self, name: str, *, delete: bool = False) -> Outcome:
         """All that is held for a sender, whatever its limits say; deleted mail is not charged."""
