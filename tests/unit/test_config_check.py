@@ -251,6 +251,35 @@ def test_rules_behind_one_for_everyone_are_told(place: Path) -> None:
     assert line.startswith("pm.yaml:5: quota.rules[0]: warning: this rule has no conditions")
 
 
+def test_rules_of_every_level_are_looked_at(place: Path) -> None:
+    """One that asks for a list of domains, and for nothing else, is a condition too."""
+    (place / "names").write_text("example.com\n")
+    asked = (f"domains_file: {place}/names, ", "", "login: a, ")
+    rules = "[" + ", ".join(f"{{{condition}limits: unlimited}}" for condition in asked) + "]"
+    lines = look(loaded(place, f"quota:\n  domains:\n    rules: {rules}\n  networks:\n    rules: {rules}\n"))
+    assert [line.split(": ")[1] for line in lines] == ["quota.domains.rules[1]", "quota.networks.rules[1]"]
+
+
+def test_a_file_of_names_that_cannot_be_used_is_told(place: Path, nobody: Person) -> None:
+    """Missing, closed to us, a directory, or with a line that is no name."""
+    (place / "closed").write_text("a\n")
+    (place / "closed").chmod(0o600)
+    (place / "wrong").write_text("# who\n\nalice smith\n")
+    names = ("no", "closed", "", "wrong")
+    rules = "".join(f"  - {{logins_file: {place}/{name}, limits: unlimited}}\n" for name in names)
+    config = loaded(place, f"quota:\n  rules:\n{rules}")
+    told = [str(problem) for problem in check(config, me=nobody, mail_owner="nobody") if "rules" in problem.path]
+    assert told == [
+        f"pm.yaml:5: quota.rules[0].logins_file: {place}/no: No such file or directory; "
+        f"name another, or make it: touch {place}/no",
+        f"pm.yaml:6: quota.rules[1].logins_file: nobody may not read {place}/closed (mode 0600); "
+        f"chown nobody {place}/closed && chmod u+r {place}/closed",
+        f"pm.yaml:7: quota.rules[2].logins_file: {place} is not a file; name another, or make it: touch {place}",
+        f"pm.yaml:8: quota.rules[3].logins_file: {place}/wrong line 3: 'alice smith' is not a name; "
+        "write it without spaces",
+    ]
+
+
 def test_each_daemon_is_told_only_what_concerns_it(tmp_path: Path) -> None:
     missing = f"milter: {{listen: 'unix:{tmp_path}/no/a.sock'}}\njournal: {{path: {tmp_path}/no/journal.db}}\n"
     config = read(f"{missing}tracking: {{url: https://a.example, secrets: {tmp_path}/no/secrets}}", "pm.yaml")

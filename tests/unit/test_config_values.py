@@ -50,6 +50,17 @@ def test_a_limit_is_count_unit_and_window(count: int, unit: str, window: str, si
     assert amounts.limit(text) == amounts.Limit(count, unit, SECONDS[window], text)
 
 
+def test_limits_on_a_command_line_have_commas_between_them() -> None:
+    assert amounts.limits("500 recipients/day,1G/day") == (amounts.limit("500 recipients/day"), amounts.limit("1G/day"))
+    assert amounts.limits(" unlimited ") == ()
+
+
+@pytest.mark.parametrize("text", ["", "5 messages/day,", "unlimited, 5 messages/day", "1G/day, 5 bytes/day"])
+def test_a_list_with_what_is_no_limit_or_one_twice_is_refused(text: str) -> None:
+    with pytest.raises(MistakeError):
+        amounts.limits(text)
+
+
 @given(st.integers(1, 10**6), st.sampled_from("kMG"), st.sampled_from(sorted(SECONDS)))
 def test_a_bare_size_limits_bytes(count: int, unit: str, window: str) -> None:
     limit = amounts.limit(f"{count}{unit}/{window}")

@@ -19,7 +19,7 @@ from time import time
 from postmeter.cli.config import key_problems
 from postmeter.config import permissions, rules
 from postmeter.config.load import Loaded
-from postmeter.config.problem import ConfigError, MistakeError
+from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.config.secret_files import tracked_urls
 from postmeter.events import Braked
@@ -185,11 +185,10 @@ def _making_safe(material: Material, why_unsigned: signing.MaySign) -> list[Stag
 
 def levels(loaded: Loaded) -> Levels:
     """The limits and rules of quotas, with the files that these name."""
-    try:
-        return Levels(loaded.config.quota)
-    except (OSError, MistakeError) as error:
-        found = list(rules.files(loaded, permissions.myself()))
-        raise ConfigError(found or [loaded.problem("quota", str(error), "try again")]) from None
+    problems = list(rules.files(loaded, permissions.myself()))
+    if problems:
+        raise ConfigError(problems)
+    return Levels(loaded.config.quota)
 
 
 def _mint(loaded: Loaded) -> Mint | None:

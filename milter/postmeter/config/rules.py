@@ -29,7 +29,7 @@ def files(loaded: Loaded, me: Person) -> Iterator[Problem]:
 
 
 def _file(loaded: Loaded, path: str, file: Path, key: str, me: Person) -> Iterator[Problem]:
-    fault = unreadable(file, me, f"make it, one name a line: touch {file}")
+    fault = unreadable(file, me, f"name another, or make it: touch {file}")
     if fault is not None:
         yield loaded.problem(path, fault.what, fault.fix)
         return

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
+from postmeter.config.problem import ConfigError, MistakeError, Problem
 from postmeter.config.schema import Limit, Network, Quota, Ramp, Rule
 from postmeter.mail.message import Envelope
 from postmeter.submission import ramp
@@ -139,7 +140,7 @@ class _Level:
 
 
 class Levels:
-    """Built once for all workers of a configuration. OSError or MistakeError when a file of names cannot be used."""
+    """Built once for all workers of a configuration. ConfigError when a file of names cannot be used."""
 
     def __init__(self, quota: Quota) -> None:
         ready = _Maker(quota)
@@ -208,10 +209,17 @@ class _Maker:
         if glob is not None:
             found.append(Names((glob,)))
         if path is not None:
-            if (kind, path) not in self._files:
-                self._files[kind, path] = NamesInFile(path, kind=kind)
-            found.append(self._files[kind, path])
+            found.append(self._in_file(kind, path))
         return tuple(found)
+
+    def _in_file(self, kind: str, path: Path) -> NamesInFile:
+        try:
+            return self._files.setdefault((kind, path), NamesInFile(path, kind=kind))
+        except OSError as error:
+            what, fix = f"cannot be read: {error.strerror}", "name a file that we may read"
+        except MistakeError as wrong:
+            what, fix = wrong.what, wrong.fix
+        raise ConfigError([Problem(str(path), 0, kind, what, fix)])
 
 
 def may_hold(quota: Quota) -> bool:
