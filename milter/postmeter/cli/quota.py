@@ -24,6 +24,8 @@ from postmeter.store import accounting, database, ledger, orders
 from postmeter.store.database import StoreError
 from postmeter.store.orders import Order
 
+_ALICE = "alice@example.com"
+
 
 def run(args: Namespace) -> int:
     config = load(args.config)
@@ -107,16 +109,9 @@ def moment(text: str, now: float) -> float:
 
 def _arguments(parser: ArgumentParser) -> None:
     words = parser.add_subparsers(metavar="WHAT", required=True)
-    shows = words.add_parser("show", help="used, limit and when there is room again, busiest first", allow_abbrev=False)
-    usage.arguments(shows)
-    _set_arguments(words.add_parser("set", help="give a login other limits for a time", allow_abbrev=False))
-    resets = words.add_parser("reset", help="empty all accounts of a sender", allow_abbrev=False)
-    resets.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
-    text = "LOGIN is a From domain, a client network, or anything for total"
-    resets.add_argument("--level", choices=usage.LEVELS, default="sender", help=text)
-    resets.set_defaults(do=reset)
-    releases = words.add_parser("release", help="let held mail go", allow_abbrev=False)
-    release.arguments(releases)
+    for word, text, example, fill in _WORDS:
+        told = f"example: postmeter quota {word} {example}"
+        fill(words.add_parser(word, help=text, description=f"{text}.", epilog=told, allow_abbrev=False))
 
 
 def _set_arguments(parser: ArgumentParser) -> None:
@@ -128,11 +123,25 @@ def _set_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(do=put)
 
 
+def _reset_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    text = "LOGIN is a From domain, a client network, or anything for total"
+    parser.add_argument("--level", choices=usage.LEVELS, default="sender", help=text)
+    parser.set_defaults(do=reset)
+
+
+_WORDS = (
+    ("show", "used, limit and when there is room again, busiest first", _ALICE, usage.arguments),
+    ("set", "give a login other limits for a time", f"{_ALICE} 2000 recipients/day --until 7d", _set_arguments),
+    ("reset", "empty all accounts of a sender", _ALICE, _reset_arguments),
+    ("release", "let held mail go, or end the brake on a login", _ALICE, release.arguments),
+)
+
 COMMANDS = (
     Command(
         "quota",
         "what senders have used of their limits, other limits for a time, held mail",
-        "postmeter quota set alice@example.com 2000 recipients/day --until 7d",
+        f"postmeter quota set {_ALICE} 2000 recipients/day --until 7d",
         _arguments,
         run,
     ),
