@@ -1,4 +1,4 @@
-"""What a store of quotas promises, asked of each: SQLite, and the real Redis by unix socket, by TLS, and as a cluster."""
+"""What a store of quotas promises, asked of each: SQLite, and the real Redis by unix socket, TLS, and as a cluster."""
 
 from __future__ import annotations
 
@@ -80,6 +80,11 @@ def charge(key: str = "alice", *, limit: int = 10, amount: int = 1, window: int 
     )
 
 
+def about(when: float) -> Any:
+    """A time, to the microsecond that stores keep."""
+    return pytest.approx(when)
+
+
 def submitted(now: float = NOW, *, login: str = "alice") -> Submitted:
     number = next(_numbers)
     return Submitted(
@@ -120,7 +125,7 @@ def test_all_levels_are_charged_or_none_is(where: Place, accounts: Accounts) -> 
         charge("", level="total", limit=10, window=60),
     ]
     assert [send(accounts, *levels).refused is None for _ in range(3)] == [True, True, False]
-    assert send(accounts, *levels).refused == Overdrawn(charge=levels[1], used=2, room_at=pytest.approx(NOW + DAY))
+    assert send(accounts, *levels).refused == Overdrawn(charge=levels[1], used=2, room_at=about(NOW + DAY))
     for each in levels:
         assert list(used(where, each.key, level=each.level).values()) == [2]
     assert len(events(where, "submitted")) == 2
@@ -135,7 +140,7 @@ def test_of_several_limits_without_room_the_one_that_frees_last_is_told(accounts
     both = [charge(limit=1), charge(limit=1, window=DAY), charge(limit=5, unit="messages")]
     send(accounts, *both)
     refused = send(accounts, *both, now=NOW + 1).refused
-    assert refused == Overdrawn(charge=both[1], used=1, room_at=pytest.approx(NOW + DAY))
+    assert refused == Overdrawn(charge=both[1], used=1, room_at=about(NOW + DAY))
 
 
 def test_what_can_never_fit_is_told_as_such(where: Place, accounts: Accounts) -> None:
@@ -152,7 +157,7 @@ def test_two_limits_on_one_account_charge_it_once(where: Place, accounts: Accoun
 def test_what_is_not_enforced_is_charged_beyond_its_limit_and_told(where: Place, accounts: Accounts) -> None:
     loose = charge(limit=2, amount=2, enforce=False)
     assert send(accounts, loose) == Settled()
-    assert send(accounts, loose).observed == Overdrawn(charge=loose, used=2, room_at=pytest.approx(NOW + HOUR))
+    assert send(accounts, loose).observed == Overdrawn(charge=loose, used=2, room_at=about(NOW + HOUR))
     assert used(where, "alice") == {("recipients", HOUR): 4}
     assert send(accounts, replace(loose, enforce=True)).refused
 
@@ -193,7 +198,7 @@ def test_after_a_refusal_a_glance_knows_that_the_account_is_full(accounts: Accou
     send(accounts, charge(limit=1))
     over = accounts.glance([charge(limit=1)], NOW)
     assert over is not None
-    assert (over.used, over.room_at) == (1, pytest.approx(NOW + HOUR))
+    assert (over.used, over.room_at) == (1, about(NOW + HOUR))
     assert accounts.glance([charge("bob", limit=1)], NOW) is None
 
 

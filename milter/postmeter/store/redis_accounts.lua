@@ -258,8 +258,20 @@ local function look()
   return answer
 end
 
+-- How many accounts the keys held; they hold none any more.
+local function reset()
+  local count = 0
+  for key = 1, #KEYS do
+    local packed = redis.call('GET', KEYS[key])
+    count = count + (packed and #cmsgpack.unpack(packed) or 0)
+    redis.call('DEL', KEYS[key])
+  end
+  return count
+end
+
 for _, charge in ipairs(charges) do charge.account = account_of(charge[1], charge[2], charge[3]) end
 if verb == 'look' then return look() end
+if verb == 'reset' then return reset() end
 if verb == 'check' then return {now, 1, unpack(overdrawn(true) or {0, 0, 0, 0})} end
 if verb == 'give back' then return give_back(request[4], request[5]) end
 if request[2] > 0 and now > request[2] then return {now, 2} end

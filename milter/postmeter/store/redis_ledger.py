@@ -77,10 +77,7 @@ class RedisLedger:
 
     def reset(self, level: str, key: str) -> int:
         """Empty all accounts of a key; returns how many there were."""
-        name = self._name(account_name(level, key))
-        count = len(self._server.run(ACCOUNTS, [name], "look", _json([0, 0]))) - 1
-        self._server.ask("DEL", name)
-        return count
+        return int(self._server.run(ACCOUNTS, [self._name(account_name(level, key))], "reset", _json([0, 0])))
 
     def close(self) -> None:
         self._server.close()

@@ -138,7 +138,7 @@ def _addresses(host: str, port: int, deadline: float) -> list[tuple[int, Any]]:
     thread.start()
     thread.join(_left(deadline))
     if not found:
-        raise TimeoutError(f"{host} is not resolved in time")
+        raise OSError(f"{host} is not resolved in time")
     if isinstance(found[0], OSError):
         raise found[0]
     return found[0]
