@@ -54,7 +54,7 @@ class Worker:
             settings,
             Profiles(Database(self.path, sync="normal", readonly=True)),
             prefix=PREFIX,
-            released=lambda login: self.released[login],
+            released=lambda login, *, at_once=False: self.released[login],
         )
         self._learned = 0.0
         self._number = 0

@@ -23,7 +23,7 @@ BRAKE = Brake(mode="on")
 
 def past(hours: dict[int, int], *, first: float = NOW - 50 * 86_400) -> Past:
     """Recipients by how many hours ago."""
-    return Past(first, {int(NOW // HOUR) - ago: count for ago, count in hours.items()}, 0)
+    return Past(first, {int(NOW // HOUR) - ago: count for ago, count in hours.items()}, {})
 
 
 def middle(values: list[float]) -> float:

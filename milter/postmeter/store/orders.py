@@ -69,8 +69,10 @@ class Standing:
     def braked(self, login: str) -> Order | None:
         return self._standing("brake", login)
 
-    def released(self, login: str) -> float:
+    def released(self, login: str, *, at_once: bool = False) -> float:
         """When a person last ended the brake on it; 0 when that never was, or is forgotten."""
+        if at_once:
+            self._looked_at = float("-inf")
         self._refresh()
         order = self._orders.get(("brake", storable(login)))
         return order.since if order and order.until == _LIFTED else 0.0

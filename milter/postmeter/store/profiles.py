@@ -63,15 +63,14 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A login's hours: recipients, and how many of those it wrote to for the first time. `first` is 0 when unknown."""
+    """A login's hours with mail: recipients in each, and how many of those it wrote to for the first time.
+
+    `first` is when the login was first seen, 0 when it never was.
+    """
 
     first: float
     hours: dict[int, int]
-    strangers: int
-
-    @property
-    def recipients(self) -> int:
-        return sum(self.hours.values())
+    strangers: dict[int, int]
 
 
 class Profiles:
@@ -92,8 +91,12 @@ class Profiles:
             LEFT JOIN profile_hours ON profile_hours.login = id AND hour >= ? WHERE profile_logins.login = ?
         """
         rows = self._database.query(sql, (int(since // HOUR), _storable(login)))
-        hours = {hour: recipients for _, hour, recipients, _ in rows if hour is not None}
-        return Past(rows[0][0] if rows else 0.0, hours, sum(row[3] or 0 for row in rows))
+        hours = [row[1:] for row in rows if row[1] is not None]
+        return Past(
+            rows[0][0] if rows else 0.0,
+            {hour: recipients for hour, recipients, _ in hours},
+            {hour: strangers for hour, _, strangers in hours},
+        )
 
     def users(self, network: str, *, login: str, since: float, before: float) -> tuple[bool, int]:
         """Whether that login used that network, and how many logins did; first seen `before`, and again `since`."""

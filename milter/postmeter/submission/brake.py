@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from statistics import median
-from typing import TypeAlias
+from statistics import mean, median
+from typing import Protocol, TypeAlias
 
 from postmeter.config.schema import Brake
 from postmeter.events import Braked
@@ -97,6 +97,11 @@ def _ceiling(samples: Sequence[int], settings: Brake) -> float:
     return middle + settings.deviations * median(abs(sample - middle) for sample in samples)
 
 
+def usually(past: Past) -> float:
+    """The share of strangers in an hour, on average: one hour of thousands weighs no more than any other."""
+    return mean(past.strangers[hour] / max(count, 1) for hour, count in past.hours.items()) if past.hours else 0.0
+
+
 def young(past: Past, now: float) -> bool:
     """Too little is known of that login to tell by it what is strange."""
     return not past.first or past.first > now - WEEK or len(past.hours) < FEW_HOURS
@@ -128,12 +133,16 @@ class _Measure:
     usually: float
 
 
-class Watch:
-    """One a worker, called from any thread. `released` tells when a person last ended the brake on a login, or 0."""
+class Released(Protocol):
+    """When a person last ended the brake on a login, or 0; as known a moment ago, or looked up `at_once`."""
 
-    def __init__(
-        self, settings: Brake, profiles: Profiles, *, prefix: Sequence[int], released: Callable[[str], float]
-    ) -> None:
+    def __call__(self, login: str, *, at_once: bool = False) -> float: ...
+
+
+class Watch:
+    """One a worker, called from any thread."""
+
+    def __init__(self, settings: Brake, profiles: Profiles, *, prefix: Sequence[int], released: Released) -> None:
         self._settings, self._profiles = settings, profiles
         self._prefix, self._released = prefix, released
         self._except = tuple(pattern.lower() for pattern in settings.except_)
@@ -182,6 +191,8 @@ class Watch:
     def suspect(self, draft: Draft, over: Overdrawn, now: float) -> Braked | None:
         """Who sends more than usual and shows a second sign; None for who may go on: it is looked at again later."""
         name, recipients = answerable(draft.message.envelope), over.used + over.charge.amount
+        if self._released(name, at_once=True) > now - REPRIEVE:
+            return None
         try:
             measure = self._measure(name, now)
             look = self._look(draft, measure, now)
@@ -226,7 +237,7 @@ class Watch:
             hour,
             usual(past, now=now, house=self._house, settings=self._settings),
             young(past, now),
-            past.strangers / max(past.recipients, 1),
+            usually(past),
         )
         if len(self._measures) >= _KEPT:
             self._measures.clear()

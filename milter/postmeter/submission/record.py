@@ -67,6 +67,7 @@ class Recorder:
         self._watch = watch
         self._brake = brake
         self._prefix = prefix
+        self._told = ""
         self._stopwatch = Stopwatch()
 
     def accepted(self, draft: Draft) -> Reply | None:
@@ -141,8 +142,9 @@ class Recorder:
             return self._settle(draft, charges), None
         settled, braked = self._watch.settle(draft, charges, partial(self._settle, draft), time())
         if braked is not None:
-            how = "would stop it" if braked.observed else "stops it"
-            log.warning("%s: the brake %s: %s", braked.login, how, braked.evidence)
+            if braked.source != self._told:
+                self._told, how = braked.source, "would stop it" if braked.observed else "stops it"
+                log.warning("%s: the brake %s: %s", braked.login, how, braked.evidence)
             self._settler.settle((), braked, {}, braked.time)
         return settled, braked
 
