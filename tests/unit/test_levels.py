@@ -131,6 +131,15 @@ def test_a_networks_account_is_that_of_its_prefix_and_nobody_has_none(address: s
     assert keys == {"sender": "s", "domain": "", "network": key, "total": ""}
 
 
+@pytest.mark.parametrize(("domain", "limit"), [("any.example", 1), ("", 2)])
+def test_mail_without_a_from_domain_of_its_own_is_in_no_glob_of_domains(domain: str, limit: int) -> None:
+    """Not even in that of all domains: its rule would be for whoever gives none."""
+    rule = {"from_domain": "*", "limits": ["1 message/day"]}
+    levels = Levels(quota({"domains": {"rules": [rule], "limits": ["2 messages/day"]}}))
+    decided = levels.of(Envelope(mail_from=b"x"), sender="s", domain=domain, now=NOW)
+    assert [limit.count for one in decided for limit in one.allowance.limits] == [limit]
+
+
 def test_sendmails_mail_comes_from_no_network() -> None:
     decided = Levels(Quota()).of(Envelope(mail_from=b"x"), sender="local", domain="d.example", now=NOW)
     assert [(one.level, one.key) for one in decided] == [("sender", "local"), ("domain", "d.example"), ("total", "")]
