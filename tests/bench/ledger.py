@@ -21,18 +21,25 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.context import ForkContext
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
+
+from redis import Redis as Client
 
 from postmeter.events import Submitted
 from postmeter.mail.draft import Figure
 from postmeter.store import database
 from postmeter.store.accounts import Charge
 from postmeter.store.ledger import Ledger
+from postmeter.store.redis_ledger import RedisLedger
 from postmeter.store.settle import Settler
 from tests.bench import cpu, policyd
 from tests.lab.folder import CLONE
+from tests.lab.redis import Redis, missing
+from tests.lab.stores import Place, place
 
 LIMITS = (("recipients", 86_400), ("recipients", 3600), ("messages", 86_400), ("bytes", 86_400))
 SENT = 5
@@ -158,8 +165,12 @@ def ours(*, workers: int, threads: int, events: bool) -> Callable[[Work], Cost]:
 
 
 def _settle(path: Path, work: Work, nth: int, threads: int, events: bool, start: Barrier) -> float:
+    return _settled(Settler(path), work, nth, threads, events, start)
+
+
+def _settled(settler: Any, work: Work, nth: int, threads: int, events: bool, start: Barrier) -> float:
     """In a worker: CPU seconds. What a message brings with it is made before the clock starts."""
-    with closing(Settler(path)) as settler:
+    with closing(settler):
         settler.open()
         mail = [_mail(work, f"{nth}-{thread}") for thread in range(threads)]
         clients = [threading.Thread(target=_send, args=(settler, each, events)) for each in mail]
@@ -176,9 +187,78 @@ def _mail(work: Work, client: str) -> list[tuple[list[Charge], Submitted]]:
     return [(charges(login), submitted(f"{client}-{n}", login)) for n, login in enumerate(work.drawn(client))]
 
 
-def _send(settler: Settler, mail: Sequence[tuple[list[Charge], Submitted]], events: bool) -> None:
+def _send(settler: Any, mail: Sequence[tuple[list[Charge], Submitted]], events: bool) -> None:
     for mine, event in mail:
         settler.settle(mine, event if events else None, FIGURES if events else {}, time.time())
+
+
+def bare(work: Work) -> Cost:
+    """What redis-py takes for the least that can be done: a script that does nothing, on one key."""
+    with Redis() as server, closing(Client(unix_socket_path=str(server.socket))) as client:
+        script = client.script_load("return 1")
+        logins = [name(login) for login in work.drawn("bare")]
+        spent, begin = time.process_time() + cpu.seconds([server.pid]), time.perf_counter()
+        for login in logins:
+            client.evalsha(script, 1, login)
+        took = time.perf_counter() - begin
+        return _cost(work, time.process_time() + cpu.seconds([server.pid]) - spent, took, size=0)
+
+
+def redis(*, workers: int, threads: int, events: bool) -> Callable[[Work], Cost]:
+    """As `ours`, by a unix socket; CPU is that of the workers and of Redis, size is memory of Redis."""
+
+    def measure(work: Work) -> Cost:
+        with Redis() as server:
+            where = place(work.folder, server.unix)
+            size = _fill_redis(server, where, work.logins)
+            share = Work(work.folder, work.logins, work.messages // (workers * threads))
+            fork = multiprocessing.get_context("fork")
+            before = cpu.seconds([server.pid])
+            act = partial(_remote, where, share, threads=threads, events=events)
+            spent, took = _together(fork, workers, act)
+            return _cost(work, spent + cpu.seconds([server.pid]) - before, took, size=size)
+
+    return measure
+
+
+def _remote(where: Place, work: Work, nth: int, start: Barrier, *, threads: int, events: bool) -> float:
+    if events:
+        return _settled(where.accounts(), work, nth, threads, events, start)
+    return _settled(_Only(where.ledger()), work, nth, threads, events, start)
+
+
+class _Only:
+    """A charge without a journal, called as one with."""
+
+    def __init__(self, ledger: RedisLedger) -> None:
+        self._ledger = ledger
+        self.close = ledger.close
+
+    def open(self) -> None:
+        pass
+
+    def settle(self, mine: list[Charge], event: object, figures: object, now: float) -> None:
+        self._ledger.settle(mine, now)
+
+
+def _fill_redis(server: Redis, where: Place, logins: int) -> int:
+    """One login's key, charged as ever, and the same for all others; how much memory that takes."""
+
+    def memory() -> int:
+        return int(server.cli("INFO", "memory").split("used_memory:")[1].split()[0])
+
+    with closing(where.ledger()) as ledger:
+        for _ in range(SENT):
+            ledger.settle(charges(0), 0)
+    empty, key = memory(), f"{{{where.prefix}}}:sender:"
+    copy = (
+        "for n = ARGV[2], ARGV[3] do redis.call('SET', KEYS[2] .. 'user' .. string.format('%d', n) .. '@example.com', "
+        "redis.call('GET', KEYS[1]), 'PX', ARGV[1]) end"
+    )
+    for begin in range(1, logins, 10_000):
+        end = min(begin + 10_000, logins) - 1
+        server.cli("EVAL", copy, "2", key + name(0), key, "86000000", str(begin), str(end))
+    return memory() - empty
 
 
 def peer(work: Work) -> Cost:
@@ -223,6 +303,10 @@ ROWS = [
     Row("charge", "postmeter, SQLite: four limits, one process", ours(workers=1, threads=1, events=False)),
     Row("charge-2", "the same, two workers of four threads", ours(workers=2, threads=4, events=False)),
     Row("message-2", "the same with the message's event and figures", ours(workers=2, threads=4, events=True)),
+    Row("redis-bare", "redis-py, a script that does nothing, by a unix socket", bare, missing=missing),
+    Row("redis", "postmeter, Redis: four limits, alone", redis(workers=1, threads=1, events=False), missing=missing),
+    Row("redis-2", "the same, two workers of four threads", redis(workers=2, threads=4, events=False), missing=missing),
+    Row("redis-msg-2", "the same with event and figures", redis(workers=2, threads=4, events=True), missing=missing),
     Row("policyd", "policyd-rate-limit, SQLite: four limits, two clients", peer, most=100_000, missing=policyd.missing),
 ]
 

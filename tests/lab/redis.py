@@ -63,6 +63,10 @@ class Redis:
     def inet(self) -> str:
         return f"rediss://localhost:{self.port}/0" if self.certificates else f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
     def password_file(self) -> Path:
         path = self.folder / "password"
         path.write_text(f"{self.password}\n")
