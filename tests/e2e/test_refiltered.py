@@ -336,7 +336,9 @@ def piped(open_lab: OpenLab) -> Iterator[tuple[House, Path]]:
         sendmail=True,
         master=[f"pipe-filter unix - n n - - pipe\n  flags=Rq user=nobody argv={script}"],
     )
-    yield House(open_lab(lab), Filter(), key, secret), folder / "filtered"
+    unused = Filter()
+    with unused:
+        yield House(open_lab(lab), unused, key, secret), folder / "filtered"
     shutil.rmtree(folder)
 
 
