@@ -16,7 +16,7 @@ import pytest
 from postmeter.token import Mark, Marker, domain_digest, parse_secrets
 from tests.e2e.conftest import OpenLab
 from tests.lab import verify
-from tests.lab.client import Client, RefusedError
+from tests.lab.client import Client
 from tests.lab.folder import new_folder
 from tests.lab.keys import DkimKey, records
 from tests.lab.lab import ALICE, BOB, Lab, attach, letter
@@ -89,7 +89,7 @@ class House:
 def product(refiltered: str) -> tuple[Postmeter, DkimKey, Path]:
     settings = {
         "senders": {"refiltered": [refiltered]},
-        "quota": {"rules": [{"login": BOB, "limits": [f"{LIMIT} messages/day"]}]},
+        "quota": {"rules": [{"login": BOB, "limits": [f"{LIMIT} messages/day"], "over": "hold"}]},
         "tracking": {"url": "https://click.example.com", "mail": "all"},
     }
     postmeter = Postmeter(settings)
@@ -174,12 +174,22 @@ def test_mail_of_ours_is_rewritten_before_the_filter_and_signed_once_behind_it(h
     house.lab.postmeter.wait_figure(links + 1, "links_rewritten_total")
 
 
-def test_it_is_charged_once(house: House) -> None:
+def test_it_is_charged_once_and_marks_outlast_the_hold_queue(house: House) -> None:
+    """bob may send so many a day; one more is put on hold, and goes through the filter when it is let go."""
     for _ in range(LIMIT):
         house.arrives(letter(sender=BOB), login=BOB)
-    with pytest.raises(RefusedError) as caught:
-        house.send(letter(sender=BOB), login=BOB)
-    assert f"{LIMIT} of {LIMIT} messages" in caught.value.answer.text
+    assert house.figure("messages_total", result="held") == 0
+    recipient = house.send(letter(sender=ALICE), login=BOB)
+    house.lab.postmeter.wait_figure(1, "messages_total", result="held")
+    assert house.lab.postmeter.run("quota", "reset", BOB).returncode == 0
+    command = ("quota", "release", "--due", "--postfix", str(house.lab.postfix.config))
+    done = house.lab.postmeter.run(*command, user="root", env=house.lab.postfix.environment())
+    assert done.returncode == 0, done
+    house.lab.postfix.run("postqueue", "-f")
+    delivery = house.lab.sink.wait_for(recipient)
+    assert delivery.values(b"x-filtered") == [b"clean"]
+    assert delivery.values(MARK) == []
+    assert house.lab.postmeter.events("refiltered")[-1]["login"] == BOB
 
 
 def test_the_journal_has_one_submission_and_joins_the_second_queue_id_to_it(house: House) -> None:
