@@ -96,7 +96,7 @@ _UNSIGNED = (
 
 # Places that can fail: the steps of a message, the chores of the books.
 _STEPS = ("identity", "from", "notice", "quota", "links", "mark", "make_safe", "signing")
-_CHORES = ("hits", "blocked", "ledger", "disk", "tidy", "notices", "webhooks")
+_CHORES = ("hits", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
 
 METRICS: list[Meaning] = [
     Meaning(
