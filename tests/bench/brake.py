@@ -242,9 +242,9 @@ def show(result: Result) -> None:
     print("recipients that a break-in reached, median and most, and how many were missed, by victim")
     names = list(dict.fromkeys(name for name, _ in result.out))
     kinds = list(dict.fromkeys(kind for _, kind in result.out))
-    print(f"{'':44}" + "".join(f"{kind:>16}" for kind in kinds))
+    print(f"{'':44}" + "".join(f"{kind:>20}" for kind in kinds))
     for name in names:
-        print(f"{name:44}" + "".join(f"{_cell(result.out.get((name, kind), [])):>16}" for kind in kinds))
+        print(f"{name:44}" + "".join(f"{_cell(result.out.get((name, kind), [])):>20}" for kind in kinds))
 
 
 def _cell(out: list[int]) -> str:
@@ -252,14 +252,17 @@ def _cell(out: list[int]) -> str:
         return "-"
     stopped = [one for one in out if one < MOST]
     missed = len(out) - len(stopped)
-    text = f"{statistics.median(stopped):g}/{max(stopped)}" if stopped else ""
-    return f"{text} {missed}/{len(out)}!" if missed else text
+    text = f"{statistics.median(stopped):g}, {max(stopped)}" if stopped else ""
+    return f"{text} missed {missed}/{len(out)}".strip() if missed else text
 
 
 def main() -> int:
-    days = [100, 163, 226, 289]
     scratch = Path("/dev/shm")
-    show(run(Company(1), Brake(mode="on"), trials=days, scratch=scratch if scratch.is_dir() else None))
+    for seed in (1, 2, 3):
+        trials = [100, 163, 226, 289]
+        result = run(Company(seed), Brake(mode="on"), trials=trials, scratch=scratch if scratch.is_dir() else None)
+        print(f"\ncompany {seed}")
+        show(result)
     return 0
 
 

@@ -22,7 +22,7 @@ REMEMBERED = 400 * 86_400.0
 SWEEP_EVERY = 300.0
 """Seconds between two parts of what is forgotten: all of it within a day."""
 
-_SLICE = 250  # events, a transaction of some milliseconds
+_SLICE = 100  # events, a transaction of some milliseconds
 _TOLD = 600.0  # seconds between two notes that nothing waits
 
 
