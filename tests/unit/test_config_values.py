@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postmeter.config import amounts, values
+from postmeter.config import amounts, stores, values
 from postmeter.config.problem import MistakeError
 
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60 * 1000, "h": 3600 * 1000, "d": 24 * 3600 * 1000}
@@ -128,11 +128,47 @@ def test_an_inet_address_is_read_back_as_it_is_written(host: object, port: int) 
     assert str(values.inet(f"{text}:{port}")) == f"{text}:{port}"
 
 
+@given(st.sampled_from(["redis", "rediss"]), st.ip_addresses(v=4), st.integers(1, 65535), st.integers(0, 99))
+def test_a_redis_has_host_port_and_database(scheme: str, host: object, port: int, database: int) -> None:
+    found = stores.store(f"{scheme}://{host}:{port}/{database}")
+    assert found == stores.RedisStore(
+        places=(values.InetAddress(str(host), port),), database=database, tls=scheme == "rediss"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "more"),
+    [
+        ("redis://[2001:db8::1]", ("[2001:db8::1]:6379",), {}),
+        ("rediss://meter@redis.example.com", ("redis.example.com:6379",), {"tls": True, "user": "meter"}),
+        ("redis+cluster://a,b:7001", ("a:6379", "b:7001"), {"cluster": True}),
+        ("rediss+cluster://a", ("a:6379",), {"cluster": True, "tls": True}),
+        ("redis+unix:///run/redis.sock", ("unix:/run/redis.sock",), {}),
+        ("redis+unix://meter@/run/redis.sock?db=3", ("unix:/run/redis.sock",), {"user": "meter", "database": 3}),
+    ],
+)
+def test_a_redis_is_reached_by_network_socket_or_as_a_cluster(
+    text: str, places: tuple[str, ...], more: dict[str, object]
+) -> None:
+    found = stores.store(text)
+    assert found is not None
+    assert tuple(map(str, found.places)) == places
+    told = {"user": found.user, "database": found.database, "tls": found.tls, "cluster": found.cluster}
+    assert told == {"user": "", "database": 0, "tls": False, "cluster": False} | more
+
+
+@given(st.text("abc0123456789:/@,. "), st.sampled_from(["redis", "rediss+cluster", "redis+unix", "mysql", "x"]))
+def test_a_password_in_an_address_is_refused_and_not_repeated(rest: str, scheme: str) -> None:
+    mistake = mistake_in(stores.store, f"{scheme}://user:SESAME@{rest}")
+    assert mistake is not None
+    assert "SESAME" not in mistake.what + mistake.fix
+
+
 PARSERS = [
     amounts.duration, amounts.size, amounts.limit, amounts.whole, amounts.decimal, amounts.percent, amounts.boolean,
     amounts.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,
     values.login_or_address, values.network, values.ip_address, values.path, values.inet, values.socket_address,
-    values.origin, values.url,
+    values.origin, values.url, stores.store,
 ]  # fmt: skip
 
 

@@ -1,28 +1,33 @@
-"""What becomes of a message when neither the journal nor the emergency spool takes it."""
+"""What becomes of a message when neither the journal nor the emergency spool takes it, or the quotas' store is gone."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from postmeter.config.schema import Quota
+from postmeter.config.schema import InetAddress, Limit, Quota, RedisStore
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.database import StoreError
+from postmeter.store.journal import Journal
+from postmeter.store.redis_ledger import RedisLedger
+from postmeter.store.redis_server import RedisServer
+from postmeter.store.redis_settle import RemoteSettler
 from postmeter.store.settle import Settler
 from postmeter.submission import record
 from postmeter.submission.quota import Quotas
-from postmeter.submission.record import LOST, Recorder
+from postmeter.submission.record import DOWN, LOST, Recorder
 
 
-def draft(mail_from: bytes = b"alice@example.com") -> Draft:
-    envelope = Envelope(mail_from, login="alice@example.com", client=Client("c", "192.0.2.1", 9), service="ORIGINATING")
-    return Draft(Message(envelope, (Field(b"From", b" alice@example.com"),), b"", "4Q", 0.0, bytes(8)))
+def draft(mail_from: bytes = b"alice@example.com", *, queue_id: str = "4Q") -> Draft:
+    client, rcpt_to = Client("c", "192.0.2.1", 9), (b"bob@example.net",)
+    envelope = Envelope(mail_from, rcpt_to=rcpt_to, login="alice@example.com", client=client, service="ORIGINATING")
+    return Draft(Message(envelope, (Field(b"From", b" alice@example.com"),), b"", queue_id, 0.0, bytes(8)))
 
 
 @pytest.fixture
@@ -61,3 +66,49 @@ def test_a_journal_that_fails_is_told_once_a_minute_and_not_for_each_message(
     [said] = [entry.getMessage() for entry in caplog.records if entry.name == record.__name__]
     assert said.startswith("4Q: not recorded: ")
     assert said.count("see that file system") == 1
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[RemoteSettler]:
+    """Quotas in a Redis where none listens; the journal is well."""
+    server = RedisServer(RedisStore(places=(InetAddress("127.0.0.1", 1),)))
+    made = RemoteSettler(RedisLedger(server, "postmeter"), Settler(tmp_path / "journal.db"))
+    yield made
+    made.close()
+
+
+ONE = Quota(limits=(Limit(1, "messages", 3600, "1 message/hour"),))
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "uncharged", "observe", "reply"),
+    [
+        (b"a@example.com", True, False, None),
+        (b"a@example.com", False, False, DOWN),
+        (b"a@example.com", False, True, None),
+        (b"", False, False, None),
+    ],
+)
+def test_while_the_quotas_store_is_gone_its_policy_decides_and_the_journal_tells(
+    remote: RemoteSettler, tmp_path: Path, mail_from: bytes, uncharged: bool, observe: bool, reply: object
+) -> None:
+    it = Recorder(remote, Quotas(ONE, remote), observe=observe, tolerant=False, uncharged=uncharged)
+    for number in range(3):
+        assert it.accepted(draft(mail_from, queue_id=f"4Q{number}")) == reply
+    with closing(Journal(tmp_path / "journal.db", readonly=True)) as journal:
+        errors = journal.totals().get(("quota_store_errors_total", ()), 0)
+        kinds = {kind for (kind,) in journal.database.query("SELECT kind FROM events")}
+    assert errors == (3 if mail_from else 0)
+    assert kinds == {"refused" if reply else "submitted"}
+
+
+def test_a_store_that_is_gone_is_told_once_a_minute(
+    remote: RemoteSettler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "once", OnceAMinute(record.log))
+    it = Recorder(remote, Quotas(ONE, remote), observe=False, tolerant=False)
+    with caplog.at_level(logging.ERROR, logger=record.__name__):
+        for _ in range(5):
+            it.accepted(draft())
+    [said] = [entry.getMessage() for entry in caplog.records if entry.name == record.__name__]
+    assert said.startswith("quotas are not kept, on_store_down: accept: 127.0.0.1:1: ")

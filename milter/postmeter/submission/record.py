@@ -210,7 +210,7 @@ class Recorder:
         draft.figures["quota_store_errors_total", ()] += 1
         draft.facts.pop("charged", None)
         draft.hold = ""
-        if not self._uncharged and not self._observe:
+        if not self._uncharged and not self._observe and draft.message.envelope.mail_from:
             self.refused(draft.message.envelope, DOWN, stage="store", draft=draft)
             return DOWN
         try:
