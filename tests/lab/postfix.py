@@ -150,8 +150,8 @@ class Postfix:
         """One of Postfix's commands with our configuration."""
         return subprocess.run(
             [str(self.tree / "usr/sbin" / name), *arguments],
-            env={"MAIL_CONFIG": str(self.config), **self.environment()}, input=stdin, capture_output=True, check=False, timeout=60, cwd="/", user=user, group=group,
-            extra_groups=[] if user else None,
+            env={"MAIL_CONFIG": str(self.config), **self.environment()}, input=stdin, capture_output=True, check=False,
+            timeout=60, cwd="/", user=user, group=group, extra_groups=[] if user else None,
         )  # fmt: skip
 
     def environment(self) -> dict[str, str]:
