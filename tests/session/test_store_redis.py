@@ -167,6 +167,21 @@ def test_a_server_that_forgot_the_script_is_told_it_again(where: Place, shared: 
     assert used(where, "alice") == {("recipients", HOUR): 2}
 
 
+def test_a_key_that_cannot_be_read_stops_nobody_else_and_a_reset_mends_it(
+    where: Place, shared: Redis, accounts: Accounts
+) -> None:
+    for damage in (["SET", "rubbish"], ["LPUSH", "rubbish"]):
+        shared.cli(damage[0], key(where), damage[1])
+        with pytest.raises(StoreDownError):
+            send(accounts, charge())
+        assert send(accounts, charge("bob")) == Settled(), "the store as a whole counts as gone"
+        with closing(where.ledger()) as remote:
+            assert remote.reset("sender", "alice") == 1
+        assert send(accounts, charge()) == Settled()
+        with closing(where.ledger()) as remote:
+            remote.reset("sender", "alice")
+
+
 # --- two stores, one message
 
 
@@ -343,6 +358,21 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced_unseen(redis:
         redis.stop()
         redis.start()
         assert send(accounts, charge()) == Settled()
+
+
+@pytest.mark.parametrize("kind", ["inet", "tls"])
+def test_a_connection_is_used_again(shared: Redis, guarded: Redis, tmp_path: Path, kind: str) -> None:
+    server = guarded if kind == "tls" else shared
+    where = guarded_place(tmp_path, server) if kind == "tls" else place(tmp_path, server.inet)
+
+    def connections() -> int:
+        return int(server.cli("INFO", "stats").split("total_connections_received:")[1].split()[0])
+
+    before = connections()
+    with opened(where) as accounts:
+        for _ in range(20):
+            send(accounts, charge(limit=100))
+    assert connections() == before + 2  # one of them asks for the figure
 
 
 def test_at_most_sixteen_connections_are_kept(redis: Redis, tmp_path: Path) -> None:

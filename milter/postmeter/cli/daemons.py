@@ -64,6 +64,7 @@ class Material:
 def prepare(loaded: Loaded) -> Material:
     """Read keys, secrets and Postfix's size limit; ConfigError names what cannot be read."""
     config = loaded.config
+    accounting.preload(config.quota)
     try:
         keyring = keys.load(config.dkim)
     except keys.KeyProblem:

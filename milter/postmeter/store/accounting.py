@@ -29,6 +29,11 @@ def accounts(quota: Quota, journal: Journal, *, host: str, patience: float = PAT
     return RemoteSettler(remote, settler)
 
 
+def preload(quota: Quota) -> None:
+    """Before the fork: the library is some 9 MB, which workers then share."""
+    redis(quota)
+
+
 def redis(quota: Quota) -> RedisLedger | None:
     """The ledger in Redis, if quotas are kept there. Connects to nothing yet."""
     if quota.store is None:

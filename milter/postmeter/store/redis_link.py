@@ -19,6 +19,7 @@ from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from postmeter.config.schema import SocketAddress, UnixAddress
+from postmeter.store.turn import deaf
 
 _LEAST = 0.001  # seconds; a timeout of 0 would mean not to wait at all (socket(2), O_NONBLOCK)
 
@@ -129,6 +130,7 @@ def _addresses(host: str, port: int, deadline: float) -> list[tuple[int, Any]]:
     found: list[list[tuple[int, Any]] | OSError] = []
 
     def look() -> None:
+        deaf()
         try:
             found.append(_resolve(host, port, socket.AI_ADDRCONFIG))
         except OSError as error:

@@ -83,7 +83,9 @@ class RedisServer:
         self._look_rested()
         try:
             answer = send(self.deadline())
-        except (LinkError, RefusedError) as error:
+        except RefusedError as error:  # nobody was kept waiting, and it may be about this one message
+            raise StoreDownError(f"{self._store}: {error}") from None
+        except LinkError as error:
             raise self._failed(error) from None
         if self._failure:
             self._recovered()
@@ -97,7 +99,7 @@ class RedisServer:
                 raise StoreDownError(f"{self._failure} (a moment ago)")
             self._rests_until = monotonic() + self._timeout + REST  # we try; the others go on without
 
-    def _failed(self, error: Exception) -> StoreDownError:
+    def _failed(self, error: LinkError) -> StoreDownError:
         with self._mutex:
             self._login = None  # a new password takes effect
             self._nodes.append(self._nodes.pop(0))  # another one may know better

@@ -64,7 +64,8 @@ class RemoteSettler:
 
         A Submitted is not looked for in the journal: its source has the microsecond in it, and is never met twice.
         """
-        if hold is not None or (not isinstance(event, Submitted) and event and self._journal.knows(event)):
+        known = charges and event and not isinstance(event, Submitted) and self._journal.knows(event)
+        if hold is not None or known:
             return self._journal.settle((), event, figures, now, hold=hold)
         write = partial(self._journal.settle, (), event, figures, now)
         return self._charge(charges, write, now, login=getattr(event, "login", ""))
