@@ -26,7 +26,7 @@ from postmeter.config.schema import Dkim, KeyEntry, SignEntry
 from postmeter.mail import address
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field, Message
-from postmeter.submission import keys, signing
+from postmeter.submission import keyring, signing
 from tests import corpora
 from tests.e2e.conftest import OpenLab
 from tests.e2e.test_make_safe import FRAGILE
@@ -85,7 +85,7 @@ def refused(names: Sequence[str], signed: Sequence[bytes], keys_in_dns: dict[str
 def test_three_verifiers_accept_our_signature_on_every_message(
     section: tuple[Dkim, dict[str, str]], needs_corpora: None, needs_verifiers: None
 ) -> None:
-    step = signing.step(section[0], keys.load(section[0]), may_sign=lambda draft: "")
+    step = signing.step(section[0], keyring.load(section[0]), may_sign=lambda draft: "")
     samples = corpora.messages()
     signed = []
     for sample in samples:

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from postmeter.config.schema import Dkim, KeyEntry, SignEntry
 from postmeter.mail.address import ascii_domain
-from postmeter.submission import keys
-from postmeter.submission.keyfiles import Guard
-from postmeter.submission.keys import KeyProblem
+from postmeter.submission import keyring
+from postmeter.submission.keyfiles import Guard, KeyProblem
+from postmeter.submission.keyring import Keyring
 
 RSA = rsa.generate_private_key(65537, 2048)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
@@ -57,6 +57,10 @@ def configured(*files: Path, domain: str = "example.com", subdomains: bool = Fal
     return Dkim(sign=(SignEntry(domain=domain, keys=entries, subdomains=subdomains),), key_cache=key_cache)
 
 
+def check(dkim: Dkim) -> list[KeyProblem]:
+    return list(Keyring(dkim).examine())
+
+
 @pytest.mark.parametrize(
     ("data", "algorithm"),
     [
@@ -70,7 +74,7 @@ def configured(*files: Path, domain: str = "example.com", subdomains: bool = Fal
     ids=["PKCS#1", "PKCS#8", "CRLF", "with a comment", "Ed25519 PEM", "raw seed"],
 )
 def test_each_kind_of_key_file_signs_what_its_record_verifies(tmp_path: Path, data: bytes, algorithm: str) -> None:
-    [key] = keys.load(configured(write(tmp_path / "key", data))).for_domain("example.com")
+    [key] = keyring.load(configured(write(tmp_path / "key", data))).for_domain("example.com")
     assert key.algorithm == algorithm
     public = base64.b64decode(key.record().rpartition("p=")[2])
     if algorithm == "rsa-sha256":
@@ -106,7 +110,7 @@ def damaged(data: bytes) -> bytes:
 def test_a_file_that_cannot_sign_is_refused_by_name(tmp_path: Path, data: bytes, what: str) -> None:
     file = write(tmp_path / "key", data)
     with pytest.raises(KeyProblem) as caught:
-        keys.load(configured(file))
+        keyring.load(configured(file))
     assert (caught.value.path, caught.value.fatal) == (file, True)
     assert re.search(what, caught.value.what)
     assert caught.value.fix
@@ -115,14 +119,14 @@ def test_a_file_that_cannot_sign_is_refused_by_name(tmp_path: Path, data: bytes,
 def test_short_rsa_keys_are_refused_and_middling_ones_warned_about(tmp_path: Path) -> None:
     """RFC 8301 section 3.2."""
     middling = write(tmp_path / "1024", pem(rsa.generate_private_key(65537, 1024)))
-    [warning] = keys.check(configured(middling))
+    [warning] = check(configured(middling))
     assert "1024 bits" in warning.what
     assert not warning.fatal
-    assert keys.load(configured(middling)).holds("example.com")
+    assert keyring.load(configured(middling)).holds("example.com")
     # cryptography makes no shorter ones any more; `openssl genrsa -traditional 512` did
     short = write(tmp_path / "512", SHORT_KEY)
     with pytest.raises(KeyProblem, match=r"512 bits|holds no key"):
-        keys.load(configured(short))
+        keyring.load(configured(short))
 
 
 SHORT_KEY = b"""-----BEGIN RSA PRIVATE KEY-----
@@ -138,7 +142,7 @@ fQxpVB8/DNFUPbLLnjx5DWQPl2sprFaYu0Yzc8due5A=
 
 
 def test_missing_files_and_directories_are_named(tmp_path: Path) -> None:
-    found = keys.check(configured(tmp_path / "absent", tmp_path))
+    found = check(configured(tmp_path / "absent", tmp_path))
     assert [problem.what for problem in found] == ["no such file", "is a directory"]
 
 
@@ -148,11 +152,11 @@ def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
         write(tmp_path / "bad", b"x"),
         write(tmp_path / "open", SEED, mode=0o644),
     )
-    assert [problem.path for problem in keys.check(configured(good, bad, open_))] == [bad, open_]
+    assert [problem.path for problem in check(configured(good, bad, open_))] == [bad, open_]
 
 
 def test_rsa_signs_first_whatever_the_order_in_the_file(tmp_path: Path) -> None:
-    ring = keys.load(configured(write(tmp_path / "e", SEED), write(tmp_path / "r", RSA_PEM)))
+    ring = keyring.load(configured(write(tmp_path / "e", SEED), write(tmp_path / "r", RSA_PEM)))
     assert [key.selector for key in ring.for_domain("example.com")] == ["s1", "s0"]
 
 
@@ -174,7 +178,7 @@ def test_rsa_signs_first_whatever_the_order_in_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_domain_is_found_however_it_is_spelt(tmp_path: Path, configured_as: str, asked: str, found: bool) -> None:
-    ring = keys.load(configured(write(tmp_path / "key", SEED), domain=configured_as))
+    ring = keyring.load(configured(write(tmp_path / "key", SEED), domain=configured_as))
     assert ring.holds(asked) is found
     assert [key.domain for key in ring.for_domain(asked)] == [ascii_domain(configured_as)] * found
 
@@ -186,7 +190,7 @@ def test_subdomains_are_signed_for_by_the_nearest_domain_that_says_so(tmp_path: 
         )
         for domain, below in [("example.com", True), ("a.example.com", False), ("b.example.com", True)]
     )
-    ring = keys.load(Dkim(sign=entries))
+    ring = keyring.load(Dkim(sign=entries))
     asked = ["example.com", "x.example.com", "a.example.com", "x.a.example.com", "x.y.b.example.com", "x.example.org"]
     signed = [[key.domain for key in ring.for_domain(domain)] for domain in asked]
     expected = ["example.com", "example.com", "a.example.com", "example.com", "b.example.com", None]
@@ -195,17 +199,18 @@ def test_subdomains_are_signed_for_by_the_nearest_domain_that_says_so(tmp_path: 
 
 def test_a_key_is_read_once_and_again_only_when_the_cache_dropped_it(tmp_path: Path) -> None:
     first, second = write(tmp_path / "1", SEED), write(tmp_path / "2", RSA_PEM)
-    kept = keys.load(configured(first, second))
-    bounded = keys.load(configured(first, second, key_cache=1))
+    sign = (*configured(first).sign, *configured(second, domain="example.org").sign)
+    kept, bounded = keyring.load(Dkim(sign=sign)), keyring.load(Dkim(sign=sign, key_cache=1))
     first.unlink()
     second.unlink()
-    assert len(kept.for_domain("example.com")) == 2
+    assert len(kept.for_domain("example.com")) == len(kept.for_domain("example.org")) == 1
+    assert bounded.for_domain("example.org")
     with pytest.raises(KeyProblem, match="no such file"):
         bounded.for_domain("example.com")
 
 
 def test_a_keyring_serves_threads_of_a_forked_child(tmp_path: Path) -> None:
-    ring = keys.load(configured(write(tmp_path / "e", SEED), write(tmp_path / "r", RSA_PEM), key_cache=1))
+    ring = keyring.load(configured(write(tmp_path / "e", SEED), write(tmp_path / "r", RSA_PEM), key_cache=1))
     child = os.fork()
     if not child:
         done: list[int] = []
@@ -218,7 +223,7 @@ def test_a_keyring_serves_threads_of_a_forked_child(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def sign_all(ring: keys.Keyring) -> list[bytes]:
+def sign_all(ring: Keyring) -> list[bytes]:
     return [key.sign(b"data") for key in ring.for_domain("example.com")]
 
 

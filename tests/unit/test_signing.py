@@ -19,7 +19,7 @@ from postmeter.config.schema import Dkim, KeyEntry, SignEntry
 from postmeter.mail import canonical
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope, Field, Message
-from postmeter.submission import headers, keys, signing
+from postmeter.submission import headers, keyring, keys, signing
 from tests import corpora
 from tests.lab.verify import verify_dkimpy
 
@@ -157,7 +157,7 @@ def test_the_field_is_folded_as_postfix_wants_it_and_says_what_it_must() -> None
 # --- the step
 
 
-def ring(tmp_path: Path, *, on_error: str = "tempfail", key_cache: int = 10) -> tuple[Dkim, keys.Keyring, Path]:
+def ring(tmp_path: Path, *, on_error: str = "tempfail") -> tuple[Dkim, keyring.Keyring, Path]:
     files = []
     for key in (ED_KEY, RSA_KEY):
         file = tmp_path / key.selector
@@ -165,15 +165,15 @@ def ring(tmp_path: Path, *, on_error: str = "tempfail", key_cache: int = 10) -> 
         file.write_bytes(key.private.private_bytes(*PEM))
         files.append(KeyEntry(selector=key.selector, file=file))
     entry = SignEntry(domain="example.com", keys=tuple(files), subdomains=True)
-    dkim_section = Dkim(sign=(entry,), on_error=on_error, key_cache=key_cache)
-    return dkim_section, keys.load(dkim_section), files[0].file
+    dkim_section = Dkim(sign=(entry,), on_error=on_error)
+    return dkim_section, keyring.Keyring(dkim_section), files[0].file
 
 
 def test_a_message_of_ours_gets_a_signature_a_key_rsa_on_top(tmp_path: Path) -> None:
-    section, keyring, _ = ring(tmp_path)
+    section, keys_, _ = ring(tmp_path)
     message = draft()
     message.from_domain = "News.Example.com"
-    assert signing.step(section, keyring, may_sign=lambda draft: "")(message) is None
+    assert signing.step(section, keys_, may_sign=lambda draft: "")(message) is None
     assert [field.name for field in message.fields[:3]] == [b"DKIM-Signature", b"DKIM-Signature", b"From"]
     assert message.fields[2:] == list(HEADER), "others' signatures stay"
     assert b"a=rsa-sha256" in message.fields[0].value
@@ -190,18 +190,18 @@ def unsigned(message: Draft) -> tuple[int, dict[Figure, int]]:
 
 
 def test_a_message_that_may_not_be_signed_is_left_alone_and_counted(tmp_path: Path) -> None:
-    section, keyring, _ = ring(tmp_path)
+    section, keys_, _ = ring(tmp_path)
     message = draft()
-    assert signing.step(section, keyring, may_sign=lambda draft: "from_mismatch")(message) is None
+    assert signing.step(section, keys_, may_sign=lambda draft: "from_mismatch")(message) is None
     assert unsigned(message) == (0, {("dkim_unsigned_total", ("from_mismatch",)): 1})
     assert "signatures" not in message.facts
 
 
 def test_a_domain_without_a_key_is_left_unsigned_and_counted(tmp_path: Path) -> None:
-    section, keyring, _ = ring(tmp_path)
+    section, keys_, _ = ring(tmp_path)
     message = draft()
     message.from_domain = "example.org"
-    assert signing.step(section, keyring, may_sign=lambda draft: "")(message) is None
+    assert signing.step(section, keys_, may_sign=lambda draft: "")(message) is None
     assert unsigned(message) == (0, {("dkim_unsigned_total", ("no_key",)): 1})
 
 
@@ -214,10 +214,10 @@ def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(
         ("tempfail", b"", None),
         ("accept", b"alice@example.com", None),
     ]:
-        section, keyring, first = ring(tmp_path, on_error=on_error, key_cache=1)
+        section, keys_, first = ring(tmp_path, on_error=on_error)
         first.unlink()
         message = draft(mail_from=mail_from)
-        reply = signing.step(section, keyring, may_sign=lambda draft: "")(message)
+        reply = signing.step(section, keys_, may_sign=lambda draft: "")(message)
         assert (reply and (reply.code, reply.status)) == (code and (code, "4.7.5"))
         assert message.figures["errors_total", ("dkim",)] == 1
         assert message.figures["dkim_unsigned_total", ("error",)] == (reply is None)
@@ -227,9 +227,9 @@ def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(
 
 def test_a_bounce_from_here_is_signed_like_other_mail(tmp_path: Path) -> None:
     """G11: docker-mailserver's users miss it."""
-    section, keyring, _ = ring(tmp_path)
+    section, keys_, _ = ring(tmp_path)
     message = draft(mail_from=b"")
-    assert signing.step(section, keyring, may_sign=lambda draft: "")(message) is None
+    assert signing.step(section, keys_, may_sign=lambda draft: "")(message) is None
     assert len(message.changes) == 2
 
 
@@ -315,15 +315,15 @@ def test_dkimpys_own_signature_of_the_same_message_has_the_same_body_hash() -> N
 
 @pytest.mark.parametrize("form", FORMS)
 def test_check_config_has_dkimpy_verify_a_sample_of_each_kind_of_key(tmp_path: Path, form: str) -> None:
-    section, keyring, _ = ring(tmp_path)
-    assert {key.algorithm for key in keyring.samples()} == {"rsa-sha256", "ed25519-sha256"}
-    assert signing.disproved(replace(section, canonicalization=form), keyring) == []
+    section, keys_, _ = ring(tmp_path)
+    assert {key.algorithm for key in keys_.samples()} == {"rsa-sha256", "ed25519-sha256"}
+    assert signing.disproved(replace(section, canonicalization=form), keys_) == []
 
 
 def test_a_sample_that_dkimpy_does_not_accept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section, keyring, _ = ring(tmp_path)
+    section, keys_, _ = ring(tmp_path)
     monkeypatch.setattr(canonical, "_squeeze", lambda text: text)  # a fault of ours in relaxed form
-    found = signing.disproved(section, keyring)
+    found = signing.disproved(section, keys_)
     assert [line.split(":")[0] for line in found] == [
         f"dkimpy does not accept what {key.selector}._domainkey.example.com signs" for key in BOTH
     ]

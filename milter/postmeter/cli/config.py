@@ -5,13 +5,15 @@ Puts together what `config` finds in the file and on the machine and what `submi
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from postmeter.cli.command import CONFIGURATION, OK, Command
+from postmeter.cli.postfix import expiry
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.outgoing import of_webhooks
@@ -20,11 +22,15 @@ from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
 from postmeter.config.secret_files import tracked_urls
 
+if TYPE_CHECKING:
+    from postmeter.submission.keyring import Keyring
+
 
 def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
     me = whose(loaded.config)
-    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *key_problems(loaded), *_keys_closed_to(me, loaded)]
+    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
+    problems += [*key_problems(loaded), *_keys_closed_to(me, loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)
     if any(problem.severity == "error" for problem in problems):
@@ -37,48 +43,41 @@ def run(args: Namespace) -> int:
 
 def key_problems(loaded: Loaded) -> list[Problem]:
     """What is wrong with the DKIM keys, at the line of the key that shows it; nothing twice."""
-    from postmeter.submission import keys
+    from postmeter.submission.keyring import Keyring
 
+    ring = Keyring(loaded.config.dkim)
     found: dict[str, Problem] = {}
-    for problem in keys.check(loaded.config.dkim):
-        key = _blamed(loaded.config.dkim, problem.path)
+    for problem in ring.examine():
         tell = loaded.problem if problem.fatal else loaded.warning
-        found.setdefault(str(problem), tell(key, f"{problem.path}: {problem.what}", problem.fix))
-    return list(found.values()) or _disproved(loaded)
+        found.setdefault(str(problem), tell(problem.key, f"{problem.path}: {problem.what}", problem.fix))
+    if any(problem.severity == "error" for problem in found.values()):
+        return list(found.values())
+    return [*found.values(), *_disproved(loaded, ring)]
 
 
-def _disproved(loaded: Loaded) -> list[Problem]:
+def _disproved(loaded: Loaded, ring: Keyring) -> list[Problem]:
     """What an independent verifier says against a sample signed with good keys."""
-    from postmeter.submission import keys, signing
+    from postmeter.submission import signing
 
     dkim = loaded.config.dkim
-    wrong = signing.disproved(dkim, keys.load(dkim)) if dkim.sign else []
+    wrong = signing.disproved(dkim, ring) if dkim.sign else []
     return [loaded.problem("dkim", what, "do not sign with it, and report this") for what in wrong]
 
 
 def _keys_closed_to(me: Person, loaded: Loaded) -> Iterator[Problem]:
     """Keys that we can read, as root can, and the daemon's user not."""
+    from postmeter.submission.keyfiles import KeyProblem
+    from postmeter.submission.keyring import Keyring
+
     if me == myself():
         return  # then loading them has told it
-    for key, path in _key_files(loaded.config.dkim):
-        fault = unreadable(path, me, "") if path.exists() else None
-        if fault:
-            yield loaded.problem(key, fault.what, fault.fix)
-
-
-def _key_files(dkim: Dkim) -> Iterator[tuple[str, Path]]:
-    for at, entry in enumerate(dkim.sign):
-        for nth, listed in enumerate(entry.keys if not isinstance(entry.keys, str) else ()):
-            yield f"dkim.sign[{at}].keys[{nth}].file", listed.file
-
-
-def _blamed(dkim: Dkim, path: Path) -> str:
-    """The first key that lies there or, when a directory is to blame, below it."""
-    for key, file in _key_files(dkim):
-        real = Path(os.path.realpath(file))
-        if path in (file, real, *real.parents):
-            return key
-    return "dkim.sign"
+    told: set[str] = set()
+    with suppress(KeyProblem):  # loading them has told it
+        for place in Keyring(loaded.config.dkim).places():
+            fault = unreadable(place.file, me, "") if place.file.exists() else None
+            if fault and fault.what not in told:
+                told.add(fault.what)
+                yield loaded.problem(place.key, fault.what, fault.fix)
 
 
 def summary(config: Config) -> Iterator[tuple[str, str]]:

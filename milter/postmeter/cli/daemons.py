@@ -5,17 +5,14 @@ The one place that knows all rooms. Decides nothing about mail.
 
 from __future__ import annotations
 
-import logging
-import os
 import secrets
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 
+from postmeter.cli import postfix
 from postmeter.cli.config import key_problems
 from postmeter.config import permissions, rules
 from postmeter.config.load import Loaded
@@ -30,9 +27,10 @@ from postmeter.store.database import Database
 from postmeter.store.journal import last_release
 from postmeter.store.orders import Order, Standing, put
 from postmeter.store.profiles import Profiles
-from postmeter.submission import keys, mark, safe, signing, standing
+from postmeter.submission import keyring, mark, safe, signing, standing
 from postmeter.submission.brake import Watch
 from postmeter.submission.identity import Identity
+from postmeter.submission.keyfiles import KeyProblem
 from postmeter.submission.levels import Levels
 from postmeter.submission.mark import Marks
 from postmeter.submission.notice import Notices
@@ -41,20 +39,13 @@ from postmeter.submission.quota import Quotas
 from postmeter.token import Marker, Mint, parse_secrets
 from postmeter.tracking import links
 
-log = logging.getLogger(__name__)
-
-POSTFIX_DEFAULT_LIMIT = 10_240_000  # message_size_limit in postconf(5)
-UNLIMITED = 1 << 62
-_ASK = ("-h", "message_size_limit")
-_PATIENCE = 10  # seconds for postconf(1), which reads a file
-
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """What is read from files before a worker is forked, and shared by all of one generation."""
 
     config: Config
-    keyring: keys.Keyring
+    keyring: keyring.Keyring
     mint: Mint | None
     marker: Marker | None
     size_limit: int
@@ -66,10 +57,12 @@ def prepare(loaded: Loaded) -> Material:
     config = loaded.config
     accounting.preload(config.quota)
     try:
-        keyring = keys.load(config.dkim)
-    except keys.KeyProblem:
-        raise ConfigError([problem for problem in key_problems(loaded) if problem.severity == "error"]) from None
-    return Material(config, keyring, _mint(loaded), _marker(loaded), _size_limit(config), levels(loaded))
+        ring = keyring.load(config.dkim)
+    except KeyProblem as problem:
+        told = [found for found in key_problems(loaded) if found.severity == "error"]
+        first = loaded.problem("dkim.sign", f"{problem.path}: {problem.what}", problem.fix)
+        raise ConfigError(told or [first]) from None
+    return Material(config, ring, _mint(loaded), _marker(loaded), postfix.size_limit(config), levels(loaded))
 
 
 def notices(config: Config) -> Notices:
@@ -174,12 +167,12 @@ def _leaving(material: Material, why_unsigned: signing.MaySign, marked: Marks | 
 
 def _making_safe(material: Material, why_unsigned: signing.MaySign) -> list[Stage]:
     """Behind all that changes the body; only for mail that will be signed."""
-    dkim, keyring = material.config.dkim, material.keyring
+    dkim, ring = material.config.dkim, material.keyring
     if not (dkim.make_safe and dkim.sign):
         return []
 
     def will_sign(draft: Draft) -> bool:
-        return not why_unsigned(draft) and keyring.holds(draft.from_domain)
+        return not why_unsigned(draft) and ring.signs(draft.from_domain)
 
     return [Stage("make_safe", safe.step(dkim, will_sign=will_sign, size_limit=material.size_limit), spare=True)]
 
@@ -212,23 +205,3 @@ def _secrets(loaded: Loaded, key: str, path: Path) -> tuple[bytes, ...]:
     except (OSError, ValueError) as error:
         fix = f"make it: openssl rand -hex 32 > {path}"
         raise ConfigError([loaded.problem(key, f"{path}: {error}", fix)]) from None
-
-
-def _size_limit(config: Config) -> int:
-    """Octets that no message may outgrow. `auto` asks Postfix, and takes its default where there is none to ask."""
-    wanted = config.milter.message_size_limit
-    limit = _postfix_limit() if isinstance(wanted, str) else wanted
-    return limit or UNLIMITED
-
-
-def _postfix_limit() -> int:
-    program = shutil.which("postconf", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        return POSTFIX_DEFAULT_LIMIT
-    try:
-        asked = subprocess.run([program, *_ASK], capture_output=True, text=True, check=False, timeout=_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("postconf does not tell message_size_limit, its default is taken: %s", error)
-        return POSTFIX_DEFAULT_LIMIT
-    text = asked.stdout.strip()
-    return int(text) if text.isdigit() else POSTFIX_DEFAULT_LIMIT

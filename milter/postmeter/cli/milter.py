@@ -50,9 +50,9 @@ def run(args: Namespace) -> int:
 
 def _generation(loaded: Loaded) -> Generation:
     """Raises ConfigError for what would keep a worker from serving."""
-    from postmeter.cli import daemons
+    from postmeter.cli import daemons, postfix
 
-    problems = check(loaded)
+    problems = [*check(loaded), *postfix.expiry(loaded)]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)

@@ -14,26 +14,40 @@ from pathlib import Path
 
 
 class KeyProblem(Exception):  # noqa: N818 (it may be no more than a warning, which is collected and not raised)
-    """What is wrong with a key file and how to mend it; `fatal` False for what signs, but badly."""
+    """What is wrong with a key file and how to mend it; `fatal` False for what signs, but badly.
+
+    `key` is the configuration key that leads to the file, e.g. dkim.sign[0].keys[1].file, where somebody knows it.
+    """
 
     def __init__(self, path: Path, what: str, fix: str, *, fatal: bool = True) -> None:
-        self.path, self.what, self.fix, self.fatal = path, what, fix, fatal
+        self.path, self.what, self.fix, self.fatal, self.key = path, what, fix, fatal, ""
         super().__init__(f"{path}: {what}; {fix}")
+
+    def at(self, key: str) -> KeyProblem:
+        self.key = key
+        return self
 
 
 def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise KeyProblem(path, "no such file", "correct the path, or put the key there") from None
-    except IsADirectoryError:
-        raise KeyProblem(path, "is a directory", "name the key file in it") from None
-    except PermissionError:
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> KeyProblem:
+    """Why a file or directory of keys cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return KeyProblem(path, "no such file", "correct the path, or put the key there")
+    if isinstance(error, IsADirectoryError):
+        return KeyProblem(path, "is a directory", "name the key file in it")
+    if isinstance(error, NotADirectoryError):
+        return KeyProblem(path, "is not a directory", "make it one, or name another path")
+    if isinstance(error, PermissionError):
         name = _account(os.geteuid())
         fix = f"chown {name} {path}, and let {name} enter the directories above it"
-        raise KeyProblem(path, f"user {name} may not read it", fix) from None
-    except OSError as error:
-        raise KeyProblem(path, f"cannot be read: {error.strerror}", "check the disk and the path") from None
+        return KeyProblem(path, f"user {name} may not read it", fix)
+    return KeyProblem(path, f"cannot be read: {error.strerror}", "check the disk and the path")
 
 
 class Guard:

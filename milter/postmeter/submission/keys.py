@@ -1,7 +1,7 @@
-"""Private keys: read, judged and kept ready, found by the domain of a From address.
+"""Private keys: parsed, judged, and what they sign.
 
-Knows nothing of messages. Keys are `cryptography` objects, parsed once: parsing with OpenSSL's full validation costs
-more than a hundred signatures. Key types: RFC 6376 section 3.3, RFC 8301 section 3.2, RFC 8463.
+Knows nothing of messages, nor of which key is for whom (`keyring`). Keys are `cryptography` objects. Key types: RFC
+6376 section 3.3, RFC 8301 section 3.2, RFC 8463.
 """
 
 from __future__ import annotations
@@ -9,38 +9,33 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import cryptography
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.backends import default_backend
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from postmeter.config.schema import Dkim, SignEntry
-from postmeter.mail.address import ascii_domain
 from postmeter.submission import keyfiles
 from postmeter.submission.keyfiles import KeyProblem
 
-__all__ = ["KeyProblem", "Keyring", "SigningKey", "check", "load"]
-
 PrivateKey: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 
-_LEAST, _ENOUGH = 1024, 2048  # bits; RFC 8301 section 3.2
-_PROVED = 1000  # so many keys are tried out when they are loaded (0.3 ms each); 100,000 must load within seconds
-_SAMPLED = 100  # domains that are looked through for one key of each kind
+LEAST, ENOUGH = 1024, 2048  # bits; RFC 8301 section 3.2
 
-# Validation asks whether p and q are prime: 36 ms against 0.01 ms without (cryptography 50). What matters here, that
-# private and public half belong together, `_proves_itself` shows in 0.3 ms. The switch is there since version 39.
-_UNVALIDATED: dict[str, Any] = (
-    {"unsafe_skip_rsa_key_validation": True} if int(cryptography.__version__.split(".")[0]) >= 39 else {}
-)
+# Validation asks whether p and q are prime: 36 ms, against 0.3 ms without in cryptography 38, and 0.01 ms in 50. What
+# matters here, that private and public half belong together, `proves_itself` shows in 0.3 ms. Version 39 made a switch
+# of it; before, it is a member of the backend that its own tests use.
+_MODERN = int(cryptography.__version__.split(".")[0]) >= 39
+_UNVALIDATED: dict[str, Any] = {"unsafe_skip_rsa_key_validation": True} if _MODERN else {}
+if not _MODERN and hasattr(default_backend(), "_rsa_skip_check_key"):
+    default_backend()._rsa_skip_check_key = True
 _PADDING, _SHA256 = PKCS1v15(), SHA256()
 
 
@@ -51,6 +46,13 @@ class SigningKey:
     domain: str
     selector: str
     private: PrivateKey
+
+    @property
+    def weak(self) -> str:
+        """What receivers may hold against it, in words; empty when nothing."""
+        if isinstance(self.private, RSAPrivateKey) and self.private.key_size < ENOUGH:
+            return f"RSA of {self.private.key_size} bits, and RFC 8301 asks for {ENOUGH}"
+        return ""
 
     @property
     def algorithm(self) -> str:
@@ -73,105 +75,17 @@ class SigningKey:
         return f"v=DKIM1; k={kind}; p={base64.b64encode(public).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a key is, so that it can be loaded again when the cache has dropped it."""
-
-    domain: str
-    selector: str
-    file: Path
-
-
-class Keyring:
-    """The configured keys by domain. Safe to share: after the start only an LRU cache changes, which needs no lock."""
-
-    def __init__(self, dkim: Dkim) -> None:
-        self._entries = {ascii_domain(entry.domain): entry for entry in dkim.sign}
-        self._parents = any(entry.subdomains for entry in dkim.sign)
-        self._load = lru_cache(maxsize=dkim.key_cache)(_load)
-
-    def holds(self, domain: str) -> bool:
-        return self._find(domain) is not None
-
-    def for_domain(self, domain: str) -> tuple[SigningKey, ...]:
-        """All keys to sign with for a From domain, RSA first; none when no entry covers it. Raises KeyProblem."""
-        entry = self._find(domain)
-        keys = [self._load(place) for place in _places(entry)] if entry else []
-        return tuple(sorted(keys, key=lambda key: key.algorithm != "rsa-sha256"))
-
-    def samples(self) -> Iterator[SigningKey]:
-        """One key of each kind, as far as the first entries have one."""
-        seen: set[str] = set()
-        for domain in list(self._entries)[:_SAMPLED]:
-            for key in self.for_domain(domain):
-                if key.algorithm not in seen:
-                    seen.add(key.algorithm)
-                    yield key
-
-    def examine(self) -> list[KeyProblem]:
-        """Load every key once, and say what is wrong with which."""
-        guard = keyfiles.Guard()
-        places = [place for entry in self._entries.values() for place in _places(entry)]
-        return [problem for nth, place in enumerate(places) for problem in self._examine(place, guard, nth < _PROVED)]
-
-    def _examine(self, place: _Place, guard: keyfiles.Guard, prove: bool) -> Iterator[KeyProblem]:
-        try:
-            guard.check(place.file)
-            key = self._load(place)
-        except KeyProblem as problem:
-            yield problem
-            return
-        if prove and not _proves_itself(key.private):
-            yield KeyProblem(place.file, "is damaged: its two halves do not match", "restore it, or make a new key")
-        elif isinstance(key.private, RSAPrivateKey) and key.private.key_size < _ENOUGH:
-            what = f"RSA of {key.private.key_size} bits, and RFC 8301 asks for {_ENOUGH}"
-            yield KeyProblem(place.file, what, f"make an RSA key of {_ENOUGH} bits under a new selector", fatal=False)
-
-    def _find(self, domain: str) -> SignEntry | None:
-        name = ascii_domain(domain)
-        entry = self._entries.get(name)
-        if entry is None and self._parents:
-            above = (self._entries.get(parent) for parent in _parents(name))
-            return next((found for found in above if found is not None and found.subdomains), None)
-        return entry
-
-
-def check(dkim: Dkim) -> list[KeyProblem]:
-    """All that is wrong with the configured keys, warnings too (`fatal` False)."""
-    return Keyring(dkim).examine()
-
-
-def load(dkim: Dkim) -> Keyring:
-    """The keyring, its keys parsed. Raises the first KeyProblem that is fatal; `check` tells all of them."""
-    keyring = Keyring(dkim)
-    for problem in keyring.examine():
-        if problem.fatal:
-            raise problem
-    return keyring
-
-
-def _parents(name: str) -> Iterable[str]:
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name
-
-
-def _places(entry: SignEntry) -> Iterator[_Place]:
-    if not isinstance(entry.keys, str):  # "auto" is refused by the configuration until keys can be rotated
-        for key in entry.keys:
-            yield _Place(ascii_domain(entry.domain), key.selector, key.file)
-
-
-def _load(place: _Place) -> SigningKey:
-    return SigningKey(place.domain, place.selector, parse(place.file, keyfiles.read(place.file)))
+def load(path: Path) -> PrivateKey:
+    """The key in a file. Raises KeyProblem."""
+    return parse(path, keyfiles.read(path))
 
 
 def parse(path: Path, data: bytes) -> PrivateKey:
     """A private key out of what `path` holds: PEM (PKCS#1, PKCS#8), or dkimpy's base64 of an Ed25519 seed (C11)."""
     key = _pem(path, data) if b"-----BEGIN" in data else _seed(path, data)
-    if isinstance(key, RSAPrivateKey) and key.key_size < _LEAST:
+    if isinstance(key, RSAPrivateKey) and key.key_size < LEAST:
         what = f"RSA of {key.key_size} bits, which no receiver accepts"
-        raise KeyProblem(path, what, f"make an RSA key of {_ENOUGH} bits under a new selector")
+        raise KeyProblem(path, what, f"make an RSA key of {ENOUGH} bits under a new selector")
     return key
 
 
@@ -216,7 +130,7 @@ def _seed(path: Path, data: bytes) -> PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(seed)
 
 
-def _proves_itself(private: PrivateKey) -> bool:
+def proves_itself(private: PrivateKey) -> bool:
     """Whether the public half accepts what the private one signs; a damaged RSA key parses well otherwise."""
     if isinstance(private, Ed25519PrivateKey):
         return True  # its public half is computed from the private one

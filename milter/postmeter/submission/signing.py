@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from cryptography.exceptions import InternalError
 
 from postmeter.config.schema import Dkim, HeaderRule
-from postmeter.mail import canonical
+from postmeter.mail import address, canonical
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope, Field, Message
 from postmeter.mail.reply import Reply
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.submission import headers
-from postmeter.submission.keys import KeyProblem, Keyring, SigningKey
+from postmeter.submission.auid import auid
+from postmeter.submission.keyfiles import KeyProblem
+from postmeter.submission.keyring import Keyring
+from postmeter.submission.keys import SigningKey
 
 once = OnceAMinute(logging.getLogger(__name__))
 
@@ -80,7 +83,8 @@ def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
         try:
             keys = () if reason else keyring.for_domain(draft.from_domain)
             rules = headers.without_long(draft.fields, listed) if dkim.make_safe else listed
-            new = signatures(draft, keys, rules=rules, form=form) if keys else []
+            identity = _identity(draft, dkim.identity)
+            new = signatures(draft, keys, rules=rules, form=form, expire=dkim.expire, identity=identity) if keys else []
         except (KeyProblem, ValueError, InternalError) as problem:
             return _failed(draft, str(problem), tempfail=dkim.on_error == "tempfail")
         if not keys:
@@ -94,14 +98,26 @@ def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
     return sign_draft
 
 
-def signatures(draft: Draft, keys: Sequence[SigningKey], *, rules: Sequence[HeaderRule], form: Form) -> list[Field]:
-    """One DKIM-Signature field a key, over the draft as it stands."""
+def signatures(
+    draft: Draft,
+    keys: Sequence[SigningKey],
+    *,
+    rules: Sequence[HeaderRule],
+    form: Form,
+    expire: float | None = None,
+    identity: str = "",
+) -> list[Field]:
+    """One DKIM-Signature field a key, over the draft as it stands; `identity` is the address for i=."""
     choice = headers.choose(draft.fields, rules)
     covered = b"".join(form.field(field.name, field.value) + b"\r\n" for field in choice.fields)
     body_hash = _body_hash(draft.body, form)
     made = []
+    now = int(draft.message.time)
+    times = [b" t=%d;" % now] if expire is None else [b" t=%d;" % now, b" x=%d;" % (now + int(expire))]
     for key in keys:
-        value = _tags(key, form=form, names=choice.names, body_hash=body_hash, time=int(draft.message.time))
+        who = auid(identity, key.domain)
+        more = [b" i=%b;" % who, *times] if who else times
+        value = _tags(key, form=form, names=choice.names, body_hash=body_hash, more=more)
         # The field itself comes last, with b= empty and no line end (RFC 6376 section 3.7).
         signature = key.sign(covered + form.field(_NAME, value))
         made.append(Field(_NAME, value + _folded_base64(signature)))
@@ -132,6 +148,14 @@ def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
     return wrong
 
 
+def _identity(draft: Draft, wanted: str | None) -> str:
+    """The address that i= shall name. `sender` is the login, also of what a content filter has given back."""
+    if wanted == "login":
+        return draft.sender
+    authors = address.from_addresses(draft.fields) if wanted == "from" else []
+    return authors[0] if len(authors) == 1 else ""
+
+
 def _body_hash(body: bytes, form: Form) -> bytes:
     digest = hashlib.sha256()
     for piece in form.body(body):
@@ -139,10 +163,10 @@ def _body_hash(body: bytes, form: Form) -> bytes:
     return base64.b64encode(digest.digest())
 
 
-def _tags(key: SigningKey, *, form: Form, names: Sequence[bytes], body_hash: bytes, time: int) -> bytes:
+def _tags(key: SigningKey, *, form: Form, names: Sequence[bytes], body_hash: bytes, more: list[bytes]) -> bytes:
     """The tag list up to `b=`, folded by LF and space, as Postfix wants it (D15). The leading space is ours (D14)."""
     tags = [b"v=1;", b" a=%b;" % key.algorithm.encode(), b" c=%b;" % form.name]
-    tags += [b" d=%b;" % key.domain.encode(), b" s=%b;" % key.selector.encode(), b" q=dns/txt;", b" t=%d;" % time]
+    tags += [b" d=%b;" % key.domain.encode(), b" s=%b;" % key.selector.encode(), *more, b" q=dns/txt;"]
     # White space is allowed around the colons of h= (RFC 6376 section 3.5), so it may be folded behind any of them.
     listed = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
     tags += [b" h=" + listed[0], *listed[1:], b" bh=%b;" % body_hash]

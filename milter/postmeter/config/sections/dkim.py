@@ -40,23 +40,16 @@ def _keys(node: Node, place: Place) -> tuple[KeyEntry, ...]:
     return found
 
 
-def _auto(node: Node, place: Place) -> tuple[KeyEntry, ...] | str:
-    found = _keys_or_auto.take(node, place)
-    if found == "auto":
-        raise place.complain(node.line, "'auto' is not available in this version", "list selectors and files")
-    return found
-
-
 _key_list = listing(section(KeyEntry))
-_keys_or_auto = word_or("auto", other=Reader("a list of keys", _keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignEntry:
     domain: str = required(forms.domain, "The domain of the From address, and of d=.")
     keys: tuple[KeyEntry, ...] | str = required(
-        Reader("auto, or a list of keys", _auto),
-        "One signature each: RSA for all, Ed25519 beside it; or auto: all keys of keys_dir/DOMAIN/.",
+        word_or("auto", other=Reader("a list of keys", _keys)),
+        "One signature each: RSA for all, Ed25519 beside it; or auto: all keys of keys_dir/DOMAIN/, which is named by "
+        "the domain as DNS has it (A-labels). There SELECTOR.pem is a key, and these can be rotated.",
     )
     subdomains: bool = setting(forms.boolean, "false", "Also sign From addresses below the domain with its d=.")
 
@@ -118,8 +111,7 @@ class Dkim:
     default_domain: str | None = setting(
         optional(forms.domain),
         None,
-        "Signs From domains that no entry covers (not aligned: DMARC does not pass).",
-        built=False,
+        "A domain of dkim.sign that signs From domains which no entry covers (not aligned: DMARC does not pass).",
     )
     keys_dir: Path = setting(
         forms.path,
@@ -127,7 +119,7 @@ class Dkim:
         "Where `dkim new` and `dkim rotate` write; the state of a rotation lies beside the key.",
     )
     canonicalization: str = setting(
-        choice(*_CANONICALIZATIONS, later=_CANONICALIZATIONS[1:]), "relaxed/relaxed", "Of header and body."
+        choice(*_CANONICALIZATIONS), "relaxed/relaxed", "Of header and body."
     )
     headers: tuple[HeaderRule, ...] | str = setting(
         Reader("default, or a list of header fields", _headers),
@@ -136,9 +128,16 @@ class Dkim:
         example='["(o)from", "(x)date", list-unsubscribe-post]',
     )
     expire: float | None = setting(
-        optional(forms.duration(HOUR)), None, "x= of the signature.", built=False, example="30d"
+        optional(forms.duration(HOUR)),
+        None,
+        "x=: how long a signature holds; at least Postfix's maximal_queue_lifetime and two days.",
+        example="30d",
     )
-    identity: str | None = setting(optional(choice("login", "from")), None, "i=: null, login or from.", built=False)
+    identity: str | None = setting(
+        optional(choice("login", "from")),
+        None,
+        "i=: null, or the address of the login or the From field, where that lies in the signing domain or below it.",
+    )
     make_safe: bool = setting(
         forms.boolean,
         "true",
@@ -171,3 +170,10 @@ class Dkim:
         "tempfail",
         "When signing for a domain we hold a key for fails: 451 4.7.5, or accept it unsigned.",
     )
+
+
+def default_known(dkim: Dkim, place: Place) -> None:
+    """The default signs with keys, and these are an entry's."""
+    if dkim.default_domain is not None and dkim.default_domain not in {entry.domain for entry in dkim.sign}:
+        key = Place(place.reading, f"{place.path}.default_domain")
+        raise key.complain(key.line, f"{dkim.default_domain} is no domain of dkim.sign", "add it there, with its keys")

@@ -1,0 +1,68 @@
+"""What Postfix says of itself, as far as our settings must fit it: postconf(1), read once at the start.
+
+Where there is no Postfix to ask, or no answer, its documented defaults are taken (postconf(5)).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+from postmeter.config.amounts import duration_text
+from postmeter.config.load import Loaded
+from postmeter.config.problem import Problem
+from postmeter.config.schema import Config
+
+log = logging.getLogger(__name__)
+
+UNLIMITED = 1 << 62
+_DEFAULTS = {"message_size_limit": "10240000", "maximal_queue_lifetime": "5d", "bounce_queue_lifetime": "5d"}
+_PATIENCE = 10  # seconds for postconf(1), which reads a file
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "": 86400}  # both lifetimes are in days
+_MARGIN = 2 * 86400  # seconds on top: clocks that differ, and hops behind ours that queue too
+
+
+def size_limit(config: Config) -> int:
+    """Octets that no message may outgrow. `auto` asks Postfix."""
+    wanted = config.milter.message_size_limit
+    if not isinstance(wanted, str):
+        return wanted or UNLIMITED
+    [answer] = _ask("message_size_limit")
+    return int(answer if answer.isdigit() else _DEFAULTS["message_size_limit"]) or UNLIMITED
+
+
+def expiry(loaded: Loaded) -> Iterator[Problem]:
+    """Whether mail could outlive its signature in Postfix's queue."""
+    expire = loaded.config.dkim.expire
+    if expire is None:
+        return
+    lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
+    if expire < lifetime + _MARGIN:
+        what = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
+        fix = f"give {duration_text(lifetime + _MARGIN)} or more"
+        yield loaded.problem("dkim.expire", f"{what}, and its signature would not last", fix)
+
+
+def _seconds(text: str) -> float:
+    """A time as in main.cf."""
+    found = re.fullmatch(r"([0-9]+)([smhdw]?)", text)
+    return float(int(found[1]) * _UNITS[found[2]]) if found else _seconds(_DEFAULTS["maximal_queue_lifetime"])
+
+
+def _ask(*names: str) -> list[str]:
+    """The values of parameters, in their order."""
+    defaults = [_DEFAULTS[name] for name in names]
+    program = shutil.which("postconf", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        return defaults
+    try:
+        asked = subprocess.run([program, "-h", *names], capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("postconf does not tell %s, the default is taken: %s", names[0], error)
+        return defaults
+    answers = asked.stdout.split()
+    return answers if len(answers) == len(names) else defaults
