@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -84,10 +85,11 @@ class House:
         return name
 
     def run(
-        self, person: str = "", *, delete: bool = False, now: float = NOW, store: type[Settler] = Settler
-    ) -> Outcome:
+        self, person: str = "", *, delete: bool = False, now: float = NOW, store: type[Settler] = Settler,
+        clock: Callable[[], float] | None = None,
+    ) -> Outcome:  # fmt: skip
         book, settler = database.open(self.path), store(self.path)
-        releaser = Releaser(book, settler, self.queue, now=now)
+        releaser = Releaser(book, settler, self.queue, clock=clock or (lambda: now))
         try:
             return releaser.by_person(person, delete=delete) if person else releaser.due()
         finally:
@@ -199,3 +201,40 @@ def test_what_was_charged_leaves_although_the_store_fails_at_the_next(house: Hou
         assert (house.queue.out, list(house.queue.held)) == ([first], [second])
     assert house.run() == Outcome(released=1)
     assert (house.used("a"), house.used("b")) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["freeze", "brake"])
+def test_of_a_login_that_was_stopped_since_nothing_leaves_by_itself(house: House, kind: orders.Kind) -> None:
+    """What a thief could not send for the quota must not leave minutes later, with or without a run that was killed."""
+    started, name = house.hold("a", 1), house.hold("a", 1)
+    house.queue.dies = 1
+    with suppress(Killed):
+        house.run()
+    other = house.hold("b", 1)
+    book = database.open(house.path)
+    orders.put(book, Order(kind=kind, login="a", since=NOW))
+    assert house.run() == Outcome(released=1)
+    assert (house.queue.out, list(house.queue.held)) == ([other], [started, name])
+    orders.lift(book, kind, "a", NOW)
+    book.close()
+    assert house.run() == Outcome(released=2)
+    assert house.used("a") == 2
+
+
+def test_each_is_charged_when_it_goes_however_long_the_run_takes(house: House) -> None:
+    """A charge dated back by more than a minute would date back what was charged meanwhile."""
+    for _ in range(3):
+        house.hold("a", 1)
+    ticks = count(int(NOW), 1000)
+    house.run(clock=lambda: float(next(ticks)))
+    assert all(event.time > NOW + 1000 * number for number, event in enumerate(house.events()))
+    last = house.events()[-1].time
+    assert house.used("a", now=last + 86_400 - 500) == 1
+
+
+def test_a_message_that_took_hours_to_arrive_is_let_go_like_any_other(house: House) -> None:
+    """Postfix tells when it began; as long as it is there nobody else can have got its queue id."""
+    name = house.hold("a", 1)
+    house.queue.held[name] -= 6 * 3600
+    assert house.run() == Outcome(released=1)
+    assert house.queue.out == [name]

@@ -67,8 +67,8 @@ def test_what_fails_is_told_in_postfix_own_words(postfix: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("arrived", "ended", "same"),
-    [(100, 100.9, True), (101, 100.9, True), (100, 1300, True), (100, 90, False), (100, 100 + 86_400, False)],
+    [(100, 100.9, True), (101, 100.9, True), (100, 1300, True), (100, 90, False), (100, 100 + 86_400, True)],
 )
 def test_a_message_is_known_by_its_time_too(arrived: float, ended: float, same: bool) -> None:
-    """Arrival is the begin of a message and in whole seconds; what we know is its end."""
+    """Arrival is its begin, in whole seconds; what we know is its end. While it is there nobody else gets its id."""
     assert Queued(queue_id="0A1B2C3D4E", queue="hold", arrived=arrived).came(ended) is same

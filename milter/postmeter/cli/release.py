@@ -16,6 +16,7 @@ from postmeter.cli.freeze import postfix_option
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
+    from postmeter.store.orders import Kind
     from postmeter.submission.release import Outcome, Releaser
 
 _FOR_ROOT = "postmeter quota release: run it as root: nobody else may touch Postfix's hold queue (postsuper(1))"
@@ -97,9 +98,9 @@ class _Desk:
 
         self.database = database.open(config.journal.path, sync=config.journal.sync)
         self._accounts = daemons.settler(config)
-        self.releaser: Releaser = Releaser(
-            self.database, self._accounts, MailQueue(args.postfix), now=time.time()
-        )
+        stops: tuple[Kind, ...] = ("freeze", "brake") if config.quota.brake.mode == "on" else ("freeze",)
+        queue = MailQueue(args.postfix)
+        self.releaser: Releaser = Releaser(self.database, self._accounts, queue, clock=time.time, stops=stops)
 
     def __enter__(self) -> _Desk:
         return self

@@ -19,7 +19,6 @@ from pathlib import Path
 _ID = re.compile(r"[0-9A-Za-z]{5,30}", re.ASCII)  # postconf(5), enable_long_queue_ids
 _LOOK, _ACT = 120.0, 600.0  # seconds; a queue after a break-in may hold a hundred thousand messages
 _EARLY = 5.0  # seconds that Postfix's clock, read in whole seconds, may seem to be ahead of ours
-_UPLOAD = 3600.0  # seconds that a client may take for a message; arrival is its begin, our time its end
 
 
 class QueueError(Exception):
@@ -35,8 +34,11 @@ class Queued:
     arrived: float
 
     def came(self, time: float) -> bool:
-        """Whether it is the message that ended at `time`, and not another one that got its queue id later."""
-        return time - _UPLOAD <= self.arrived <= time + _EARLY
+        """Whether it is the message that ended at `time`, and not another one that got its queue id later.
+
+        Arrival is its begin, however slow the client was; and no id is given twice while a message has it.
+        """
+        return self.arrived <= time + _EARLY
 
 
 class MailQueue:

@@ -63,6 +63,7 @@ class Spool:
         """The oldest files and the jobs in them that no transaction took yet; noted as taken in this one.
 
         Their charges count from now: to date them back would look like a clock stepped back to accounts charged since.
+        A message on hold is charged later, and Postfix knows it by its own time.
         """
         self._forget_drafts(now)
         paths = self._oldest()
@@ -118,6 +119,7 @@ def _as_json(job: Job) -> dict[str, Any]:
         "charges": [asdict(charge) for charge in job.charges],
         "hold": asdict(job.hold) if job.hold else None,
         "recipients": job.recipients,
+        "time": job.now,
         "row": job.row,
         "figures": [[name, labels, count] for (name, labels), count in job.figures.items()],
     }
@@ -130,7 +132,9 @@ def _read(path: Path, now: float) -> Job | None:
         charges = tuple(replace(charge_of(charge), enforce=False) for charge in found["charges"])
         figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
         row = tuple(found["row"]) if found["row"] else None
-        return Job(charges, row, figures, now, hold=_hold(found.get("hold")), recipients=found.get("recipients", 0))
+        hold = _hold(found.get("hold"))
+        when = float(found.get("time", now)) if hold else now
+        return Job(charges, row, figures, when, hold=hold, recipients=found.get("recipients", 0))
     except (ValueError, KeyError, TypeError) as error:
         log.error("%s: a damaged event is lost: %s", path, error)
         return None

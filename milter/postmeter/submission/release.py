@@ -8,7 +8,7 @@ mail came to be held. Postfix's side is `postsuper -H` in postsuper(1).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from postmeter.config.problem import MistakeError
 from postmeter.events import Released
 from postmeter.runtime.mailqueue import Queued
 from postmeter.store import held, orders
-from postmeter.store.accounts import Accounts, Charge, Held
+from postmeter.store.accounts import Accounts, Charge, Held, storable
 from postmeter.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -53,21 +53,38 @@ class Queue(Protocol):
 
 
 class Releaser:
-    """`queue` is Postfix's, of this host; `now` the time of the whole run."""
+    """`queue` is Postfix's, of this host. `stops` are the orders under which nothing of a login leaves by itself.
 
-    def __init__(self, database: Database, accounts: Accounts, queue: Queue, *, now: float) -> None:
-        self._database, self._accounts, self._queue, self._now = database, accounts, queue, now
+    The clock is asked at each charge: Postfix may take minutes over a long queue, and a charge dated back by as much
+    would look like a clock stepped back to accounts charged since.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: Accounts,
+        queue: Queue,
+        *,
+        clock: Callable[[], float],
+        stops: Collection[orders.Kind] = ("freeze", "brake"),
+    ) -> None:
+        self._database, self._accounts, self._queue = database, accounts, queue
+        self._clock, self._stops = clock, stops
         self._orders: dict[str, str] = {}
         self._outcome = Outcome()
 
     def due(self) -> Outcome:
-        """What there is room for. A sender's later mail waits for its oldest, what the brake holds for a person."""
+        """What there is room for. A sender's later mail waits for its oldest.
+
+        What the brake holds, or of whom a person or the brake has stopped since, waits for a person.
+        """
         rows = [*held.going(self._database), *held.waiting(self._database)]
         if not rows:
             return self._outcome
-        ordered = [order for order in orders.read(self._database, self._now) if order.kind == "limits"]
-        self._orders = {order.login: order.value for order in ordered}
-        present = self._present(rows)
+        standing = orders.read(self._database, self._clock())
+        self._orders = {order.login: order.value for order in standing if order.kind == "limits"}
+        stopped = {order.login for order in standing if order.kind in self._stops}
+        present = [row for row in self._present(rows) if storable(row.sender) not in stopped]
         self._let_go([row for row in present if row.going])
         self._charge_due([row for row in present if not row.going and row.reason == "quota"])
         return self._outcome
@@ -91,7 +108,7 @@ class Releaser:
 
     def by_person(self, name: str, *, delete: bool = False) -> Outcome:
         """All that is held for a sender, whatever its limits say; deleted mail is not charged."""
-        started = [row for row in held.going(self._database) if row.sender == name]
+        started = [row for row in held.going(self._database) if row.sender == storable(name)]
         rows = [*started, *held.waiting(self._database, sender=name)]
         present = self._present(rows) if rows else []
         for start in range(0, len(present), _SLICE):
@@ -107,13 +124,13 @@ class Releaser:
 
     def _present(self, rows: Sequence[Held]) -> list[Held]:
         """Those that still lie in the hold queue; what is not there any more is struck off, and told of."""
-        queue = {found.queue_id: found for found in self._queue.look()}
+        queue, now = {found.queue_id: found for found in self._queue.look()}, self._clock()
         present = []
         for row in rows:
             found = queue.get(row.queue_id)
             if found is not None and found.queue == "hold" and found.came(row.time):
                 present.append(row)
-            elif row.going or found is not None or row.time < self._now - LATE:
+            elif row.going or found is not None or row.time < now - LATE:
                 self._strike_off(row, found)
         return present
 
@@ -123,13 +140,13 @@ class Releaser:
             held.remove(self._database, row)
             return
         log.info("%s: not in the hold queue any more%s", row.queue_id, f", but in {found.queue}" if found else "")
-        self._accounts.release(row, self._event(row, "gone", by="person"), self._now)
+        self._accounts.release(row, self._event(row, "gone", by="person"), self._clock())
         self._outcome.gone += 1
 
     def _charge(self, row: Held, *, by: str) -> bool:
         """Whether there is room; if so it is charged and going. One that was going already is not charged again."""
         charged = replace(row, charges=under(row.charges, self._orders.get(row.sender)))
-        return self._accounts.release(charged, self._event(row, "released", by=by), self._now).refused is None
+        return self._accounts.release(charged, self._event(row, "released", by=by), self._clock()).refused is None
 
     def _let_go(self, rows: Sequence[Held]) -> None:
         self._queue.release(row.queue_id for row in rows)
@@ -140,7 +157,7 @@ class Releaser:
     def _delete(self, rows: Sequence[Held]) -> None:
         self._queue.delete(row.queue_id for row in rows)
         for row in rows:
-            self._accounts.release(row, self._event(row, "deleted", by="person"), self._now)
+            self._accounts.release(row, self._event(row, "deleted", by="person"), self._clock())
             if row.going:  # by a run that was killed: then its release is on record already
                 held.remove(self._database, row)
         self._outcome.deleted += len(rows)
@@ -148,7 +165,7 @@ class Releaser:
     def _event(self, row: Held, action: str, *, by: str) -> Released:
         return Released(
             source=f"released:{row.queue_id}:{row.time:.6f}",
-            time=self._now,
+            time=self._clock(),
             queue_id=row.queue_id,
             login=row.login,
             sender=row.sender,
