@@ -70,6 +70,16 @@ def test_what_root_makes_belongs_to_whom_the_directory_belongs_to(path: Path) ->
         assert {entry.stat().st_uid for entry in path.parent.iterdir()} == {NOBODY}
 
 
+@pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
+def test_no_link_leads_to_a_file_made_elsewhere(path: Path, name: str) -> None:
+    """The daemons' user owns the directory; commands of root make what is missing there."""
+    elsewhere = path.with_name("elsewhere")
+    path.with_name(name).symlink_to(elsewhere)
+    with pytest.raises(StoreError):
+        database.open(path)
+    assert not elsewhere.exists()
+
+
 def test_positions_events_and_figures_are_recorded_together_or_not_at_all(journal: Journal) -> None:
     figures: dict[Figure, int] = {("clicks_total", ("unsure",)): 2}
     assert journal.record([clicked(1), clicked(2)], figures=figures, positions={"hits": "9"}) == 2

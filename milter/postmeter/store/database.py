@@ -195,11 +195,22 @@ def open(path: Path, *, sync: str = "normal", readonly: bool = False) -> Databas
 
 
 def _open(path: Path) -> int:
-    """A descriptor for writing; a file that root has to make belongs to whom its directory belongs to."""
+    """A descriptor for writing."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return _create(path)
+
+
+def _create(path: Path) -> int:
+    """A file that root has to make belongs to whom its directory belongs to.
+
+    Who that is must not have root make one elsewhere: O_EXCL follows no link, wherever it points.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    except FileExistsError:  # somebody was faster
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     os.fchmod(file, _MODE)
     if os.geteuid() == 0:
         owner = path.parent.stat()
