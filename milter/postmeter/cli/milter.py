@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from argparse import Namespace
@@ -61,6 +62,7 @@ def _generation(loaded: Loaded) -> Generation:
     material = daemons.prepare(loaded)
     milter = loaded.config.milter
     workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
+    gc.freeze()  # what is shared with the workers stays shared: their collectors leave it alone
     return Generation(lambda post: _serve(material, post), workers, milter.drain)
 
 

@@ -71,6 +71,9 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.ScalarEvent) and not event.anchor and not event.tag:  # most of them, so the first
+            self.add(Scalar(event.value, line, plain=not event.style))
+            return
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
             self.complain(line, "a second document begins", "keep one, and take the line --- out")
             raise _Stop
