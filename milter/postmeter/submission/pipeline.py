@@ -26,6 +26,8 @@ BUG = Reply(451, "4.3.0", "internal error, try again later")  # RFC 3463 X.3.0: 
 class Gate:
     """Early refusal at MAIL (no recipient yet) or RCPT; reads only. `name` is what a refusal is recorded with.
 
+    The envelope is as MAIL opened it, without the recipients before.
+
     `bounces`: the null sender is asked about as well, whose mail no step can refuse later.
     """
 

@@ -18,7 +18,7 @@ import milter
 
 from postmeter.mail.address import bare
 from postmeter.mail.apply import ordered
-from postmeter.mail.draft import Draft
+from postmeter.mail.draft import Draft, drops
 from postmeter.mail.message import (
     Change,
     Client,
@@ -33,7 +33,7 @@ from postmeter.mail.message import (
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
 from postmeter.submission.load import Load
-from postmeter.submission.mark import KEY, Marks, drops
+from postmeter.submission.mark import KEY, NAME, Marks
 from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Session:
         "_held",
         "_marked",
         "_overflow",
+        "_rcpt_to",
         "_waits",
         "_whose",
         "broken",
@@ -136,7 +137,7 @@ class Session:
         recipient = bare(args[0])
         verdict = self._gate(ctx, self._desk.rcpt_gates, recipient)
         if verdict == milter.CONTINUE:
-            self.envelope = replace(self.envelope, rcpt_to=(*self.envelope.rcpt_to, recipient))
+            self._rcpt_to.append(recipient)
         return verdict
 
     def header(self, name: str, value: bytes) -> None:
@@ -150,6 +151,7 @@ class Session:
 
         What must lose marks goes on to its end, and is not kept in memory.
         """
+        self.envelope = replace(self.envelope, rcpt_to=tuple(self._rcpt_to))  # once: there may be a hundred thousand
         if not self._overflow:
             self._whose = self._by_header()
         if self._whose is not Whose.FOREIGN:
@@ -211,7 +213,7 @@ class Session:
             return self._turn_away(ctx, TOO_MUCH)
         draft = Draft(self._message(ctx))
         if self._whose is Whose.FOREIGN or not self._believed(draft):
-            send(ctx, drops(self._marked))
+            send(ctx, drops(NAME, self._marked))
             return self._pass()
         outcome = desk.pipeline.run(draft)
         if outcome.reply is not None and not desk.observe:
@@ -308,6 +310,7 @@ class Session:
         self._let_go()
         self._overflow = False
         self._marked = 0
+        self._rcpt_to: list[bytes] = []
         self._whose = Whose.UNDECIDED
         self._waits = True
         self.broken = False
