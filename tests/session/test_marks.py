@@ -84,6 +84,16 @@ def test_mail_in_transit_loses_its_marks_too(filtered: Running) -> None:
     assert filtered.told() == ("passed", "smtpd")
 
 
+def test_a_bounce_that_memory_has_no_room_for_loses_its_marks_too(filtered: Running) -> None:
+    """It is never refused, and no mark that somebody got hold of may reach the filter."""
+    with filtered.session() as mta:
+        mta.mail("", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message([*FIELDS, our_mark()], b"x" * 2_000_000)
+        assert taken.verdict.code == "a"
+        assert dropped(taken.changes) == [b"\0\0\0\1X-Postmeter-Mark\0\0"]
+
+
 def test_what_comes_back_with_a_mark_of_ours_is_taken_without_it(filtered: Running) -> None:
     with filtered.session(service="REFILTERED", address="127.0.0.1") as mta:
         opened(mta)

@@ -175,6 +175,18 @@ def test_marks_that_a_client_sends_go_from_the_last_one_up() -> None:
     assert [field.name for field in bare.fields] == [b"From", b"Message-ID", b"Subject"]
 
 
+def test_a_thousand_marks_are_refused_on_the_first_pass_and_not_believed_on_the_second() -> None:
+    """The time that they take must not grow with their square, nor with what they are bound to."""
+    real = first_pass()
+    forged = [("X-Postmeter-Mark", mark_of(real))] * 1000
+    client = decided(draft(*FIELDS, *forged))
+    reply = marks().step(client)
+    assert reply is not None
+    assert reply.permanent
+    assert client.changes == []
+    assert not marks().believe(back(real, *[("X-Postmeter-Mark", "x")] * 100))
+
+
 def test_mail_without_a_message_id_gets_one_to_be_bound_to() -> None:
     """Postfix would add one behind the filter, to mail from loopback, and no mark would fit it (RFC 6409 8.3)."""
     message = first_pass(("From", ALICE), ("Subject", "hello"))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from postmeter.mail.draft import Draft, Figure, Step
-from postmeter.mail.message import DropField, Field, Message
+from postmeter.mail.draft import MOST_DROPPED, Draft, Figure, Step
+from postmeter.mail.message import Field, Message
 from postmeter.mail.reply import Reply
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.database import StoreError
@@ -63,12 +63,16 @@ class Marks:
             self._count({_EXPIRED: 1})
         return draft.mark is not None
 
-    def step(self, draft: Draft) -> None:
+    def step(self, draft: Draft) -> Reply | None:
         """Take off what is there; on the first pass, put ours on."""
-        drop(draft)
+        reply = drop(draft)
         if draft.mark is not None:
             draft.note("mark", f"back from the content filter, first here as {draft.mark.queue_id or 'a message'}")
-            return
+        elif reply is None:
+            self._put(draft)
+        return reply
+
+    def _put(self, draft: Draft) -> None:
         _identify(draft, self._host)
         message = draft.message
         mark = Mark(
@@ -118,21 +122,17 @@ def last_pass_only(step: Step) -> Step:
     return run
 
 
-def drop(draft: Draft) -> None:
-    """Take every mark off, from the last one up (D13)."""
-    for nth in range(sum(field.key == KEY for field in draft.fields), 0, -1):
-        draft.drop_field(NAME, nth=nth)
-
-
-def drops(count: int) -> list[DropField]:
-    """What takes so many marks off a message that is not ours."""
-    return [DropField(NAME, nth) for nth in range(count, 0, -1)]
+def drop(draft: Draft) -> Reply | None:
+    """Take every mark off. So many that they cannot be taken off are no work of ours, nor of a filter's."""
+    return draft.drop_fields(NAME)
 
 
 def _authentic(message: Message, marker: Marker) -> list[Mark]:
-    """The marks on it that we made for its Message-ID, however old."""
-    message_id = _message_id(message.fields)
+    """The marks on it that we made for its Message-ID, however old; none where there are more than can be removed."""
     texts = [_squeezed(field.value).decode("latin-1") for field in message.fields if field.key == KEY]
+    if len(texts) > MOST_DROPPED:
+        return []
+    message_id = _message_id(message.fields)
     return [mark for text in texts if (mark := marker.open_mark(text, message_id=message_id)) is not None]
 
 

@@ -14,6 +14,7 @@ from time import time
 
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Field
+from postmeter.mail.reply import Reply
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import notices
 from postmeter.store.database import Database, StoreError
@@ -35,20 +36,19 @@ class Notices:
         """Whether it is mail of our own that waits for nobody else: then it is ours wherever it comes from."""
         return bool(self._known(fields))
 
-    def step(self, draft: Draft) -> None:
+    def step(self, draft: Draft) -> Reply | None:
         """Set the message free, or not; the field goes in any case."""
-        count = len(_values(draft.fields))
-        if not count:
-            return
+        if not _values(draft.fields):
+            return None
         ident = self._known(draft.fields)
-        for nth in range(count, 0, -1):
-            draft.drop_field(_NAME, nth=nth)
+        reply = draft.drop_fields(_NAME)
         if ident:
             draft.free = "notice"
             draft.facts["notice"] = ident
             draft.note("notice", "our own mail: neither charged nor rewritten")
         else:
             draft.note("notice", "not our own mail, whatever it says: mail like any other")
+        return reply
 
     def spend(self, draft: Draft) -> bool:
         """Use up the id that set the message free; false when another message did so meanwhile."""

@@ -210,6 +210,8 @@ class Session:
     def _decide(self, ctx: milter.milterContext) -> int:
         desk = self._desk
         if self._overflow:
+            if self._spared and self._takes_marks_off:
+                send(ctx, drops(NAME, self._marked))
             return self._turn_away(ctx, TOO_MUCH)
         draft = Draft(self._message(ctx))
         if self._whose is Whose.FOREIGN or not self._believed(draft):
