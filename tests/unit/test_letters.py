@@ -147,6 +147,17 @@ def test_no_name_adds_a_line_to_a_header_or_a_command_to_a_shell(login: str, key
                 assert len(shlex.split(line.removesuffix(" --queue"), comments=True)) == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["=?utf-8?q?all_is_well?=", "=?utf-8?q?=0D=0ABcc:_eve@example.org?=", "ü=?utf-8?b?AA==?= =?x?q?=0A?="]
+)
+def test_no_name_is_decoded_on_its_way_into_a_subject(name: str) -> None:
+    """Whoever reads it sees what the client sent, and not what that stands for in RFC 2047."""
+    letter = digest(replace(WARNED, login=name, key=name))
+    raw = MAILER.compose(letter, to=["a@example.com"], ident="0" * 32, about="x", now=0.0).as_bytes()
+    shown = str(email.message_from_bytes(raw, policy=email.policy.default)["Subject"])
+    assert "".join(shown.split()) == "".join(letter.subject.split())
+
+
 def test_every_command_in_a_letter_is_one_of_ours() -> None:
     """Parsed as typed, with a word for what a person has to fill in."""
     from postmeter.cli.main import _parse

@@ -35,7 +35,7 @@ class Mailer:
         message = EmailMessage(policy=SMTP)
         message["From"] = formataddr(("postmeter", self.sender))
         message["To"] = ", ".join(to)
-        message["Subject"] = letter.subject
+        message["Subject"] = letter.subject.replace("=?", "= ?")  # a name must not be read as an encoded word (RFC 2047)
         message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
         message["Message-ID"] = f"<notice.{hashlib.sha256(about.encode()).hexdigest()[:32]}@{self.host}>"
         message["Auto-Submitted"] = "auto-generated"
