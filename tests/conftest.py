@@ -6,6 +6,7 @@ A skip for want of Postfix, root or a verifier is a failure where everything mus
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from hypothesis import settings
@@ -46,6 +47,12 @@ def needs_redis() -> None:
 def needs_verifiers() -> None:
     """For a test that asks OpenDKIM, Mail::DKIM and dkimpy."""
     _want(verify.missing())
+
+
+@pytest.fixture(scope="session")
+def needs_miltertest() -> None:
+    """For a test that runs a script for OpenDKIM's miltertest(8)."""
+    _want("" if shutil.which("miltertest") else "Debian's miltertest is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ python=/usr/bin/python3
 # Compiler and headers for pymilter; SASL's password file, certificates; the verifiers and swaks that the demo shows.
 needed="gcc libc6-dev python3-dev python3-venv libmilter-dev adduser openssl ca-certificates
     libsasl2-modules sasl2-bin opendkim libmail-dkim-perl swaks"
-# A store of quotas; the demonstration does without.
-[ "$want" = run ] || needed="$needed redis-server"
+# A store of quotas, and OpenDKIM's own test program; the demonstration does without.
+[ "$want" = run ] || needed="$needed redis-server miltertest"
 
 say() { printf '%s\n' "install: $*"; }
 fail() { printf '%s\n' "install: $*" >&2; exit 1; }
