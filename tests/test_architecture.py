@@ -36,13 +36,13 @@ DOORS: dict[str, frozenset[str]] = {
     "Milter": frozenset({"submission.session", "submission.server"}),
     "milter": frozenset({"submission.session", "submission.server"}),
     "dkim": frozenset({"submission.signing", "submission.keys"}),
-    "dns": frozenset({"submission.keys", "doctor"}),
+    "dns": frozenset({"submission.dnskeys", "doctor"}),
     "yaml": frozenset({"config"}),
     "prometheus_client": frozenset({"metrics", "books"}),
     "sqlite3": frozenset({"store"}),
     "redis": frozenset({"store"}),
     "aiohttp": frozenset({"tracking.web"}),
-    "cryptography": frozenset({"token", "submission.signing", "submission.keys"}),
+    "cryptography": frozenset({"token", "submission.signing", "submission.keys", "submission.newkeys"}),
 }
 """Where each library may be imported: these modules, and those below them."""
 

@@ -129,10 +129,28 @@ class Braked:
     evidence: str
 
 
-Event: TypeAlias = Submitted | Refiltered | Refused | Clicked | Released | Warned | Braked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChanged:
+    """What became of a DKIM key. `source` is `key:DOMAIN:SELECTOR:CHANGE:TIME`, the time of what it tells."""
+
+    source: str
+    time: float
+    domain: str
+    selector: str
+    change: str
+    """`failed` and `mended`: DNS does not show it any more, or again. Of a rotation: `pending`, to be published;
+    `waiting`, not seen everywhere for a week; `active`, it signs now; `retired`; `removable`."""
+    what: str
+    fix: str = ""
+    record: str = ""
+    """What DNS has to show, where there is something to publish."""
+
+
+Event: TypeAlias = Submitted | Refiltered | Refused | Clicked | Released | Warned | Braked | KeyChanged
 
 KINDS: dict[str, type[Event]] = {
-    kind.__name__.lower(): kind for kind in (Submitted, Refiltered, Refused, Clicked, Released, Warned, Braked)
+    kind.__name__.lower(): kind
+    for kind in (Submitted, Refiltered, Refused, Clicked, Released, Warned, Braked, KeyChanged)
 }
 
 

@@ -150,7 +150,13 @@ METRICS: list[Meaning] = [
         "Messages signed although a later hop may break the signature, by why dkim.make_safe left them as they are.",
         {"reason": _FRAGILE},
     ),
-    _later("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
+    Meaning("dkim_key_ok", "gauge", ("domain", "selector"), "1 when DNS shows the key that we sign with."),
+    Meaning(
+        "dkim_checked_timestamp_seconds",
+        "gauge",
+        (),
+        "When DNS last told of the key that it has told nothing of for longest.",
+    ),
     Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),
     Meaning(
         "rewrite_skipped_total",

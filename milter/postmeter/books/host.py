@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
 
 from postmeter import __version__
+from postmeter.books import keyfigures
 from postmeter.books.families import Gauges
 from postmeter.mail.draft import Figure
 from postmeter.runtime import heartbeat
@@ -30,25 +31,25 @@ class Host:
     """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over.
 
     `brakes`: the brake is on; orders of one that is not stop nobody. `store` tells whether a store of the quotas
-    beside the journal answers.
+    beside the journal answers; `domains` are those whose keys are shown by name.
     """
 
     def __init__(
         self, journal: Callable[[], Journal], *, state: Path, loaded: float, brakes: bool = False,
-        store: Callable[[], bool] | None = None, clock: Callable[[], float] = time,
+        store: Callable[[], bool] | None = None, domains: Sequence[str] = (), clock: Callable[[], float] = time,
     ) -> None:  # fmt: skip
         self._journal, self._state, self._loaded = journal, state, loaded
-        self._brakes, self._store, self._clock = brakes, store, clock
+        self._brakes, self._store, self._domains, self._clock = brakes, store, tuple(domains), clock
         self._readable = False
-        self._stopped: dict[Figure, float] = {}
+        self._kept: dict[Figure, float] = {}
 
     def totals(self) -> Mapping[Figure, int] | None:
         """Every total, or None when the journal cannot be read just now; what is stopped is counted with them."""
-        self._readable, self._stopped = False, {}
+        self._readable, self._kept = False, {}
         try:
             with contextlib.closing(self._journal()) as journal:
                 totals = journal.totals()
-                self._stopped = self._count_stopped(journal.database)
+                self._kept = self._look(journal.database)
         except StoreError as error:
             once.log(logging.WARNING, "totals", "metrics without totals: %s", error)
             return None
@@ -61,7 +62,7 @@ class Host:
             ("quota_store_up", ()): float(self._store() if self._store else self._readable),
             ("config_reload_timestamp_seconds", ()): self._loaded,
             ("build_info", (__version__,)): 1.0,
-            **self._stopped,
+            **self._kept,
         }
         for daemon in DAEMONS:
             seen = heartbeat.last_beat(heartbeat.place(self._state, daemon))
@@ -69,9 +70,10 @@ class Host:
                 gauges["daemon_seen_timestamp_seconds", (daemon,)] = seen
         return gauges
 
-    def _count_stopped(self, database: Database) -> dict[Figure, float]:
+    def _look(self, database: Database) -> dict[Figure, float]:
         braked = [order for order in orders.read(database, self._clock()) if order.kind == "brake"]
         return {
             ("held_messages", ()): float(held.everything(database)),
             ("brake_logins", ()): float(len(braked) if self._brakes else 0),
+            **keyfigures.of_keys(database, self._domains),
         }

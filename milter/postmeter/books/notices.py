@@ -1,4 +1,4 @@
-"""Who is told by mail of what happened: warnings of quotas to administrators and senders, brakes to administrators.
+"""Who is told by mail of what happened: of quotas administrators and senders, of brakes and keys administrators.
 
 Reads the journal from a saved position. What is to be told waits in the outbox under a topic, and a topic has at most
 one mail in its time: the first goes at once, what comes meanwhile goes together. An event leaves the outbox when the
@@ -14,12 +14,12 @@ from contextlib import suppress
 from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
 from time import monotonic, time
 
-from postmeter.books import letters
+from postmeter.books import keyletters, letters
 from postmeter.books.backoff import Backoff
 from postmeter.books.letters import Letter, Room
 from postmeter.books.mailing import Mailer
 from postmeter.config.schema import Quota
-from postmeter.events import Braked, Event, Warned
+from postmeter.events import Braked, Event, KeyChanged, Warned
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import notices
 from postmeter.store.database import StoreError
@@ -32,9 +32,9 @@ once = OnceAMinute(log)
 
 POSITION = "notices"
 
-_WARNINGS, _SENDER, _BRAKE = "warnings", "sender:", "brake:"
-_GAPS = {_WARNINGS: 600.0, _SENDER: 600.0, _BRAKE: 3600.0}  # seconds between two mails of a topic
-_KINDS = ("warned", "braked")
+_WARNINGS, _SENDER, _BRAKE, _KEYS = "warnings", "sender:", "brake:", "keys"
+_GAPS = {_WARNINGS: 600.0, _SENDER: 600.0, _BRAKE: 3600.0, _KEYS: 600.0}  # seconds between two mails of a topic
+_KINDS = ("warned", "braked", "keychanged")
 _FAR = 10_000  # events behind the saved position; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _ID_LIVES = 600.0  # seconds; an SMTP transaction, and a server that comes up again meanwhile
@@ -110,6 +110,8 @@ class Notices:
             topics += [_SENDER + sender] if _MAILBOX.fullmatch(sender) else []
         if isinstance(event, Braked) and self._quota.warn_to:
             topics.append(_BRAKE + event.login)
+        if isinstance(event, KeyChanged) and self._quota.warn_to and event.change in keyletters.TOLD:
+            topics.append(_KEYS)
         return topics
 
     def _tell_next(self) -> bool:
@@ -168,6 +170,9 @@ class Notices:
         host = self._mailer.host
         warnings = [event for event in events if isinstance(event, Warned)]
         brakes = [event for event in events if isinstance(event, Braked)]
+        keys = [event for event in events if isinstance(event, KeyChanged)]
+        if keys:
+            return keyletters.news(keys, host=host)
         if brakes:
             return letters.alarm(brakes, host=host)
         if not warnings:

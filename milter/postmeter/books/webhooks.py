@@ -31,7 +31,7 @@ once = OnceAMinute(logging.getLogger(__name__))
 PREFIX = "webhook:"
 """Of the positions, with the url behind it."""
 
-KINDS = {"quota_warning": "warned", "brake": "braked"}
+KINDS = {"quota_warning": "warned", "brake": "braked", "dkim_key": "keychanged"}
 """What is not called as it is in the journal."""
 
 _FIRST, _MOST = 1.0, 600.0  # seconds of rest after a failure

@@ -29,13 +29,14 @@ from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs, notify
 from postmeter.runtime.notify import Notifier
 from postmeter.store import accounting, ledger, orders
-from postmeter.store.accounts import Accounts, StoreDownError
+from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
 from postmeter.tracking.hits import SPOOL
 
 if TYPE_CHECKING:
+    from postmeter.store.redis_ledger import RedisLedger
     from postmeter.store.redis_orders import RedisOrders
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Books:
         self._baselines: Baselines | None = None
         self._telling = Telling(failed=self.failed)
         self._orders: RedisOrders | None = None
+        self._remote: RedisLedger | None = None
         self._take(loaded)
 
     def chores(self) -> list[Chore]:
@@ -104,8 +106,7 @@ class Books:
 
     def close(self) -> None:
         self._telling.close()
-        if self._orders is not None:
-            self._orders.close()
+        self._leave_redis()
         if self._page is not None:
             self._page.close()
         try:
@@ -162,10 +163,9 @@ class Books:
     def _take(self, loaded: Loaded) -> None:
         config = self._config = loaded.config
         self._reader = None
-        if self._orders is not None:
-            self._orders.close()
-        self._orders = accounting.orders(config.quota)
-        self._telling.take(config, host=_name(config), accounts=_local(config, self._settler))
+        self._leave_redis()
+        self._orders, self._remote = accounting.orders(config.quota), accounting.redis(config.quota)
+        self._telling.take(config, host=_name(config), check=(self._remote or self._settler).check)
         if self._page is not None:
             host = Host(
                 lambda: Journal(config.journal.path, readonly=True),
@@ -173,9 +173,15 @@ class Books:
                 loaded=time.time(),
                 brakes=config.quota.brake.mode == "on",
                 store=self._orders.answers if self._orders else None,
+                domains=_scope(config).domains,
             )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)
+
+    def _leave_redis(self) -> None:
+        for part in (self._orders, self._remote):
+            if part is not None:
+                part.close()
 
     def _move_page(self, loaded: Loaded) -> None:
         """To another address, if there is one; the old page stays until the new one listens."""
@@ -195,11 +201,6 @@ def _settler(config: Config) -> Settler:
     """For figures of our own, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
     return Settler(journal.path, sync=journal.sync, host=_name(config), patience=_PATIENCE)
-
-
-def _local(config: Config, settler: Settler) -> Accounts | None:
-    """The accounts, where they are kept in the journal's own database."""
-    return settler if config.quota.store is None else None
 
 
 def _name(config: Config) -> str:

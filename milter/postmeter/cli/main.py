@@ -33,6 +33,7 @@ COMMANDS: list[tuple[str, str]] = [
     ("quota", "postmeter.cli.quota"),
     ("freeze", "postmeter.cli.freeze"),
     ("unfreeze", "postmeter.cli.freeze"),
+    ("dkim", "postmeter.cli.dkim"),
     ("links", "postmeter.cli.links"),
 ]
 """Every command's word and the module whose `COMMANDS` has it, in the order of `postmeter --help`."""

@@ -47,6 +47,15 @@ def expiry(loaded: Loaded) -> Iterator[Problem]:
         yield loaded.problem("dkim.expire", f"{what}, and its signature would not last", fix)
 
 
+def retirement(loaded: Loaded) -> Iterator[Problem]:
+    """Whether mail could leave Postfix's queue when the record of the key that signed it may be gone."""
+    lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
+    if loaded.config.dkim.retire_after <= lifetime:
+        what = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
+        fix = f"give {duration_text(lifetime + _MARGIN)} or more"
+        yield loaded.warning("dkim.retire_after", f"{what}, and receivers still need the record then", fix)
+
+
 def _seconds(text: str) -> float:
     """A time as in main.cf."""
     found = re.fullmatch(r"([0-9]+)([smhdw]?)", text)

@@ -1,4 +1,4 @@
-"""The wiring of those of the books' chores that tell other hosts something: notices by mail, webhooks.
+"""The wiring of those of the books' chores that speak with other hosts: notices by mail, webhooks, keys in DNS.
 
 Each has a thread of its own, since it waits for others; each its own connection to the journal. A reload ends the old
 ones and starts the new, each of which begins when its own predecessor is done. Decides nothing about what is told.
@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +18,18 @@ from postmeter.books import notices, webhooks
 from postmeter.books.apart import Apart
 from postmeter.books.letters import Room
 from postmeter.books.mailing import Mailer
+from postmeter.cli import keycare
 from postmeter.config.schema import Config, Webhook
 from postmeter.events import Warned
-from postmeter.store.accounts import Accounts, Charge
+from postmeter.store.accounts import Charge, Overdrawn
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 
 _STOP = 1.0  # seconds to wait for threads at the end; what they are at is done again after a restart
 
 OpenJournal = Callable[[], Journal]
+Check = Callable[[Sequence[Charge], float], "Overdrawn | None"]
+"""As `Accounts.check`."""
 
 
 class Telling:
@@ -36,8 +39,8 @@ class Telling:
         self._failed = failed
         self._threads: dict[str, Apart] = {}
 
-    def take(self, config: Config, *, host: str, accounts: Accounts | None) -> None:
-        """`accounts` say when there is room; None where they are not this process's to ask."""
+    def take(self, config: Config, *, host: str, check: Check) -> None:
+        """`check` asks the store of the quotas, from another thread than this one."""
         old = self._threads
         for thread in old.values():
             thread.stop()
@@ -47,8 +50,9 @@ class Telling:
             for hook in config.webhooks
         }
         if _wants_notices(config):
-            make = partial(_notices, config, host, opened, _room(accounts), self._failed)
+            make = partial(_notices, config, host, opened, _room(check), self._failed)
             self._threads[""] = Apart("notices", make, failed=self._failed, after=old.get(""))
+        self._threads |= keycare.threads(config, host=host, opened=opened, failed=self._failed, old=old)
 
     def close(self) -> None:
         for thread in self._threads.values():
@@ -63,6 +67,7 @@ def tidy(config: Config, journal: Journal) -> None:
     webhooks.forget_others(journal, [hook.url for hook in config.webhooks])
     if not _wants_notices(config):
         notices.forget(journal)
+    keycare.tidy(config, journal)
 
 
 def _wants_notices(config: Config) -> bool:
@@ -88,10 +93,8 @@ def _notices(
     return notices.Notices(journal, config.quota, mailer, room=room, failed=failed, token=token, chance=random.random)
 
 
-def _room(accounts: Accounts | None) -> Room:
+def _room(check: Check) -> Room:
     def room(event: Warned) -> float | None:
-        if accounts is None:
-            return None
         charge = Charge(
             level=event.level,
             key=event.key,
@@ -102,7 +105,7 @@ def _room(accounts: Accounts | None) -> Room:
             text=event.text,
         )
         try:
-            over = accounts.check([charge], time.time())
+            over = check([charge], time.time())
         except StoreError:
             return None
         return 0.0 if over is None else over.room_at

@@ -162,4 +162,29 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         CREATE INDEX held_sender ON held (sender)
         """,
     ),
+    (
+        "2026-11 keys",
+        """
+        CREATE TABLE key_checks (
+            domain TEXT NOT NULL,
+            selector TEXT NOT NULL,
+            ok INTEGER,
+            what TEXT NOT NULL,
+            since REAL NOT NULL,
+            checked REAL NOT NULL,
+            looked REAL NOT NULL,
+            signs INTEGER NOT NULL,
+            PRIMARY KEY (domain, selector)
+        ) WITHOUT ROWID;
+        CREATE INDEX key_faults ON key_checks (domain) WHERE ok = 0;
+        CREATE TABLE key_sightings (
+            domain TEXT NOT NULL,
+            selector TEXT NOT NULL,
+            record TEXT NOT NULL,
+            since REAL NOT NULL,
+            last REAL NOT NULL,
+            PRIMARY KEY (domain, selector)
+        ) WITHOUT ROWID
+        """,
+    ),
 ]

@@ -19,6 +19,7 @@ _EVENTS = (
     "clicked",
     "quota_warning",
     "brake",
+    "dkim_key",
 )
 _LATER_EVENTS = (
     "suppressed",
