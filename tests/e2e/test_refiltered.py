@@ -372,3 +372,18 @@ def test_a_program_of_this_host_is_a_stranger_where_the_filter_gives_back(piped:
     delivery = house.lab.sink.wait_for(b"local@example.net")
     assert delivery.values(b"dkim-signature") == []
     assert delivery.values(MARK) == []
+
+
+def test_what_came_back_of_a_frozen_login_is_listed_by_its_new_queue_id(house: House) -> None:
+    """After a break-in most of what is queued has been through the filter."""
+    accept, house.lab.sink.answer = house.lab.sink.answer, lambda recipient: "450 4.2.0 later"
+    try:
+        house.send(letter())
+        house.lab.postmeter.wait_until(lambda: len(house.lab.postfix.queued()) == 1)
+        house.lab.postfix.wait_for("status=deferred")
+        done = house.lab.as_root("freeze", ALICE, "--queue")
+        house.lab.postmeter.run("unfreeze", ALICE)
+        assert done.stdout.decode().split() == house.lab.postfix.queued()
+        assert house.lab.postfix.run("postsuper", "-d", "-", stdin=done.stdout).returncode == 0
+    finally:
+        house.lab.sink.answer = accept

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.events import Event, Refiltered, Submitted
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -85,14 +86,21 @@ def _said(login: str, config: Config) -> str:
 
 def _queued(book: Journal, queue: MailQueue, sender: str) -> Iterator[str]:
     """Of what lies in the queue, that which this login brought; a short queue id may have been another message's."""
-    from postmeter.events import Submitted
-
     for found in queue.look():
-        for entry in book.of_queue_id(found.queue_id):
-            event = entry.event
-            if isinstance(event, Submitted) and event.sender == sender and found.came(event.time):
-                yield found.queue_id
-                break
+        entries = book.of_queue_id(found.queue_id)
+        if any(_sent(book, entry.event, sender) and found.came(entry.event.time) for entry in entries):
+            yield found.queue_id
+
+
+def _sent(book: Journal, event: Event, sender: str) -> bool:
+    """Whether the message is this login's; what came back from a content filter is that of its first pass."""
+    if isinstance(event, Refiltered):
+        return any(_of(entry.event, sender) for entry in book.of_reference(event.reference))
+    return _of(event, sender)
+
+
+def _of(event: Event, sender: str) -> bool:
+    return isinstance(event, Submitted) and event.sender == sender
 
 
 def _login(parser: ArgumentParser) -> None:
