@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postmeter.cli.release import alone
 from postmeter.events import Released, Submitted
 from postmeter.runtime.mailqueue import Queued
 from postmeter.store import database, held, ledger, orders
@@ -238,3 +240,23 @@ def test_a_message_that_took_hours_to_arrive_is_let_go_like_any_other(house: Hou
     house.queue.held[name] -= 6 * 3600
     assert house.run() == Outcome(released=1)
     assert house.queue.out == [name]
+
+
+def test_two_runs_at_once_wait_for_each_other(house: House) -> None:
+    """Whoever asks Redis and the journal at the same time as another would charge a message twice."""
+    order: list[str] = []
+    begun = threading.Event()
+
+    def second() -> None:
+        begun.set()
+        with alone(house.path):
+            order.append("second")
+
+    with alone(house.path):
+        other = threading.Thread(target=second)
+        other.start()
+        begun.wait()
+        other.join(0.2)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]

@@ -5,10 +5,14 @@ For root alone, as postsuper(1) is. Decides nothing about mail: `submission.rele
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE
@@ -51,7 +55,7 @@ def run(args: Namespace, config: Config) -> int:
 def _due(args: Namespace, config: Config) -> int:
     from postmeter.submission.levels import may_hold
 
-    with _Desk(args, config) as desk:
+    with _Desk(args, config) as desk, alone(config.journal.path):
         outcome = desk.releaser.due()
     if any((outcome.released, outcome.gone)):
         print(_told(outcome))
@@ -63,16 +67,20 @@ def _due(args: Namespace, config: Config) -> int:
 def _by_person(args: Namespace, config: Config) -> int:
     from postmeter.store import orders
 
-    name = args.login.lower()
-    with _Desk(args, config) as desk:
-        ended = orders.lift(desk.database, "brake", name, time.time())
-        outcome = desk.releaser.by_person(name, delete=args.delete)
-    said = [*(["the brake is off"] if ended else []), *([_told(outcome)] if outcome.any() else [])]
+    name, said = args.login.lower(), []
+    with _Desk(args, config) as desk, alone(config.journal.path):
+        try:
+            if orders.lift(desk.database, "brake", name, time.time()):
+                said.append("the brake is off")
+            outcome = desk.releaser.by_person(name, delete=args.delete)
+            if outcome.any():
+                said.append(_told(outcome))
+        finally:
+            if said:
+                print(f"{args.login}: {'; '.join(said)}")
     if not said:
         print(f"{args.login}: nothing is held, and no brake is on", file=sys.stderr)
-        return FOUND_A_PROBLEM
-    print(f"{args.login}: {'; '.join(said)}")
-    return OK
+    return OK if said else FOUND_A_PROBLEM
 
 
 def _told(outcome: Outcome) -> str:
@@ -85,6 +93,21 @@ def _told(outcome: Outcome) -> str:
     total = sum(count for count, _ in counts)
     held = f"{total} held {'message' if total == 1 else 'messages'}"
     return f"{held}: " + ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+@contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """One run at a time on this host: of two, each could find a message uncharged, and both charge it in Redis.
+
+    Opened as root in a directory of the daemons' user: not through a link.
+    """
+    path = journal.with_name(f"{journal.name}.release")
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 class _Desk:
