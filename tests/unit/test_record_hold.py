@@ -69,7 +69,10 @@ def test_what_has_no_room_is_held_with_what_it_will_be_charged(desk: Desk) -> No
     assert (row.queue_id, row.sender, row.reason, row.recipients) == ("4Q3", ALICE, "quota", 1)
     assert [(charge.unit, charge.amount, charge.limit) for charge in row.charges] == [("recipients", 1, 2)]
     events = [entry.event for entry in Journal(desk.path).events()]
-    assert [event.facts.get("held") for event in events if isinstance(event, Submitted)] == [None, None, "quota"]
+    facts = [event.facts for event in events if isinstance(event, Submitted)]
+    assert [told.get("held") for told in facts] == [None, None, "quota"]
+    charge = [["sender", ALICE, "recipients", 86_400, 1]]
+    assert [(told.get("charged"), told.get("owed")) for told in facts] == [(charge, None)] * 2 + [(None, charge)]
     assert desk.figures() == {"accepted": 2, "held": 1}
 
 

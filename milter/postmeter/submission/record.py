@@ -166,7 +166,7 @@ class Recorder:
         return self._settler.settle(charges, event, self._figures(draft), time(), hold=hold)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
-        """The brake has had its say when a message is let go: that charge is not for later."""
+        """The brake has had its say when a message is let go: that charge is not for later. The rest is owed till then."""
         queue_id, why = draft.message.queue_id, refusal.sentence(over, time()) if over else "stopped by the brake"
         hold = Hold(
             queue_id=queue_id,
@@ -177,6 +177,8 @@ class Recorder:
             most=self._hold_at_most,
         )
         draft.facts["held"] = draft.hold
+        if "charged" in draft.facts:
+            draft.facts["owed"] = draft.facts.pop("charged")
         if self._hold_at_most and not self._settle(draft, (), hold).full:
             log.info("%s: to the hold queue: %s", queue_id, why)
             return None
