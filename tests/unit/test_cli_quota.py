@@ -99,6 +99,12 @@ def test_a_login_is_shown_with_all_that_may_stop_it(place: Place, capsys: pytest
     assert "has other limits by order until 20" in capsys.readouterr().out
 
 
+def test_an_address_without_a_login_is_no_domain(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.charge("sender", "192.0.2.1", 3, unit="recipients", window=86_400)
+    assert place.run("quota", "show", "192.0.2.1", "--json") == 0
+    assert {line["level"] for line in json.loads(capsys.readouterr().out)["accounts"]} == {"sender"}
+
+
 def test_other_limits_can_be_taken_back(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run("quota", "set", ALICE, "unlimited") == 0
     assert capsys.readouterr().out == f"{ALICE}: unlimited, until they are cleared; in force within a second\n"

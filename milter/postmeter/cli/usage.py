@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from postmeter.cli.command import OK
 from postmeter.config.schema import Config, Limit
@@ -135,7 +136,15 @@ def _asked(name: str) -> list[tuple[str, str]]:
         return [("network", name), ("sender", name)]
     if "@" in name:
         return [("sender", name), ("domain", address.domain(name)), ("total", "")]
-    return [("sender", name), *([("domain", name)] if "." in name else [])]
+    return [("sender", name), *([("domain", name)] if "." in name and not _is_address(name) else [])]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _unused(quotas: Quotas, level: str, key: str, lines: Iterable[Line], now: float) -> Iterator[Line]:
