@@ -138,6 +138,57 @@ def test_a_key_that_holds_none_is_told(place: Path, capsys: pytest.CaptureFixtur
     assert ":7: dkim.sign[0].keys[0].file: " in line
 
 
+def auto(place: Path, *more: str) -> str:
+    (place / "keys").mkdir(mode=0o755)
+    lines = ["dkim:", f"  keys_dir: {place}/keys", *more, "  sign:", "    - {domain: example.com, keys: auto}", ""]
+    return "\n".join(lines)
+
+
+def test_a_directory_of_keys_is_told_at_the_line_of_its_domain(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = write(place, auto(place)), place / "keys/example.com"
+    code, _, (line,) = run(capsys, path)
+    assert code == 78
+    assert line.startswith(f"{path}:6: dkim.sign[0].keys: {folder}: no such directory; make it")
+    key(folder / "pm1.pem")
+    (folder / "pm1.txt").write_text("v=DKIM1")
+    code, out, (line,) = run(capsys, path)
+    assert (code, "  signs    example.com (auto)" in out) == (0, True)
+    assert line.startswith(f"{path}:6: dkim.sign[0].keys: warning: {folder}/pm1.txt: is not used; ")
+
+
+def test_mail_must_not_outlive_its_signature_in_the_queue(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for postconf(1), which answers as on a host with a longer queue."""
+    program = place / "bin/postconf"
+    program.parent.mkdir()
+    asked = "-h maximal_queue_lifetime bounce_queue_lifetime"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "{asked}" ] && echo 10d && echo 36h\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for expire, problems in (("11d", 1), ("12d", 0)):
+        path = write(place, f"dkim: {{expire: {expire}}}\n")
+        code, _, lines = run(capsys, path)
+        assert (code, len(lines)) == ((78, 1) if problems else (0, 0))
+        assert all(": dkim.expire: mail stays up to 10d in Postfix's queue" in line for line in lines)
+        assert all(line.endswith("; give 12d or more") for line in lines)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root checks for another user")
+def test_root_sees_that_the_daemon_may_not_list_its_keys(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, folder = write(place, auto(place)), place / "keys/example.com"
+    file = key(folder / "pm1.pem")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(place, nobody, -1)
+    os.chown(file, nobody, -1)
+    folder.chmod(0o711)
+    code, _, (line,) = run(capsys, path)
+    assert code == 78
+    assert line.endswith(f"dkim.sign[0].keys: nobody may not list {folder} (mode 0711); chown nobody {folder}")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root checks for another user")
 def test_root_checks_for_the_owner_of_the_state_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The key is root's alone: root could read it, the daemon cannot."""

@@ -6,6 +6,7 @@ import base64
 import re
 from dataclasses import replace
 from pathlib import Path
+from time import time
 
 import dkim
 import pytest
@@ -231,6 +232,71 @@ def test_a_bounce_from_here_is_signed_like_other_mail(tmp_path: Path) -> None:
     message = draft(mail_from=b"")
     assert signing.step(section, keys_, may_sign=lambda draft: "")(message) is None
     assert len(message.changes) == 2
+
+
+TAGS = (b"i", b"t", b"x")
+
+
+@pytest.mark.parametrize(
+    ("settings_", "sender", "author", "expected"),
+    [
+        ({}, "alice@example.com", b"alice@example.com", (None, b"1700000000", None)),
+        ({"expire": 30 * 86400.0}, "", b"alice@example.com", (None, b"1700000000", b"1702592000")),
+        ({"identity": "login"}, "al=ice@example.com", b"b@example.com", (b"al=3Dice@example.com", b"1700000000", None)),
+        ({"identity": "login"}, "alice", b"alice@example.com", (None, b"1700000000", None)),
+        ({"identity": "login"}, "alice@example.org", b"alice@example.com", (None, b"1700000000", None)),
+        ({"identity": "from"}, "alice", b"Bob@News.Example.com", (b"Bob@news.example.com", b"1700000000", None)),
+        ({"identity": "from"}, "alice", b"a@example.com, b@example.com", (None, b"1700000000", None)),
+    ],
+)
+def test_expiry_and_identity_are_written_as_asked(
+    tmp_path: Path, settings_: dict[str, object], sender: str, author: bytes, expected: tuple[bytes | None, ...]
+) -> None:
+    section, keys_, _ = ring(tmp_path)
+    section = replace(section, **settings_)  # type: ignore[arg-type]
+    message = draft((Field(b"From", b" " + author), *HEADER[1:]))
+    message.sender = sender
+    assert signing.step(section, keys_, may_sign=lambda draft: "")(message) is None
+    for field in message.fields[:2]:
+        tags = parse_tag_value(field.value)
+        assert tuple(tags.get(name) for name in TAGS) == expected
+
+
+@settings(max_examples=30)
+@given(st.text('a"=;@ .é\\', max_size=12), st.sampled_from(["example.com", "sub.example.com", "example.org"]))
+def test_dkimpy_accepts_whatever_the_identity(local: str, host: str) -> None:
+    """An i= that it could not read, or that lies outside d=, would fail."""
+    message = draft()
+    form = signing.form_of("relaxed/relaxed")
+    now = replace(message.message, time=time())  # dkimpy looks at x= with its own clock
+    made = Draft(now)
+    identity = f"{local}@{host}"
+    for field in signing.signatures(
+        made, BOTH, rules=headers.DEFAULT, form=form, expire=7 * 86400.0, identity=identity
+    ):
+        made.insert_field(field, at=0)
+    assert ours(wire(made)) == ["pass", "pass"]
+
+
+def test_the_default_domain_signs_what_no_entry_covers(tmp_path: Path) -> None:
+    section, _, _ = ring(tmp_path)
+    section = replace(section, default_domain="example.com", identity="from")
+    message = draft((Field(b"From", b" x@customer.example"), *HEADER[1:]))
+    message.from_domain = "customer.example"
+    assert signing.step(section, keyring.Keyring(section), may_sign=lambda draft: "")(message) is None
+    assert parse_tag_value(message.fields[0].value)[b"d"] == b"example.com"
+    assert b"i" not in parse_tag_value(message.fields[0].value), "it may not name an address outside d="
+    assert ours(wire(message)) == ["pass", "pass"]
+
+
+def test_the_default_domain_signs_nothing_that_may_not_be_signed(tmp_path: Path) -> None:
+    section, _, _ = ring(tmp_path)
+    section = replace(section, default_domain="example.com")
+    message = draft()
+    message.from_domain = "customer.example"
+    step = signing.step(section, keyring.Keyring(section), may_sign=lambda draft: "from_mismatch")
+    assert step(message) is None
+    assert unsigned(message) == (0, {("dkim_unsigned_total", ("from_mismatch",)): 1})
 
 
 # --- vectors of others

@@ -102,6 +102,14 @@ def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
     return None
 
 
+def unlistable(directory: Path, me: Person) -> Fault | None:
+    """Why `me`, who may enter a directory, could not tell what is in it."""
+    state = directory.stat()
+    if may(me, state, READ):
+        return None
+    return Fault(directory, f"{me.name} may not list {directory} ({mode(state)})", f"chown {me.name} {directory}")
+
+
 def _admit(directory: Path, state: os.stat_result, who: Person) -> str:
     """Through the group where that lets nobody else in, or else for everyone."""
     if state.st_gid in who.gids:
