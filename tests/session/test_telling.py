@@ -5,16 +5,21 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from postmeter.books.apart import Apart
+from postmeter.cli.keeping import Books
 from postmeter.cli.telling import Telling, tidy
-from postmeter.config.load import loads
+from postmeter.config.load import load_with_lines, loads
 from postmeter.config.schema import Config
+from postmeter.runtime.notify import Notifier
+from postmeter.store import accounting
+from postmeter.store.accounts import Charge
 from postmeter.store.journal import Journal
+from tests.lab.redis import Redis
 from tests.lab.sink import Sink
 from tests.session.test_notices import warned
 
@@ -24,6 +29,10 @@ def config(folder: Path, port: int, *, to: str = "", hooks: str = "[]") -> Confi
         f"journal: {{path: {folder}/journal.db}}\nnotify: {{smtp: '127.0.0.1:{port}'}}\n"
         f"quota: {{warn_to: [{to}]}}\nwebhooks: {hooks}\n"
     )
+
+
+def there_is_room(charges: Sequence[Charge], now: float) -> None:
+    """What a store says of a charge that fits."""
 
 
 @pytest.fixture
@@ -47,12 +56,12 @@ def wait_for_positions(journal: Journal, *names: str) -> None:
 def test_a_reload_tells_others_from_then_on_and_nobody_twice(tmp_path: Path, telling: Telling) -> None:
     journal = Journal(tmp_path / "journal.db")
     with Sink() as sink:
-        telling.take(config(tmp_path, sink.port, to="a@example.com"), host="mx", accounts=None)
+        telling.take(config(tmp_path, sink.port, to="a@example.com"), host="mx", check=there_is_room)
         wait_for_positions(journal, "notices")
         journal.record([warned()])
         sink.wait_for(b"a@example.com")
         wait_until(lambda: bool(journal.database.query("SELECT 1 FROM told")))
-        telling.take(config(tmp_path, sink.port, to="b@example.com"), host="mx", accounts=None)
+        telling.take(config(tmp_path, sink.port, to="b@example.com"), host="mx", check=there_is_room)
         with journal.database.transaction() as link:
             link.execute("DELETE FROM told")  # as if ten minutes had passed
         journal.record([warned("bob@example.com")])
@@ -64,7 +73,7 @@ def test_what_nobody_is_told_of_any_more_leaves_no_position(tmp_path: Path, tell
     journal = Journal(tmp_path / "journal.db")
     hooks = "[{url: 'http://127.0.0.1:1/', events: [clicked]}]"
     both = config(tmp_path, 1, to="a@example.com", hooks=hooks)
-    telling.take(both, host="mx", accounts=None)
+    telling.take(both, host="mx", check=there_is_room)
     wait_for_positions(journal, "notices", "webhook:http://127.0.0.1:1/")
     tidy(both, journal)
     assert len(journal.positions()) == 2
@@ -76,7 +85,7 @@ def test_what_nobody_is_told_of_any_more_leaves_no_position(tmp_path: Path, tell
 def test_an_end_does_not_wait_for_a_server_that_says_nothing(tmp_path: Path, telling: Telling) -> None:
     journal = Journal(tmp_path / "journal.db")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        telling.take(config(tmp_path, silent.getsockname()[1], to="a@example.com"), host="mx", accounts=None)
+        telling.take(config(tmp_path, silent.getsockname()[1], to="a@example.com"), host="mx", check=there_is_room)
         wait_for_positions(journal, "notices")
         journal.record([warned()])
         link, _ = silent.accept()
@@ -139,3 +148,35 @@ def test_what_cannot_begin_is_counted_and_tried_again() -> None:
     apart.stop()
     apart.join(time.monotonic() + 10)
     assert failed == ["hook"] * 3
+
+
+@pytest.mark.usefixtures("needs_redis")
+def test_a_letter_says_when_there_is_room_where_quotas_are_in_redis(tmp_path: Path) -> None:
+    """`books` asks the store that keeps them: the journal's own accounts are empty there."""
+    with Redis() as redis, Sink() as sink:
+        file = tmp_path / "postmeter.yaml"
+        file.write_text(
+            f"journal: {{path: {tmp_path}/journal.db}}\nnotify: {{smtp: '127.0.0.1:{sink.port}'}}\n"
+            f"metrics: {{listen: null}}\nquota: {{warn_to: [a@example.com], store: '{redis.unix}'}}\n"
+        )
+        loaded = load_with_lines(file)
+        ledger = accounting.redis(loaded.config.quota)
+        assert ledger is not None
+        ledger.settle([full_account()], time.time())
+        books = Books(loaded, file, Notifier(""))
+        try:
+            journal = Journal(tmp_path / "journal.db")
+            wait_for_positions(journal, "notices")
+            journal.record([warned(percent=100)])
+            assert b"There is room again on " in sink.wait_for(b"a@example.com").data
+            journal.close()
+        finally:
+            books.close()
+            ledger.close()
+
+
+def full_account() -> Charge:
+    event = warned(percent=100)
+    return Charge(
+        key=event.key, unit=event.unit, window=event.window, limit=event.limit, amount=event.limit, text=event.text
+    )
