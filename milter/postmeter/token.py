@@ -4,7 +4,7 @@ Pure: no file, no clock, no log; whoever uses it reads the secrets and knows the
 layout does too; only the version byte may ever lead to another one.
 
     BASE/c/TOKEN    a link     (issued)
-    BASE/o/TOKEN    an open    (room is kept: laid out as a link without a target)
+    BASE/o/TOKEN    an open    (laid out as a link whose number is 0 and that has no target)
     BASE/u/TOKEN    an unsubscribe (room is kept: see below)
 
 TOKEN is base64url without padding (RFC 4648 section 5; unused last bits are zero) of
@@ -55,6 +55,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 LINK = "c"
+OPEN = "o"
 MARK = "m"
 
 _VERSION = 1
@@ -165,19 +166,33 @@ class Mint:
 
     def link_url(self, base_url: str, *, reference: bytes, link: int, target: str, recipient: bytes = b"") -> str:
         """The tracked URL. ValueError when a part does not fit the layout or the target is no text (lone surrogate)."""
-        prefix, head, state = self._maker(base_url)
-        content = head + _pack(reference, link, recipient) + target.encode()
+        return self._url(base_url, LINK, _pack(reference, link, recipient) + target.encode())
+
+    def open_url(self, base_url: str, *, reference: bytes, recipient: bytes = b"") -> str:
+        """The address of the image that tells that a message was opened. ValueError as for links."""
+        return self._url(base_url, OPEN, _pack(reference, 0, recipient))
+
+    def open_link(self, host: str, token: str) -> Link | None:
+        """What the token says if we made it for a link on this host, else None, whatever the reason."""
+        return self._open(host, LINK, token)
+
+    def open_open(self, host: str, token: str) -> Link | None:
+        """The same for an open: it has no target."""
+        return self._open(host, OPEN, token)
+
+    def _url(self, base_url: str, use: str, content: bytes) -> str:
+        prefix, head, state = self._maker(base_url, use)
+        content = head + content
         mac = state.copy()
         mac.update(content)
         return prefix + _encode(content + mac.digest()).decode("ascii")
 
-    def open_link(self, host: str, token: str) -> Link | None:
-        """What the token says if we made it for a link on this host, else None, whatever the reason."""
+    def _open(self, host: str, use: str, token: str) -> Link | None:
         raw = _decode(token)
         if len(raw) < _LEAST or raw[0] != _VERSION or raw[1:_HEAD] not in self._known:
             return None
         try:
-            states = self._states(raw[1:_HEAD], host)
+            states = self._states(raw[1:_HEAD], use, host)
         except ValueError:
             return None
         content, given = raw[:-_MAC], raw[-_MAC:]
@@ -188,14 +203,14 @@ class Mint:
                 return _unpack(content)
         return None
 
-    def _prepare(self, base_url: str) -> tuple[str, bytes, _State]:
-        """What all links below a base URL have in common: how they begin, and a MAC that has seen their host."""
+    def _prepare(self, base_url: str, use: str) -> tuple[str, bytes, _State]:
+        """What all URLs of one use below a base have in common: how they begin, and a MAC that has seen their host."""
         head = bytes([_VERSION]) + key_id(self._newest)
-        return f"{base_url.rstrip('/')}/{LINK}/", head, _state(self._newest, LINK, host_of(base_url))
+        return f"{base_url.rstrip('/')}/{use}/", head, _state(self._newest, use, host_of(base_url))
 
-    def _candidates(self, known_as: bytes, host: str) -> tuple[_State, ...]:
+    def _candidates(self, known_as: bytes, use: str, host: str) -> tuple[_State, ...]:
         name = host_name(host)
-        return tuple(_state(secret, LINK, name) for secret in self._known[known_as])
+        return tuple(_state(secret, use, name) for secret in self._known[known_as])
 
 
 class Marker:

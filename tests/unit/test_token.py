@@ -233,3 +233,20 @@ def test_noise_names_no_message_or_eight_bytes_and_never_raises(noise: str) -> N
 
 def test_a_token_cut_off_within_its_reference_names_none() -> None:
     assert [token.reference_of(mint(LINK)[:at]) for at in range(15)] == [b""] * 15
+
+
+@given(st.binary(min_size=8, max_size=8), st.binary(max_size=255))
+def test_an_open_is_laid_out_as_a_link_that_has_no_target(reference: bytes, recipient: bytes) -> None:
+    url = Mint([NEW]).open_url(BASE + "/", reference=reference, recipient=recipient)
+    known = Link(reference, 0, recipient, "")
+    assert url == f"{BASE}/o/{by_hand(known, secret=NEW, host=HOST.encode(), use=b'o')}"
+    assert Mint([OLD, NEW]).open_open(HOST, url.removeprefix(f"{BASE}/o/")) == known
+
+
+def test_a_link_is_no_open_and_an_open_no_link() -> None:
+    """Even where both say the same: the keys differ."""
+    bare = Link(b"referenc", 0, b"", "")
+    opened = Mint([NEW]).open_url(BASE, reference=b"referenc").removeprefix(BASE + "/o/")
+    assert Mint([NEW]).open_link(HOST, opened) is None
+    assert Mint([NEW]).open_open(HOST, mint(bare)) is None
+    assert Mint([NEW]).open_open("other.example", opened) is None
