@@ -60,7 +60,7 @@ def _disproved(loaded: Loaded, ring: Keyring) -> list[Problem]:
     from postmeter.submission import signing
 
     dkim = loaded.config.dkim
-    wrong = signing.disproved(dkim, ring) if dkim.sign else []
+    wrong = signing.disproved(dkim, ring) if dkim.signs else []
     return [loaded.problem("dkim", what, "do not sign with it, and report this") for what in wrong]
 
 
@@ -123,6 +123,8 @@ def _signed(dkim: Dkim) -> Iterator[str]:
         listed = ", ".join(key.selector for key in entry.keys if not isinstance(key, str))
         below = " and below" if entry.subdomains else ""
         yield f"{entry.domain}{below} ({listed or 'auto'})"
+    if dkim.opendkim_tables is not None:
+        yield f"what {dkim.opendkim_tables.signing_table} says"
 
 
 def _tracked(config: Config) -> str:

@@ -168,11 +168,11 @@ def _leaving(material: Material, why_unsigned: signing.MaySign, marked: Marks | 
 def _making_safe(material: Material, why_unsigned: signing.MaySign) -> list[Stage]:
     """Behind all that changes the body; only for mail that will be signed."""
     dkim, ring = material.config.dkim, material.keyring
-    if not (dkim.make_safe and dkim.sign):
+    if not (dkim.make_safe and dkim.signs):
         return []
 
     def will_sign(draft: Draft) -> bool:
-        return not why_unsigned(draft) and ring.signs(draft.from_domain)
+        return not why_unsigned(draft) and ring.signs(draft.from_domain, signing.local_part(draft, dkim))
 
     return [Stage("make_safe", safe.step(dkim, will_sign=will_sign, size_limit=material.size_limit), spare=True)]
 

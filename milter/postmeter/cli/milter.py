@@ -115,9 +115,9 @@ def _serve(material: Material, post: Post) -> None:
         observe=observe,
         tolerant=config.milter.on_bug == "accept",
         certificates=config.senders.certificates,
-        signs=bool(config.dkim.sign),
+        signs=config.dkim.signs,
         holds=may_hold(config.quota),
-        rewrites=material.mint is not None or bool(config.dkim.sign and config.dkim.make_safe),
+        rewrites=material.mint is not None or (config.dkim.signs and config.dkim.make_safe),
         reference=daemons.reference,
     )
     drain = config.milter.drain

@@ -41,11 +41,12 @@ _PADDING, _SHA256 = PKCS1v15(), SHA256()
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key with the d= and s= under which its public half stands in DNS."""
+    """A key with the d= and s= under which its public half stands in DNS, and the i= that it bears where it can."""
 
     domain: str
     selector: str
     private: PrivateKey
+    identity: str = ""
 
     @property
     def weak(self) -> str:

@@ -81,7 +81,7 @@ def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
     def sign_draft(draft: Draft) -> Reply | None:
         reason = may_sign(draft)
         try:
-            keys = () if reason else keyring.for_domain(draft.from_domain)
+            keys = () if reason else keyring.for_domain(draft.from_domain, local_part(draft, dkim))
             rules = headers.without_long(draft.fields, listed) if dkim.make_safe else listed
             identity = _identity(draft, dkim.identity)
             new = signatures(draft, keys, rules=rules, form=form, expire=dkim.expire, identity=identity) if keys else []
@@ -115,7 +115,7 @@ def signatures(
     now = int(draft.message.time)
     times = [b" t=%d;" % now] if expire is None else [b" t=%d;" % now, b" x=%d;" % (now + int(expire))]
     for key in keys:
-        who = auid(identity, key.domain)
+        who = auid(key.identity or identity, key.domain)
         more = [b" i=%b;" % who, *times] if who else times
         value = _tags(key, form=form, names=choice.names, body_hash=body_hash, more=more)
         # The field itself comes last, with b= empty and no line end (RFC 6376 section 3.7).
@@ -146,6 +146,12 @@ def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
         if not accepted:
             wrong.append(f"dkimpy does not accept what {key.selector}._domainkey.{key.domain} signs{reason}")
     return wrong
+
+
+def local_part(draft: Draft, dkim: Dkim) -> str:
+    """What stands before the @ of the only From address, where the choice of a key may depend on it."""
+    authors = address.from_addresses(draft.fields) if dkim.opendkim_tables is not None else []
+    return authors[0].rpartition("@")[0] if len(authors) == 1 else ""
 
 
 def _identity(draft: Draft, wanted: str | None) -> str:

@@ -11,6 +11,7 @@ from postmeter.config.amounts import HOUR
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, word_or
 from postmeter.config.section import required, section, setting
+from postmeter.config.tablefile import TableFile, table_file
 from postmeter.config.tree import Node
 
 _CANONICALIZATIONS = ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")
@@ -94,10 +95,16 @@ _TRACE = frozenset({"return-path", "received", "dkim-signature", "authentication
 _header_list = word_or("default", other=listing(scalar("a header field", _header)))
 
 
+_table = scalar("a file, or refile: and a file", table_file)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpendkimTables:
-    key_table: str = required(forms.word, "OpenDKIM's KeyTable.")
-    signing_table: str = required(forms.word, "OpenDKIM's SigningTable, with refile: before it where it has globs.")
+    key_table: TableFile = required(_table, "OpenDKIM's KeyTable.")
+    signing_table: TableFile = required(_table, "OpenDKIM's SigningTable, with refile: before it where it has globs.")
+    multiple_signatures: bool = setting(
+        forms.boolean, "false", "As MultipleSignatures: all lines that match sign, and not the first alone."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +153,7 @@ class Dkim:
     opendkim_tables: OpendkimTables | None = setting(
         optional(section(OpendkimTables)),
         None,
-        "OpenDKIM's own tables, read as they are.",
-        built=False,
+        "OpenDKIM's own tables, read as they are, at the start and at a reload; entries of dkim.sign come first.",
         example="{key_table: /etc/opendkim/key.table, signing_table: refile:/etc/opendkim/signing.table}",
     )
     check_every: float = setting(forms.duration(), "1h", "Keys against DNS; 0 is never.", built=False)
@@ -170,6 +176,10 @@ class Dkim:
         "tempfail",
         "When signing for a domain we hold a key for fails: 451 4.7.5, or accept it unsigned.",
     )
+
+    @property
+    def signs(self) -> bool:
+        return bool(self.sign) or self.opendkim_tables is not None
 
 
 def default_known(dkim: Dkim, place: Place) -> None:
