@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from email import message_from_bytes
@@ -230,6 +231,17 @@ def test_a_server_that_says_nothing_is_left_after_its_time(tmp_path: Path, monke
         telling.work(warned())
     assert telling.failed == 1
     assert time.monotonic() - begin < 5
+
+
+def test_a_server_that_thinks_for_long_gets_the_mail_once(
+    telling: Telling, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter in front of it may take its time (RFC 5321 section 4.5.3.2): who gives up too early sends twice."""
+    monkeypatch.setattr("postmeter.books.mailing._PATIENCE", 0.2)
+    thinking = threading.Event()
+    sink.answer = lambda recipient: "250 2.1.5 ok" if not thinking.wait(0.6) else ""
+    telling.work(warned())
+    assert (telling.failed, len(sink.deliveries)) == (0, 1)
 
 
 def test_an_id_is_known_while_the_mail_is_on_its_way_and_no_longer(telling: Telling, sink: Sink) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -312,8 +314,39 @@ def test_a_body_without_end_is_not_read() -> None:
         server.server_close()
 
 
-def test_a_password_in_a_url_is_not_shown() -> None:
-    assert shown("https://crm.example.com/mail?token=secret") == "https://crm.example.com/mail"
+def test_a_slow_resolver_takes_nothing_from_the_time_in_which_a_drip_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is nothing to cut yet when the time is over; the call must end all the same."""
+    monkeypatch.setattr(calls, "_LONGEST", 0.2)
+    asked, resolve = threading.Event(), socket.getaddrinfo
+
+    def slow(*args: Any, **named: Any) -> Any:
+        asked.wait(0.6)
+        return resolve(*args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    server, url = raw(lambda link: (link.recv(9999), link.sendall(b"HTTP/1.1 200 OK\r\n\r\n"))[1])
+    try:
+        with pytest.raises(CallError, match="no whole answer"):
+            calls.post(url, b"{}", {})
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_is_no_text_comes_as_json_that_everybody_reads(tmp_path: Path, receiver: Receiver) -> None:
+    """A lone half of a surrogate pair, from a login that is no UTF-8, would be refused by strict readers for ever."""
+    Hooked(tmp_path, receiver.url).work(replace(warned(), key="al\udcffce ünï 𝕬"))
+    body = receiver.calls[-1][2]
+    assert b"\\ud" not in body
+    assert [event["key"] for event in receiver.events()] == ["al?ce ünï 𝕬"]
+
+
+@pytest.mark.parametrize("rest", ["/mail?token=secret", "/services/T0/B0/secret", "", "/"])
+def test_of_a_url_only_the_host_is_shown(rest: str) -> None:
+    """What stands behind it is a password with many services."""
+    assert shown(f"https://crm.example.com:8443{rest}") == "https://crm.example.com:8443"
 
 
 def test_positions_of_urls_that_are_gone_are_forgotten(tmp_path: Path) -> None:

@@ -44,13 +44,15 @@ def post(url: str, body: bytes, named: dict[str, str]) -> int:
     parts = urlsplit(url)
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL)
     link = _connection(parts.scheme, parts.hostname or "", parts.port)
-    late = Event()
+    late, status = Event(), 0
     end = Timer(_LONGEST, _cut, (link, late))
     end.daemon = True
     end.start()
     try:
-        link.request("POST", target, body, named)
-        status = link.getresponse().status
+        link.connect()
+        if not late.is_set():  # or else nobody would cut it off any more
+            link.request("POST", target, body, named)
+            status = link.getresponse().status
     except (OSError, HTTPException, UnicodeError) as error:
         raise CallError(str(error) or type(error).__name__) from error
     finally:

@@ -19,7 +19,8 @@ from email.utils import format_datetime, formataddr
 from postmeter.books.letters import Letter
 from postmeter.config.schema import InetAddress
 
-_PATIENCE = 10.0  # seconds for each answer of a server that is meant to be our own
+_PATIENCE = 10.0  # seconds for a server that is meant to be our own to say who it is
+_TAKING = 300.0  # seconds for each later answer: it may have a filter, and who gives up too early sends twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Mailer:
         message = EmailMessage(policy=SMTP)
         message["From"] = formataddr(("postmeter", self.sender))
         message["To"] = ", ".join(to)
-        message["Subject"] = letter.subject.replace("=?", "= ?")  # a name must not be read as an encoded word (RFC 2047)
+        message["Subject"] = letter.subject.replace("=?", "= ?")  # no encoded word (RFC 2047)
         message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
         message["Message-ID"] = f"<notice.{hashlib.sha256(about.encode()).hexdigest()[:32]}@{self.host}>"
         message["Auto-Submitted"] = "auto-generated"
@@ -47,6 +48,7 @@ class Mailer:
         """Until the server has taken it; returns whom it did not take it for. Else an OSError, smtplib's among them."""
         smtp = smtplib.SMTP(self.smtp.host, self.smtp.port, local_hostname=self.host, timeout=_PATIENCE)
         try:
+            smtp.sock.settimeout(_TAKING)
             refused = smtp.send_message(message, self.sender, list(to))
             with suppress(OSError):  # it has been taken by now
                 smtp.quit()

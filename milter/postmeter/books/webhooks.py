@@ -126,10 +126,10 @@ class Hook:
         """Rest; what is too old by now is given up, all of it at once."""
         name = shown(self._hook.url)
         wait = self._rest.failed(self._ticks())
-        once.log(logging.WARNING, name, "webhook %s: %s; again in %.0f s", name, why, wait)
+        once.log(logging.WARNING, self._hook.url, "webhook %s: %s; again in %.0f s", name, why, wait)
         dropped = self._drop(self._now() - self._hook.retry_for)
         if dropped:
-            once.log(logging.ERROR, f"{name} dropped", "webhook %s: %d events were given up", name, dropped)
+            once.log(logging.ERROR, f"{self._hook.url} dropped", "webhook %s: %d events were given up", name, dropped)
         self._save(webhook_failures_total=1, **({"webhook_dropped_total": dropped} if dropped else {}))
 
     def _drop(self, before: float) -> int:
@@ -148,7 +148,8 @@ class Hook:
 
 def payload(entries: Iterable[Entry]) -> bytes:
     """`id` is unique over all hosts and the same at each try: whoever keeps it counts nothing twice."""
-    return json.dumps({"events": [_told(entry) for entry in entries]}, separators=(",", ":")).encode()
+    text = json.dumps({"events": [_told(entry) for entry in entries]}, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace")  # strict readers refuse half a surrogate pair, from a login that is no UTF-8
 
 
 def _told(entry: Entry) -> dict[str, Any]:
@@ -167,9 +168,9 @@ def _final(entry: Entry, now: float) -> bool:
 
 
 def shown(url: str) -> str:
-    """The url as a log may show it: what stands behind the ? is often a password."""
+    """The url as a log may show it: with many services what stands behind the host is a password."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def forget_others(journal: Journal, urls: Iterable[str]) -> None:
