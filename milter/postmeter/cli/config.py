@@ -17,13 +17,15 @@ from postmeter.cli.postfix import expiry
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.outgoing import of_webhooks
-from postmeter.config.permissions import Person, myself, unreadable
+from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
 from postmeter.config.secret_files import tracked_urls
 
 if TYPE_CHECKING:
     from postmeter.submission.keyring import Keyring
+
+_SHOWN = 20  # domains by name
 
 
 def run(args: Namespace) -> int:
@@ -75,6 +77,7 @@ def _keys_closed_to(me: Person, loaded: Loaded) -> Iterator[Problem]:
     with suppress(KeyProblem):  # loading them has told it
         for place in Keyring(loaded.config.dkim).places():
             fault = unreadable(place.file, me, "") if place.file.exists() else None
+            fault = fault or (unlistable(place.file.parent, me) if place.key.endswith(".keys") else None)
             if fault and fault.what not in told:
                 told.add(fault.what)
                 yield loaded.problem(place.key, fault.what, fault.fix)
@@ -119,10 +122,14 @@ def _texts(limits: tuple[Limit, ...]) -> str:
 
 
 def _signed(dkim: Dkim) -> Iterator[str]:
-    for entry in dkim.sign:
+    for entry in dkim.sign[:_SHOWN]:
         listed = ", ".join(key.selector for key in entry.keys if not isinstance(key, str))
         below = " and below" if entry.subdomains else ""
         yield f"{entry.domain}{below} ({listed or 'auto'})"
+    if len(dkim.sign) > _SHOWN:
+        yield f"{len(dkim.sign) - _SHOWN} more domains"
+    if dkim.default_domain:
+        yield f"all others as {dkim.default_domain}"
     if dkim.opendkim_tables is not None:
         yield f"what {dkim.opendkim_tables.signing_table} says"
 

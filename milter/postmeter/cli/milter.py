@@ -62,8 +62,15 @@ def _generation(loaded: Loaded) -> Generation:
     material = daemons.prepare(loaded)
     milter = loaded.config.milter
     workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
-    gc.freeze()  # what is shared with the workers stays shared: their collectors leave it alone
+    _share()
     return Generation(lambda post: _serve(material, post), workers, milter.drain)
+
+
+def _share() -> None:
+    """What the workers will have in common stays so: their collectors leave it alone. An earlier generation's goes."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _serve(material: Material, post: Post) -> None:
