@@ -103,8 +103,9 @@ def compare(
     (folder / "example.com.key").write_bytes(key.read_bytes())
     (folder / "example.com.key").chmod(0o600)
     said = []
-    with Tables(folder, keys, signing, kinds=kinds, multiple=multiple) as opendkim:
-        ring = opendkim.ours()
+    opendkim = Tables(folder, keys, signing, kinds=kinds, multiple=multiple)
+    ring = opendkim.ours()
+    with opendkim:
         for address in addresses:
             with opendkim.session() as mta:
                 mta.mail("x@example.net", login="x", queue_id="Q")
@@ -127,7 +128,8 @@ a            example.net:never:DIR/key
 """
 ADDRESSES = [
     "bob@example.com", "al@example.com", "BOB@EXAMPLE.com", "bob@sub.example.com", "al@a.b.example.com",
-    "bob@other.test", "al@other.test", "al@notexample.com", "bob+x@example.com", "bobbx@example.com", "al@example.org", "al@com",
+    "bob@other.test", "al@other.test", "al@notexample.com", "bob+x@example.com", "bobbx@example.com",
+    "al@example.org", "al@com",
 ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def test_a_pattern_that_matches_an_address_reaches_its_domain(pattern: str, loca
 @given(patterns, st.text("ab.-", min_size=1, max_size=5))
 def test_a_pattern_that_reaches_a_domain_matches_some_address_of_it(pattern: str, domain: str) -> None:
     if not tablelines.is_exact(pattern) and tablelines.reaches(pattern, domain):
-        local = pattern.rpartition("@")[0] if "@" in pattern else pattern[: pattern.index("*")]
+        local = pattern.rpartition("@")[0] if "@" in pattern else pattern[: pattern.rindex("*")]
         assert matches(pattern, f"{local.replace('*', '')}@{domain}")
 
 

@@ -111,8 +111,8 @@ def reaches(pattern: str, domain: str) -> bool:
     before, at, host = pattern.rpartition("@")
     if at:
         return bool(before) and _regex(host).search(domain) is not None
-    # Some * has to stand for the @ too: the first may, and what is behind it is still to match.
-    return "*" in pattern and _regex(pattern[pattern.index("*") :]).search(domain) is not None
+    # Some * has to stand for the @ too. With the last one, all before it can be matched by the local part.
+    return "*" in pattern and _regex(pattern[pattern.rindex("*") :]).search(domain) is not None
 
 
 def _check(line: Line, path: Path) -> None:
