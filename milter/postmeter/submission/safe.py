@@ -6,7 +6,7 @@ is signed all the same, with a note and a figure. Knows nothing of MIME, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from postmeter.config.schema import Dkim
 from postmeter.mail import safe
@@ -17,7 +17,7 @@ from postmeter.submission import headers
 
 # Why a message that a later hop may break is signed as it is
 SIZE_LIMIT = "size_limit"  # would outgrow Postfix's message_size_limit
-HEADER = "header"  # a line over 998 octets without white space in a field that has to be signed
+HEADER = "header"  # a line over 998 octets without white space in a field that has to be signed, or far too many
 REASONS = (
     safe.ALREADY_SIGNED,
     safe.SIGNED,
@@ -30,6 +30,7 @@ REASONS = (
     HEADER,
 )
 
+_MOST_FOLDED = 100  # fields; each makes us, and Postfix, look through the header again
 _ROOM = 8192  # what signing may add
 _NAME = "make_safe"
 
@@ -50,20 +51,28 @@ def step(dkim: Dkim, *, will_sign: Callable[[Draft], bool], size_limit: int) -> 
 
 def _make_header_safe(draft: Draft, covered: frozenset[bytes], needed: frozenset[bytes]) -> None:
     """Fold lines over 998 octets of fields that a signature covers; the others may break, it does not matter."""
-    seen: dict[bytes, int] = {}
-    for one in draft.fields.copy():
-        seen[one.key] = seen.get(one.key, 0) + 1
-        if one.key not in covered or not headers.too_long(one):
-            continue
+    found = [(nth, one) for nth, one in _numbered(draft.fields) if one.key in covered and headers.too_long(one)]
+    if len(found) > _MOST_FOLDED:
+        _fragile(draft, HEADER)
+        return
+    for nth, one in found:
         value = safe.fold(one.value, MAX_LINE - len(one.name) - 1)
         name = one.name.decode("ascii", "replace")
         if value is not None:
-            draft.replace_field(one.name, nth=seen[one.key], value=value)
+            draft.replace_field(one.name, nth=nth, value=value)
             draft.note(_NAME, f"{name} folded: it had a line over {MAX_LINE} octets")
         elif one.key in needed:
             _fragile(draft, HEADER)
         else:
             draft.note(_NAME, f"{name} left out of the signature: a line over {MAX_LINE} octets, nowhere to fold it")
+
+
+def _numbered(fields: Sequence[Field]) -> Iterator[tuple[int, Field]]:
+    """Each field with its number among those of its name."""
+    seen: dict[bytes, int] = {}
+    for one in fields:
+        seen[one.key] = seen.get(one.key, 0) + 1
+        yield seen[one.key], one
 
 
 def _make_body_safe(draft: Draft, size_limit: int) -> None:
