@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import OpenLab
-from tests.lab.lab import Lab, letter
+from tests.lab.lab import BOB, Lab, letter
 from tests.lab.product import Postmeter
 
 NEWS = letter(
@@ -23,7 +23,10 @@ def lab(open_lab: OpenLab) -> Lab:
     postmeter = Postmeter(
         {
             "mode": "observe",
-            "quota": {"limits": ["2 messages/day"]},
+            "quota": {
+                "limits": ["2 messages/day"],
+                "rules": [{"login": BOB, "limits": ["1 message/day"], "over": "hold"}],
+            },
             "tracking": {"url": "https://click.example.com"},
         }
     )
@@ -55,3 +58,15 @@ def test_figures_count_what_was_done_and_not_what_would_have_been(lab: Lab) -> N
     assert metrics.figure("dkim_signatures_total") == 0
     assert metrics.figure("links_rewritten_total") == 0
     assert metrics.figure("messages_total", result="deferred") == 0
+
+
+def test_what_would_have_been_held_arrives_and_is_charged(lab: Lab) -> None:
+    """It is said to be charged, for it is: outside of what would have been."""
+    before = len(events(lab))
+    for _ in range(2):
+        lab.deliver(letter(sender=BOB), login=BOB)
+    told = events(lab)[before:]
+    assert [facts["observed"]["verdict"] for facts in told] == ["accept", "hold: quota"]
+    assert [facts["charged"] for facts in told] == [[["sender", BOB, "messages", 86_400, 1]]] * 2
+    assert b"2 of 1 " in lab.postmeter.run("quota", "show", BOB).stdout
+    assert not lab.postfix.queued()

@@ -305,6 +305,9 @@ def test_charges_name_level_and_shares_to_warn_at_and_the_journal_names_them_too
     ]
     assert {(charge.warn, charge.enforce, charge.amount) for charge in charges} == {((12, 80, 100), True, 4)}
     assert draft.facts["charged"] == [[c.level, c.key, "recipients", 86_400, 4] for c in charges]
+    looked_at = mail()
+    some.check(looked_at)
+    assert "charged" not in looked_at.facts, "a look charges nothing"
 
 
 def test_in_mode_observe_nothing_is_enforced_and_nobody_warned(quotas: Make) -> None:

@@ -111,7 +111,8 @@ def _arguments(parser: ArgumentParser) -> None:
     words = parser.add_subparsers(metavar="WHAT", required=True)
     for word, text, example, fill in _WORDS:
         told = f"example: postmeter quota {word} {example}"
-        fill(words.add_parser(word, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=told, allow_abbrev=False))
+        what = f"{text[0].upper()}{text[1:]}."
+        fill(words.add_parser(word, help=text, description=what, epilog=told, allow_abbrev=False))
 
 
 def _set_arguments(parser: ArgumentParser) -> None:

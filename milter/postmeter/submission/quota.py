@@ -79,8 +79,10 @@ class Quotas:
         self._warn = () if observe else tuple(sorted({round(share * 100) for share in quota.warn_at}))
 
     def charges(self, draft: Draft) -> tuple[Charge, ...]:
-        """What `settle` has to charge for this message."""
+        """What `settle` has to charge for this message; the journal will say so."""
         charges = self._tally(draft).charges
+        if charges:
+            draft.facts["charged"] = [[c.level, c.key, c.unit, c.window, c.amount] for c in charges]
         return tuple(replace(charge, enforce=False) for charge in charges) if self._observe else charges
 
     def check(self, draft: Draft) -> Reply | None:
@@ -158,8 +160,6 @@ class Quotas:
             return Tally((), _NOTHING, ())
         if not isinstance(draft.tally, Tally):
             draft.tally = tally = self._count(draft)
-            if tally.charges:
-                draft.facts["charged"] = [[c.level, c.key, c.unit, c.window, c.amount] for c in tally.charges]
             return tally
         return draft.tally
 

@@ -166,7 +166,7 @@ class Recorder:
         return self._settler.settle(charges, event, self._figures(draft), time(), hold=hold)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
-        """The brake has had its say when a message is let go: that charge is not for later. The rest is owed till then."""
+        """What it is charged is owed until it leaves; but for the brake's, which has had its say then."""
         queue_id, why = draft.message.queue_id, refusal.sentence(over, time()) if over else "stopped by the brake"
         hold = Hold(
             queue_id=queue_id,

@@ -235,7 +235,8 @@ class Session:
         """
         draft = outcome.draft
         if self._desk.observe:
-            draft.facts = {"observed": {"verdict": str(outcome.reply or "accept"), **draft.facts}}
+            verdict = str(outcome.reply or (f"hold: {draft.hold}" if draft.hold else "accept"))
+            draft.facts = {"observed": {"verdict": verdict, **draft.facts}}
         else:
             send(ctx, draft.changes)
         late = self._desk.recorder.accepted(draft)
