@@ -89,7 +89,7 @@ class NameServer:
             reply.answer.append(dns.rrset.from_text(name + ".", 60, "IN", "CNAME", *alias))
             self._add(reply, alias[0].rstrip("."), kind)
             return
-        values = self.rdata.get((name, kind.name), [])
+        values = self.rdata.get((name, dns.rdatatype.to_text(kind)), [])
         if kind == dns.rdatatype.TXT and name in self.records:
             values = [*values, _quoted(self.records[name])]
         if values:
@@ -113,11 +113,12 @@ class _Udp(socketserver.ThreadingUDPServer):
     lab: NameServer
 
 
-class _UdpQuestion(socketserver.DatagramRequestHandler):
+class _UdpQuestion(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, _Udp)
-        if reply := self.server.lab.answer(self.rfile.read(), limit=_UDP_SIZE):
-            self.wfile.write(reply)
+        question, sock = self.request
+        if reply := self.server.lab.answer(question, limit=_UDP_SIZE):
+            sock.sendto(reply, self.client_address)
 
 
 class _TcpQuestion(socketserver.StreamRequestHandler):

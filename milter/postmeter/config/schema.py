@@ -12,7 +12,7 @@ from postmeter.config.amounts import Limit
 from postmeter.config.readers import choice, listing
 from postmeter.config.section import part, section, setting
 from postmeter.config.sections.books import Journal, Log, Metrics, Notify, Report, Webhook
-from postmeter.config.sections.dkim import Dkim, HeaderRule, KeyEntry, OpendkimTables, SignEntry, default_known
+from postmeter.config.sections.dkim import Dkim, HeaderRule, KeyEntry, OpendkimTables, SignEntry, agrees
 from postmeter.config.sections.feedback import Bounces, Delivery, Suppression
 from postmeter.config.sections.limits import DomainLimits, NetworkLimits, Ramp, Rule, TotalLimits
 from postmeter.config.sections.milter import Milter, Senders
@@ -70,7 +70,7 @@ class Config:
         "Which mail is ours to meter, sign and track: one match is enough; all other mail passes untouched.",
     )
     quota: Quota = part(Quota, "How much a sender may send.", look=groups_known)
-    dkim: Dkim = part(Dkim, "Signatures.", look=default_known)
+    dkim: Dkim = part(Dkim, "Signatures.", look=agrees)
     tracking: Tracking = part(Tracking, "Tracked links.")
     web: Web = part(Web, "The server behind tracked links.")
     bounces: Bounces = part(Bounces, "What comes back.")

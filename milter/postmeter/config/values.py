@@ -18,6 +18,7 @@ from postmeter.mail.address import ascii_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_DNS = 53  # RFC 1035 section 4.2
 _LONGEST_NAME = 253  # RFC 1035 section 2.3.4
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")  # RFC 1035 2.3.1, and the underscore that DNS allows
 
@@ -156,6 +157,18 @@ def ip_address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise MistakeError(f"{quoted(text)} is not an IP address", "write it like 192.0.2.53 or 2001:db8::53") from None
+
+
+def resolver(text: str) -> InetAddress:
+    """An IP address, or one with a port: 127.0.0.1:5353, [::1]:5353."""
+    try:
+        if text.count(":") == 1 or text.startswith("["):
+            found = inet(text)
+            return InetAddress(ip_address(found.host), found.port)
+        return InetAddress(ip_address(text), _DNS)
+    except MistakeError:
+        fix = "write an IP address, for example 192.0.2.53, or one with a port: 127.0.0.1:5353"
+        raise MistakeError(f"{quoted(text)} is not the address of a resolver", fix) from None
 
 
 def path(text: str) -> Path:

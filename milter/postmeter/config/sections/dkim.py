@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from postmeter.config import forms
+from postmeter.config import amounts, forms
 from postmeter.config.amounts import HOUR
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import Place, Reader, choice, listing, optional, scalar, word_or
 from postmeter.config.section import required, section, setting
 from postmeter.config.tablefile import TableFile, table_file
 from postmeter.config.tree import Node
+from postmeter.config.values import InetAddress
 
 _CANONICALIZATIONS = ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")
 
@@ -156,19 +157,22 @@ class Dkim:
         "OpenDKIM's own tables, read as they are, at the start and at a reload; entries of dkim.sign come first.",
         example="{key_table: /etc/opendkim/key.table, signing_table: refile:/etc/opendkim/signing.table}",
     )
-    check_every: float = setting(forms.duration(), "1h", "Keys against DNS; 0 is never.", built=False)
-    resolvers: tuple[str, ...] = setting(listing(forms.ip_address), [], "Empty: the system's.", built=False)
+    check_every: float = setting(
+        forms.duration(), "1h", "How often `postmeter books` compares the keys with DNS; 0 is never."
+    )
+    resolvers: tuple[InetAddress, ...] = setting(
+        listing(forms.resolver), [], "Name servers to ask, ADDRESS or ADDRESS:PORT. Empty: the system's."
+    )
     rotate_every: float | None = setting(
-        optional(forms.duration(HOUR)), None, "Only `keys: auto`.", built=False, example="180d"
+        optional(forms.duration(HOUR)), None, "New keys are made after so long, only for `keys: auto`.", example="180d"
     )
     rotate_seen: float = setting(
         forms.duration(),
         "24h",
         "Every authoritative server and resolver must have shown a new key for so long before it signs.",
-        built=False,
     )
     retire_after: float = setting(
-        forms.duration(), "7d", "How long mail signed by the old key may still be on its way.", built=False
+        forms.duration(), "7d", "How long mail signed by the old key may still be on its way."
     )
     key_cache: int = setting(forms.whole(1), "10000", "Parsed keys kept by a worker.")
     on_error: str = setting(
@@ -187,3 +191,18 @@ def default_known(dkim: Dkim, place: Place) -> None:
     if dkim.default_domain is not None and dkim.default_domain not in {entry.domain for entry in dkim.sign}:
         key = Place(place.reading, f"{place.path}.default_domain")
         raise key.complain(key.line, f"{dkim.default_domain} is no domain of dkim.sign", "add it there, with its keys")
+
+
+def agrees(dkim: Dkim, place: Place) -> None:
+    """Whether its keys fit each other."""
+    default_known(dkim, place)
+    rotation_fits(dkim, place)
+
+
+def rotation_fits(dkim: Dkim, place: Place) -> None:
+    """One rotation ends before the next begins."""
+    needs = dkim.rotate_seen + dkim.retire_after
+    if dkim.rotate_every is not None and dkim.rotate_every <= needs:
+        key = Place(place.reading, f"{place.path}.rotate_every")
+        what = f"is no longer than rotate_seen and retire_after together, {amounts.duration_text(needs)}"
+        raise key.complain(key.line, what, "give a longer time, for example 180d")
