@@ -13,7 +13,7 @@ TOKEN is base64url without padding (RFC 4648 section 5; unused last bits are zer
     2   key id         of the secret, see `key_id`; it reveals nothing of it
     8   reference      of the message
     n   link           its number, LEB128: seven bits a byte, low ones first, the eighth says that more follow
-    1+n recipient      one byte of length, then so many bytes; length 0 says nothing about a person
+    1+n recipient      one byte of length, then so many bytes; length 0 says nothing about a person; else see `pseudonym`
     n   target         UTF-8, to the end
     16  MAC            BLAKE2b (RFC 7693), 128 bits, keyed with the secret's key for this use
 
@@ -56,6 +56,7 @@ from urllib.parse import urlsplit
 
 LINK = "c"
 OPEN = "o"
+RECIPIENT = "r"
 MARK = "m"
 
 _VERSION = 1
@@ -152,12 +153,13 @@ def reference_of(token: str) -> bytes:
 class Mint:
     """Makes tokens with the newest secret and knows those of all. Safe for threads; replaced, never changed."""
 
-    __slots__ = ("_known", "_maker", "_newest", "_states")
+    __slots__ = ("_known", "_maker", "_newest", "_person", "_states")
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         if not secrets:
             raise ValueError("no secret")
         self._newest = secrets[0]
+        self._person = derive(secrets[0], RECIPIENT)
         self._known: dict[bytes, list[bytes]] = {}
         for secret in secrets:
             self._known.setdefault(key_id(secret), []).append(secret)
@@ -179,6 +181,14 @@ class Mint:
     def open_open(self, host: str, token: str) -> Link | None:
         """The same for an open: it has no target."""
         return self._open(host, OPEN, token)
+
+    def pseudonym(self, address: bytes) -> bytes:
+        """Eight bytes that stand for a recipient, the same ones as long as the newest secret is; no address is told.
+
+        Addresses that differ in the case of their domain are one (RFC 5321 section 2.4).
+        """
+        local, at, domain = address.rpartition(b"@")
+        return blake2b(local + at + domain.lower(), key=self._person, digest_size=8, person=b"postmeter person").digest()
 
     def _url(self, base_url: str, use: str, content: bytes) -> str:
         prefix, head, state = self._maker(base_url, use)

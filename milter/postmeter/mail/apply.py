@@ -47,6 +47,16 @@ def ordered(changes: Iterable[Change]) -> list[Change]:
     return [*bodies[-1:], *rest, *sorted(edits, key=lambda edit: edit.nth, reverse=True), *inserts]
 
 
+def undo(change: ReplaceBody) -> bytes:
+    """The body before the change, from its record alone."""
+    pieces: list[bytes] = []
+    at = 0
+    for span in sorted((span for part in change.parts for span in part.spans), key=lambda span: span.start):
+        pieces += change.body[at : span.start], span.old
+        at = span.end
+    return b"".join([*pieces, change.body[at:]])
+
+
 def position(fields: Sequence[Field], name: bytes, nth: int) -> int:
     """Index of the `nth` field of that name, counted from 1."""
     hits = [index for index, field in enumerate(fields) if field.key == name.lower()]

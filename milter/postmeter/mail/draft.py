@@ -41,6 +41,19 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the sender asked for in fields of this message, and what he calls it; None where he said nothing."""
+
+    clicks: str | None = None
+    """`off`, `html` or `html+text`."""
+    opens: bool | None = None
+    campaign: str = ""
+    tags: tuple[str, ...] = ()
+    test: bool = False
+    """Nobody shall get it."""
+
+
 @dataclass(slots=True)
 class Draft:
     """`sender` is whom quotas count; `from_domain` that of the one From address, empty when there is none such.
@@ -59,6 +72,8 @@ class Draft:
     before); empty when it is mail like any other."""
     mark: Mark | None = None
     """What was said of the message when it was here before, once that is believed."""
+    wishes: Wishes = Wishes()
+    """Believed only of senders who may ask."""
     tally: object = None
     """What quotas made of the message, once: the step and `settle` must mean the same."""
     fields: list[Field] = field(default_factory=list)

@@ -80,12 +80,25 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Octets `start` to `end` of a changed body, which were `old`."""
+
+    start: int
+    end: int
+    old: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PartChange:
-    """What was done to one body part: its MIME path ("1.2"), the reason, how many spans."""
+    """What was done to one body part: its MIME path ("1.2"), the reason, how many links or parts it was done to.
+
+    With all `spans` of a body in place of what stands there now it is the body it was (`apply.undo`).
+    """
 
     path: str
     reason: str
     count: int
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
