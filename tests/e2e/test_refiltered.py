@@ -17,7 +17,7 @@ from postmeter.token import Mark, Marker, domain_digest, parse_secrets
 from tests.e2e.conftest import OpenLab
 from tests.lab import verify
 from tests.lab.client import Client
-from tests.lab.folder import new_folder
+from tests.lab.folder import CLONE, new_folder
 from tests.lab.keys import DkimKey, records
 from tests.lab.lab import ALICE, BOB, Lab, attach, letter
 from tests.lab.postfix import Service, submission
@@ -121,15 +121,14 @@ def house(open_lab: OpenLab) -> Iterator[House]:
             ),
             Service(name="back", settings={**back, "milter_macro_daemon_name": "REFILTERED"}),
         ]
-        guarded = {"cleanup_service_name": "guarding-cleanup"}
+        guarded = {"cleanup_service_name": "postmeter-guard"}
         services += [
             Service(name="guarded-mx", settings={**nobody, **guarded}),
             Service(name="guarded", settings={**submission(attach(postmeter.milter)).settings, **guarded}),
         ]
-        # The line that contrib/postfix gives, here beside services that do without it.
-        guard = (
-            "guarding-cleanup unix n - n - 0 cleanup\n  -o { header_checks = regexp:{{/^X-Postmeter-Mark:/ IGNORE}} }"
-        )
+        # The lines that contrib/postfix gives, here beside services that do without them.
+        lines = (CLONE / "contrib/postfix/master.cf.fragment").read_text().partition("\n#postmeter-guard")[2]
+        guard = "postmeter-guard" + lines.partition("\n# It")[0].replace("\n#", "\n")
         lab = Lab(
             postmeter=postmeter,
             services=services,
@@ -257,7 +256,7 @@ def test_a_mark_is_good_for_its_message_and_its_hour(
 
 
 def test_header_checks_keep_out_a_mark_that_somebody_got_hold_of(house: House) -> None:
-    """Inbound mail could bring a good mark for an hour, with the Message-ID that it was made for. A line in main.cf
+    """Inbound mail could bring a good mark for an hour, with the Message-ID that it was made for. A cleanup(8) of its own
     takes marks off whatever clients send, and leaves alone the one that the milter puts on behind it (D16)."""
     stolen = named("<stolen@example.com>", house.marked("<stolen@example.com>"))
     inbound = house.arrives(stolen, login="", service="guarded-mx", mail_from="x@elsewhere.example")
