@@ -256,8 +256,8 @@ def test_a_mark_is_good_for_its_message_and_its_hour(
 
 
 def test_header_checks_keep_out_a_mark_that_somebody_got_hold_of(house: House) -> None:
-    """Inbound mail could bring a good mark for an hour, with the Message-ID that it was made for. A cleanup(8) of its own
-    takes marks off whatever clients send, and leaves alone the one that the milter puts on behind it (D16)."""
+    """Inbound mail could bring a good mark for an hour, with the Message-ID that it was made for. A cleanup(8) of
+    its own takes marks off whatever clients send, and leaves alone the one that the milter puts on behind it (D16)."""
     stolen = named("<stolen@example.com>", house.marked("<stolen@example.com>"))
     inbound = house.arrives(stolen, login="", service="guarded-mx", mail_from="x@elsewhere.example")
     assert inbound.values(b"dkim-signature") == []
