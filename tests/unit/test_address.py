@@ -133,7 +133,8 @@ def test_all_from_fields_count_and_one_in_doubt_spoils_them() -> None:
 @pytest.mark.parametrize("unit", [b"()", b"(", b"\"\\\"", b" ", b"a", b".", b"<", b",", b"a@b,", b"=?", b"\\", b":;"])
 def test_time_grows_no_faster_than_length(unit: bytes) -> None:
     """60,000 octets are the most that Postfix hands over (D15); the bound is a hundred times what it takes."""
-    for value in (unit * 60_000, b"a@b" + unit * 60_000, b'"' + unit * 60_000 + b'" <a@b>'):
+    much = unit * (60_000 // len(unit))
+    for value in (much, b"a@b" + much, b'"' + much + b'" <a@b>'):
         start = time.process_time()
         address.mailboxes(value)
         assert time.process_time() - start < 5

@@ -351,17 +351,18 @@ def test_any_other_failure_to_bind_keeps_the_systems_words(place: Path) -> None:
 def test_modes_grant_what_the_kernel_grants(
     place: Path, nobody: Person, uid: str | int, gid: str | int, ask: Callable[[Path], list[int]]
 ) -> None:
-    """Every mode of a file of the user's own, of the user's group, and of others; the kernel is the oracle."""
+    """Files of the user's own, of the user's group, and of others; the kernel is the oracle."""
+    modes = range(0, 0o1000, 5)  # every digit at every place
     files = place / "files"
     files.mkdir()
-    for mode in range(0o1000):
+    for mode in modes:
         path = files / f"{mode:04o}"
         path.touch()
         os.chown(path, nobody.uid if uid else 0, nobody.gid if gid else 0)
         path.chmod(mode)
     ours = [
         sum(bit for bit in (READ, WRITE, ENTER) if permissions.may(nobody, (files / f"{mode:04o}").stat(), bit))
-        for mode in range(0o1000)
+        for mode in modes
     ]
     assert ours == ask(files)
 
