@@ -41,10 +41,11 @@ all-debian12:
 	@$(INSTALL) debian12
 	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
-bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge beside a peer's
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge and a signature beside peers'
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
-	@$(INSTALL) bench || echo "bench: without the peer"
+	@$(INSTALL) bench || echo "bench: without the peers"
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.ledger
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.signers
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,7 +19,7 @@ from tests.bench import cpu
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.rows import FLOOR, OURS, PEERS, ROWS, Row
 from tests.lab.folder import give
-from tests.lab.mta import Mta
+from tests.lab.mta import Mta, Taken
 
 _TAKEN = "ac"  # accept, continue
 
@@ -43,20 +43,20 @@ def _measure(row: Row, *, clients: int, messages: int) -> None:
         started = stack.enter_context(row.start(give(Path(folder), "root")))
         address = Path(started.address.removeprefix("unix:"))
         for mail in (plain(), newsletter()):
-            _run(address, mail, clients=clients, each=10)
+            run(address, mail, clients=clients, each=10)
             before, start = cpu.seconds(started.pids()), time.perf_counter()
-            count = _run(address, mail, clients=clients, each=messages // clients)
+            count = run(address, mail, clients=clients, each=messages // clients)
             seconds, spent = time.perf_counter() - start, cpu.seconds(started.pids()) - before
             print(f"{row.name:<24}{mail.name:<16}{count / seconds:>12,.0f}{spent / count * 1000:>9.2f}", flush=True)
 
 
-def _run(address: Path, mail: Mail, *, clients: int, each: int) -> int:
-    """All clients at once; how many messages the milter took."""
+def run(address: Path, mail: Mail, *, clients: int, each: int, signs: bool = False) -> int:
+    """All clients at once; how many messages the milter took. One that `signs` has to, each message."""
     pids = []
     for _ in range(clients):
         pid = os.fork()
         if pid == 0:
-            os._exit(_client(address, mail, each))
+            os._exit(_client(address, mail, each, signs=signs))
         pids.append(pid)
     failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
     if failed:
@@ -64,10 +64,10 @@ def _run(address: Path, mail: Mail, *, clients: int, each: int) -> int:
     return clients * each
 
 
-def _client(address: Path, mail: Mail, count: int) -> int:
+def _client(address: Path, mail: Mail, count: int, *, signs: bool) -> int:
     """In a process of its own: one session; 0 when every message was taken."""
     fields, body = mail.fields(), mail.body()
-    with Mta(address) as mta:
+    with Mta(address, timeout=60) as mta:
         mta.negotiate()
         mta.connect(address="127.0.0.1")
         for nth in range(count):
@@ -76,11 +76,17 @@ def _client(address: Path, mail: Mail, count: int) -> int:
             mta.rcpt("reader@example.net", queue_id=queue_id)
             taken = mta.message(fields, body, queue_id=queue_id)
             mta.abort()
-            if taken.verdict.code not in _TAKEN:
-                print(f"{queue_id}: {taken.verdict}", file=sys.stderr)
+            if taken.verdict.code not in _TAKEN or (signs and _signatures(taken) != 1):
+                print(f"{queue_id}: {taken.verdict}, {_signatures(taken)} signatures", file=sys.stderr)
                 return 1
         mta.quit()
     return 0
+
+
+def _signatures(taken: Taken) -> int:
+    """Fields inserted (i) or added (h)."""
+    made = (change.data[4:] if change.code == "i" else change.data for change in taken.changes if change.code in "ih")
+    return sum(field.lower().startswith(b"dkim-signature\0") for field in made)
 
 
 if __name__ == "__main__":

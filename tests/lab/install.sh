@@ -130,6 +130,11 @@ unpack_peer() {
     mkdir -p "$build/deb" "$build/peers/$1.new"
     (cd "$build/deb" && apt-get download -q -o APT::Sandbox::User=root "$1")
     dpkg-deb -x "$build"/deb/"$1"_*.deb "$build/peers/$1.new"
+    # Libraries are installed: they start nothing. Those of a web interface are not needed.
+    libraries=$(dpkg-deb -f "$build"/deb/"$1"_*.deb Depends | tr ',' '\n' |
+        sed -n 's/^ *\(lib[^ (:|]*\).*/\1/p' | grep -v '^libjs-' || true)
+    # shellcheck disable=SC2086
+    install_packages $libraries
     mv "$build/peers/$1.new" "$build/peers/$1"
     rm -rf "$build/deb"
 }
@@ -222,6 +227,9 @@ debian12)
     ;;
 bench)
     unpack_peer policyd-rate-limit
+    unpack_peer rspamd
+    unpack_peer dkimpy-milter
+    unpack_peer python3-authres # dkimpy-milter's; the rest that it needs is in build/venv
     ;;
 *) fail "what is $want? One of: run test debian12 bench" ;;
 esac

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.bench import account, report
+from tests.bench import account, report, signers
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.rows import ALONE, FLOOR, OURS
 from tests.bench.run import Sample
@@ -49,6 +49,13 @@ def test_medians_and_ratios() -> None:
     assert found[0].spread == pytest.approx((1000 - 250) / 500)
     ours = next(line for line in report.table(found) if OURS in line).split()
     assert ours == [OURS, "125", "20%", "1.20", "0.25", "0.50", "3.0"]
+
+
+def test_signers_stand_beside_the_floor() -> None:
+    """The median of the rounds, and how many times the floor it is."""
+    found = [signers.Spent("floor", "plain", [0.1, 0.2, 0.3]), signers.Spent("postmeter", "plain", [9.0, 0.5, 0.1])]
+    assert [line.split()[-2:] for line in signers.table(found)[1:]] == [["0.20", "1.0x"], ["0.50", "2.5x"]]
+    assert abs(len(signers.large().raw) - 10_000_000) < 10_000
 
 
 def test_a_message_too_few_is_a_difference() -> None:
