@@ -35,7 +35,9 @@ def relaxed_body(body: bytes) -> Iterator[bytes]:
     """
     end = _content_end(body, b" \t\r\n")
     for piece in _pieces(body, end):
-        yield _squeeze(_crlf(piece)).replace(b" \r\n", b"\r\n")
+        text = _squeeze(_crlf(piece))
+        # One byte is sought at once, and what base64 fills has no space: searches for two take ten times as long.
+        yield text.replace(b" \r\n", b"\r\n") if b" " in text else text
     if end:
         yield b"\r\n"
 
@@ -51,7 +53,7 @@ def _squeeze(text: bytes) -> bytes:
     """Runs of white space as one space each."""
     if b"\t" in text:
         text = text.replace(b"\t", b" ")
-    return _SPACES.sub(b" ", text) if b"  " in text else text
+    return _SPACES.sub(b" ", text) if b" " in text and b"  " in text else text
 
 
 def _crlf(text: bytes) -> bytes:
