@@ -102,15 +102,17 @@ def test_the_histogram_counts_as_a_plain_list_would(durations: list[float]) -> N
     stopwatch = Stopwatch()
     for seconds in durations:
         stopwatch.observe("eom", seconds)
-    page = _page(stopwatch.take())
+    samples = _samples(_page(stopwatch.take()))
+
+    def value(name: str, **labels: str) -> float:
+        return samples[f"postmeter_callback_seconds_{name}", frozenset({"stage": "eom", **labels}.items())]
+
     for bound in BUCKETS:
         expected = sum(seconds <= float(bound) for seconds in durations)
-        assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le=bound) == expected, bound
-    assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="+Inf") == len(durations)
-    assert _value(page, "postmeter_callback_seconds_count", stage="eom") == len(durations)
-    total = _value(page, "postmeter_callback_seconds_sum", stage="eom")
-    assert total is not None
-    assert math.isclose(total, sum(durations), abs_tol=1e-6 * len(durations))
+        assert value("bucket", le=bound) == expected, bound
+    assert value("bucket", le="+Inf") == len(durations)
+    assert value("count") == len(durations)
+    assert math.isclose(value("sum"), sum(durations), abs_tol=1e-6 * len(durations))
 
 
 def test_a_stopwatch_gives_each_duration_once() -> None:
