@@ -42,18 +42,16 @@ class _Made(Generic[V]):
 
 
 class Kept(Generic[K, V]):
-    """`make` reads files, and raises KeyProblem; of all that it made, `most` by weight is kept. Safe for threads."""
+    """Of all that was made, `most` by weight is kept. Safe for threads."""
 
-    def __init__(
-        self, make: Callable[[K, Watch], V], *, most: int, weigh: Callable[[V], int], clock: Callable[[], float]
-    ) -> None:
-        self._make, self._most, self._weigh, self._clock = make, most, weigh, clock
+    def __init__(self, *, most: int, weigh: Callable[[V], int], clock: Callable[[], float]) -> None:
+        self._most, self._weigh, self._clock = most, weigh, clock
         self._lock = threading.Lock()
         self._made: OrderedDict[K, _Made[V]] = OrderedDict()
         self._weight = 0
 
-    def get(self, key: K) -> V:
-        """Raises KeyProblem when there is nothing to fall back on."""
+    def get(self, key: K, make: Callable[[K, Watch], V]) -> V:
+        """`make` reads files, and raises KeyProblem; so does this, when there is nothing to fall back on."""
         now = self._clock()
         with self._lock:
             made = self._made.get(key)
@@ -64,11 +62,11 @@ class Kept(Generic[K, V]):
                 made.looked = now  # so that one thread looks while the others go on
         if made is not None and made.settled and not _changed(made.stamps):
             return made.value
-        return self._again(key, made, now)
+        return self._again(key, make, made, now)
 
-    def _again(self, key: K, before: _Made[V] | None, now: float) -> V:
+    def _again(self, key: K, make: Callable[[K, Watch], V], before: _Made[V] | None, now: float) -> V:
         try:
-            made = self._read(key, now)
+            made = self._read(key, make, now)
         except KeyProblem as problem:
             if before is None:
                 raise
@@ -79,13 +77,13 @@ class Kept(Generic[K, V]):
         self._keep(key, made)
         return made.value
 
-    def _read(self, key: K, now: float) -> _Made[V]:
+    def _read(self, key: K, make: Callable[[K, Watch], V], now: float) -> _Made[V]:
         tries = 0
         while True:
             stamps: dict[Path, _Stamp] = {}
             tries += 1
             try:
-                value = self._make(key, lambda path, into=stamps: into.setdefault(path, _stamp(path)))  # type: ignore[misc]
+                value = make(key, lambda path, into=stamps: into.setdefault(path, _stamp(path)))  # type: ignore[misc]
             except KeyProblem:
                 if tries >= _TRIES or not _changed(stamps):
                     raise

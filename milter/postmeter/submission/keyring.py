@@ -51,7 +51,7 @@ class Keyring:
         self._keys_dir = dkim.keys_dir
         self._tables, self._broken = _read(dkim.opendkim_tables)
         self._kept: Kept[str | tuple[TableKey, ...], tuple[SigningKey, ...]] = Kept(
-            self._load, most=dkim.key_cache, weigh=len, clock=clock
+            most=dkim.key_cache, weigh=len, clock=clock
         )
 
     def holds(self, domain: str) -> bool:
@@ -70,7 +70,7 @@ class Keyring:
         `local` is the part before the @, which OpenDKIM's tables may ask for.
         """
         signer = self._signer(domain, local)
-        return self._kept.get(signer) if signer else ()
+        return self._kept.get(signer, self._load) if signer else ()
 
     def places(self) -> Iterator[Place]:
         """Every key that signs, in the order of the configuration. Raises KeyProblem."""
@@ -82,7 +82,7 @@ class Keyring:
         """One key of each kind, as far as the first entries have one."""
         seen: set[str] = set()
         for signer in islice(self._signers(), _SAMPLED):
-            for key in self._kept.get(signer):
+            for key in self._kept.get(signer, self._load):
                 if key.algorithm not in seen:
                     seen.add(key.algorithm)
                     yield key
@@ -117,7 +117,7 @@ class Keyring:
         for signer in self._signers():
             if count >= most:
                 return
-            count += len(self._kept.get(signer))
+            count += len(self._kept.get(signer, self._load))
 
     def _signers(self) -> Iterator[str | tuple[TableKey, ...]]:
         """Who signs by name, in the order of the configuration. Raises KeyProblem."""
