@@ -71,10 +71,14 @@ def alarm(brakes: Sequence[Braked], *, host: str) -> Letter:
     subject = f"postmeter on {host}: {login} {what}, {last.recipients} recipients in an hour"
     told = [
         f"On {_clock(event.time)}: {event.recipients} recipients in an hour, where up to {event.usual} are usual.\n"
-        f"What else is unusual: {', '.join(_SIGNS.get(sign, sign) for sign in event.signs) or 'nothing'}.\n{_evidence(event)}"
+        f"What else is unusual: {_signs(event)}.\n{_evidence(event)}"
         for event in brakes[-_MOST:]
     ]
     return Letter(subject, "\n".join([f"{login} sends as it never did.\n", *told, _what_now(last)]))
+
+
+def _signs(event: Braked) -> str:
+    return ", ".join(_SIGNS.get(sign, sign) for sign in event.signs) or "nothing"
 
 
 def _evidence(event: Braked) -> str:
