@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import OpenLab
 from tests.lab import verify
+from tests.lab.client import RefusedError
 from tests.lab.keys import DkimKey, make_key, records
 from tests.lab.lab import ALICE, Lab, letter
 from tests.lab.product import Postmeter
@@ -124,6 +125,25 @@ def test_a_key_file_that_changes_signs_without_a_reload_and_a_bad_one_leaves_the
 
     signing.postmeter.wait_until(signed)
     assert signing.accepted(signing.send(ALICE).data) == []
+
+
+def test_a_key_that_is_bad_at_first_use_costs_its_own_domain_a_451_until_it_is_mended(signing: Signing) -> None:
+    """The thousand before it are looked at when the milter starts, this one is not."""
+    made = auto_key(signing.postmeter, "late.example", "late", "rsa")
+    file = signing.postmeter.folder / "keys/late.example/late.pem"
+    many = [{"domain": f"c{nth}.example", "keys": [{"selector": "s", "file": str(file)}]} for nth in range(1000)]
+    before = signing.postmeter.settings["dkim"]["sign"]
+    signing.postmeter.settings["dkim"]["sign"] = [*before, *many, {"domain": "late.example", "keys": "auto"}]
+    signing.postmeter.write()
+    signing.postmeter.reload()
+    file.chmod(0o644)
+    with pytest.raises(RefusedError) as caught:
+        signing.send("x@late.example")
+    assert str(caught.value.answer).startswith("451 4.7.5 ")
+    assert f"{file}: others can read or write it (mode 0644); chmod o-rwx {file}" in signing.postmeter.log()
+    assert [each["d"] for each in tags(signing.send(ALICE).data)][:1] == ["example.com"]
+    file.chmod(0o600)
+    assert signing.accepted(signing.send("x@late.example").data, keys=[made]) == []
 
 
 def _after_mail(signing: Signing) -> str:
