@@ -27,6 +27,7 @@ from postmeter.runtime import spool
 from postmeter.token import Mint
 from postmeter.tracking import answers, blocked, hits, web
 from postmeter.tracking.clients import Clients
+from postmeter.tracking.desk import Desk, Site, Visit, hosts
 
 SECRET, OLD = b"n" * 32, b"o" * 32
 BASE = "http://click.example.com"
@@ -51,7 +52,7 @@ class Running:
 
     port: int
     directory: Path
-    desk: web.Desk
+    desk: Desk
     blocklist: blocked.Blocklist
     hits: hits.Hits
     loop: asyncio.AbstractEventLoop
@@ -90,12 +91,12 @@ def running(directory: Path, *, timeout: float = 3.0, max_request: int = 16384) 
     directory.mkdir(exist_ok=True)
     kept = hits.Hits(spool.Writer(directory, name=hits.SPOOL, now=time.time))
     blocklist = blocked.Blocklist(directory / "blocked")
-    site = web.Site(
+    site = Site(
         Mint([SECRET, OLD]),
         frozenset({"click.example.com", "old.example.com", "127.0.0.1"}),
         Clients([ipaddress.ip_network("127.0.0.1")]),
     )
-    desk = web.Desk(site, blocklist, kept)
+    desk = Desk(site, blocklist, kept, pages={"/u/": page} if "paged" in directory.name else None)
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     found = Running(listener.getsockname()[1], directory, desk, blocklist, kept, loop)
@@ -146,6 +147,7 @@ def test_a_click_is_in_the_spool_before_its_answer(server: Running) -> None:
     (hit,) = server.recorded()[before:]
     assert abs(float(str(hit.pop("time"))) - time.time()) < 60
     assert hit == {
+        "kind": "click",
         "reference": b"referenc".hex(),
         "link": 7,
         "recipient": "",
@@ -154,6 +156,8 @@ def test_a_click_is_in_the_spool_before_its_answer(server: Running) -> None:
         "method": "GET",
         "address": "198.51.100.7",
         "agent": agent,
+        "secure": False,
+        "fields": {},
     }
 
 
@@ -216,7 +220,7 @@ def test_hosts_come_from_every_tracking_url_and_from_web_hosts() -> None:
         "tracking: {url: 'https://a.example', domains: {x.example: {url: 'https://b.example:8443'}},"
         " logins: {y: {url: 'http://C.example'}}}\nweb: {hosts: [d.example]}"
     )
-    assert web.hosts(loads(text)) == {"a.example", "b.example", "c.example", "d.example"}
+    assert hosts(loads(text)) == {"a.example", "b.example", "c.example", "d.example"}
 
 
 def test_healthz_is_for_everybody(server: Running) -> None:
@@ -341,13 +345,13 @@ def test_a_slow_client_is_cut_off_however_it_dribbles(tmp_path: Path, start: byt
 def test_a_blocked_message_or_host_is_gone_and_an_unblocked_one_is_back(server: Running) -> None:
     path = server.directory / "blocked"
     other = b"otherref"
-    for messages, hosts, gone in (
+    for messages, names, gone in (
         ([other.hex()], [], {other}),
         ([], ["shop.example"], {other, b"referenc"}),
         ([], ["*.example"], {other, b"referenc"}),
         ([], ["*.shop.example", "hop.example", "example"], set[bytes]()),
     ):
-        blocked.write(path, messages=messages, hosts=hosts)
+        blocked.write(path, messages=messages, hosts=names)
         server.blocklist.look()
         for reference in (other, b"referenc"):
             reply = server.ask(path_of(reference=reference))
@@ -453,3 +457,129 @@ def test_an_agent_of_any_bytes_and_any_length_makes_one_bounded_line(server: Run
     (hit,) = server.recorded()[before:]
     assert len(str(hit["agent"])) <= 300
     str(hit["agent"]).encode()
+
+
+def image(*, base: str = BASE, secret: bytes = SECRET) -> str:
+    return urlsplit(Mint([secret]).open_url(base, reference=b"referenc", recipient=b"reader")).path
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_open_is_answered_by_an_image_that_nobody_may_store(server: Running, method: str) -> None:
+    before = len(server.recorded())
+    reply = server.ask(image(), "X-Purpose: preview", "Sec-Purpose: " + "p" * 500, method=method)
+    assert (reply.status, reply.headers["content-type"], reply.headers["content-length"]) == (200, "image/gif", "43")
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.body == (b"" if method == "HEAD" else answers.IMAGE.page)
+    (hit,) = server.recorded()[before:]
+    assert (hit["kind"], hit["method"], hit["link"], hit["target"]) == ("open", method, 0, "")
+    assert hit["recipient"] == b"reader".hex()
+    assert hit["fields"] == {"X-Purpose": "preview", "Sec-Purpose": "p" * 40}
+
+
+def test_the_image_is_one_transparent_pixel() -> None:
+    """As Section 18 to 23 of the GIF89a specification lay it out: size, a transparent colour, no more than 43 bytes."""
+    found = answers.IMAGE.page
+    assert len(found) == 43
+    assert (found[:6], found[6:10], found[-1:]) == (b"GIF89a", b"\1\0\1\0", b";")
+    assert found[found.index(b"\x21\xf9\x04") + 3] & 1
+
+
+def test_a_link_s_token_opens_nothing_and_an_open_s_token_leads_nowhere(server: Running) -> None:
+    before = len(server.recorded())
+    assert server.ask("/o/" + path_of()[3:]).status == 404
+    assert server.ask("/c/" + image()[3:]).status == 404
+    assert server.ask(image(base="http://evil.example"), host="evil.example").status == 404
+    assert len(server.recorded()) == before
+
+
+def test_opens_of_a_blocked_message_are_gone(server: Running) -> None:
+    path = server.directory / "blocked"
+    blocked.write(path, messages=[b"referenc".hex()], hosts=[])
+    server.blocklist.look()
+    assert server.ask(image()).status == 410
+    blocked.write(path, messages=[], hosts=[])
+    server.blocklist.look()
+    assert server.ask(image()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("proto", "secure"),
+    [(None, False), ("https", True), ("HTTPS", True), ("http, https", True), ("https, http", False), ("x", False)],
+)
+def test_a_trusted_proxy_says_whether_it_was_tls(server: Running, proto: str | None, secure: bool) -> None:
+    before = len(server.recorded())
+    server.ask(path_of(), *([f"X-Forwarded-Proto: {proto}"] if proto else []))
+    (hit,) = server.recorded()[before:]
+    assert hit["secure"] is secure
+
+
+def test_nobody_else_may_say_so() -> None:
+    clients = Clients([ipaddress.ip_network("127.0.0.1")])
+    assert not clients.secure("203.0.113.1", "https", False)
+    assert clients.secure("203.0.113.1", "http", True)
+
+
+def page(visit: Visit, site: Site) -> answers.Answer:
+    """Tells what reached it."""
+    said = {"method": visit.method, "host": visit.host, "token": visit.token, "body": len(visit.body)}
+    return answers.Answer(200, "OK", "\r\nContent-Type: application/json", json.dumps(said).encode())
+
+
+@pytest.fixture(scope="module")
+def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("paged"), timeout=0.5, max_request=4096) as found:
+        yield found
+
+
+def posted(server: Running, path: str, body: bytes, *fields: str, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    head = f"POST {path} HTTP/1.1\r\nHost: click.example.com\r\nContent-Length: {size}\r\nConnection: close\r\n"
+    return server.raw((head + "".join(f"{line}\r\n" for line in fields) + "\r\n").encode() + body)
+
+
+def test_a_body_is_read_where_a_page_wants_it_and_nowhere_else(paged: Running) -> None:
+    raw = posted(paged, "/u/to%2Dken?x=1", b"List-Unsubscribe=One-Click")
+    said = json.loads(parse(raw).body)
+    assert said == {"method": "POST", "host": "click.example.com", "token": "to-ken", "body": 26}
+    for path in ("/c/x", "/o/x", "/", "/healthz", path_of(), "/U/x", "/u"):
+        assert parse(posted(paged, path, b"x")).status == 404
+
+
+def test_a_chunked_body_counts_with_what_it_says(paged: Running) -> None:
+    head = b"POST /u/x HTTP/1.1\r\nHost: click.example.com\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert json.loads(parse(paged.raw(head + b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")).body)["body"] == 7
+
+
+def test_who_asks_before_sending_a_body_is_told_to_go_on(paged: Running) -> None:
+    raw = posted(paged, "/u/x", b"a=b", "Expect: 100-continue")
+    assert raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+def test_a_body_over_the_bound_is_cut_off(paged: Running) -> None:
+    for raw in (posted(paged, "/u/x", b"x" * 9000), posted(paged, "/u/x", b"x" * 9000, length=10**9)):
+        assert b"HTTP/1.1 200" not in raw
+    assert paged.ask("/u/x").status == 200
+
+
+def test_a_body_that_does_not_come_is_cut_off_in_time(paged: Running) -> None:
+    began = time.monotonic()
+    assert posted(paged, "/u/x", b"half", length=400) == b""
+    assert 0.4 < time.monotonic() - began < 4
+
+
+def test_a_page_is_for_our_hosts_and_three_methods(paged: Running) -> None:
+    assert paged.ask("/u/x", host="evil.example").status == 404
+    assert paged.ask("/u/x", method="DELETE").status == 404
+    assert paged.ask("/u/x", method="HEAD").body == b""
+
+
+def test_a_file_of_hits_is_finished_after_a_minute_so_that_it_can_be_deleted(tmp_path: Path) -> None:
+    now = [0.0]
+    kept = hits.Hits(spool.Writer(tmp_path, name="hits", now=time.time), clock=lambda: now[0])
+    for second in range(1, 180):
+        now[0] = float(second)
+        if second in (1, 2, 100, 101):
+            kept.put(b"{}")
+        kept.retry()
+    files = spool.files(tmp_path, "hits")
+    assert [spool.discard(file, 6) is not None for file in files] == [True, True]

@@ -30,7 +30,7 @@ from postmeter.runtime.notify import Notifier
 from postmeter.runtime.privileges import become
 
 if TYPE_CHECKING:
-    from postmeter.tracking.web import Site
+    from postmeter.tracking.desk import Site
 
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
@@ -78,13 +78,13 @@ class Keeper:
         return sorted(self._site.hosts)
 
     async def serve(self, listener: socket.socket, directory: Path) -> None:
-        from postmeter.tracking import blocked, hits, web
+        from postmeter.tracking import blocked, desk, hits, web
 
         config = self._loaded.config
         self._state = config.journal.path.parent
         self._blocklist = blocked.Blocklist(blocked.place(self._state))
         self._hits = hits.Hits(spool.Writer(directory, name=hits.SPOOL, now=time.time))
-        self._desk = web.Desk(self._site, self._blocklist, self._hits)
+        self._desk = desk.Desk(self._site, self._blocklist, self._hits)
         server = web.Server(self._desk, max_request=config.web.max_request, timeout=config.web.timeout)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -139,7 +139,7 @@ class Keeper:
     def _read(self) -> Site:
         from postmeter.token import Mint, parse_secrets
         from postmeter.tracking.clients import Clients
-        from postmeter.tracking.web import Site, hosts
+        from postmeter.tracking.desk import Site, hosts
 
         config = self._loaded.config
         path = config.tracking.secrets

@@ -1,4 +1,4 @@
-"""What the tracking server answers: a redirect, a small plain page, and the same few headers with each.
+"""What the tracking server answers: a redirect, an image, a small plain page, and the same few headers with each.
 
 Bytes as they go over the wire, and knows nothing of aiohttp, whose own responses cost as much as all the rest of a
 redirect and tell its version and Python's. RFC 9110, RFC 9111 (no-store), w3.org/TR/referrer-policy.
@@ -6,6 +6,7 @@ redirect and tell its version and Python's. RFC 9110, RFC 9111 (no-store), w3.or
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -24,6 +25,12 @@ _ALWAYS = (
     "\r\nX-Content-Type-Options: nosniff"
 )
 
+CONTENT = "\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+"""For a page with nothing in it but text (w3.org/TR/CSP3)."""
+
+# The smallest transparent GIF that every program shows: 43 bytes, 1x1 (w3.org/Graphics/GIF/spec-gif89a.txt).
+_GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -32,25 +39,26 @@ class Answer:
     status: int
     reason: str
     fields: str = ""
-    page: str = ""
+    page: bytes = b""
 
     def wire(self, now: float, *, stays: bool = False, old: bool = False, head: bool = False) -> bytes:
         """The bytes, for a connection that `stays`, a client that speaks HTTP/1.0 (`old`), one that asked by HEAD."""
         connection = ("\r\nConnection: keep-alive" if old else "") if stays else "\r\nConnection: close"
         text = (
             f"HTTP/1.1 {self.status} {self.reason}\r\nDate: {_date(int(now))}{_ALWAYS}{self.fields}"
-            f"\r\nContent-Length: {len(self.page)}{connection}\r\n\r\n{'' if head else self.page}"
-        )
-        return text.encode("ascii")
+            f"\r\nContent-Length: {len(self.page)}{connection}\r\n\r\n"
+        ).encode("ascii")
+        return text + self.page if self.page and not head else text
 
 
 def _page(status: int, reason: str, text: str) -> Answer:
-    return Answer(status, reason, "\r\nContent-Type: text/plain; charset=utf-8", f"{text}\n")
+    return Answer(status, reason, f"\r\nContent-Type: text/plain; charset=utf-8{CONTENT}", f"{text}\n".encode())
 
 
 NOT_FOUND = _page(404, "Not Found", "Not found.")
 GONE = _page(410, "Gone", "This link has been disabled.")
 HEALTHY = _page(200, "OK", "ok")
+IMAGE = Answer(200, "OK", "\r\nContent-Type: image/gif\r\nCross-Origin-Resource-Policy: cross-origin", _GIF)
 
 
 def redirect(target: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Who asked: the client's address, through proxies that we trust (X-Forwarded-For, as nginx and Apache write it).
+"""Who asked, and whether by TLS, through proxies that we trust (X-Forwarded-For and -Proto, as nginx and Apache do).
 
 Knows nothing of what was asked. A header is believed as far as trusted proxies wrote it: from its end, up to the first
 address that is none of theirs.
@@ -35,6 +35,12 @@ class Clients:
             if not trusted:
                 break
         return best
+
+    def secure(self, peer: str, proto: str, tls: bool) -> bool:
+        """Whether the client came by TLS: what the proxy next to us says of it, or what we saw ourselves."""
+        if not self.known(peer)[1]:
+            return tls
+        return proto.rpartition(",")[2].strip().lower() == "https"
 
     def _known(self, text: str) -> tuple[str, bool]:
         """The address in its usual form, empty when it is none, and whether it is a trusted proxy's."""

@@ -1,121 +1,41 @@
-"""`postmeter web`: answers tracked links with a redirect to what their tokens say, and writes down that it did.
+"""Connections of `postmeter web`: HTTP by aiohttp, each request with a bound on its bytes and its time.
 
-Needs no database and fetches nothing: a token holds its target, and only those who know a secret can make one. Knows
-nothing of messages, DKIM keys or the journal; runs as a user who may read none of them. Whatever is not a link of ours
-on a host of ours gets the same small 404. No request is logged, for a token is as good as the link.
+Knows nothing of tokens, which are the desk's, of messages, DKIM keys or the journal; runs as a user who may read none
+of them. No request is logged, for a token is as good as the link. Several processes may accept from one listener: each
+takes some connections at a time, so that none of them gets all of a crowd.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from urllib.parse import unquote
+from contextlib import suppress
 
 from aiohttp import web
 
-from postmeter.config.schema import Config
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.token import Link, Mint, host_name, host_of
 from postmeter.tracking import answers
 from postmeter.tracking.answers import Answer
-from postmeter.tracking.blocked import Blocklist
-from postmeter.tracking.clients import Clients
-from postmeter.tracking.hits import Hit, Hits
+from postmeter.tracking.desk import Desk
 
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
 
 _TEND = 1.0  # seconds; a block must take effect within five
 _DRAIN = 5.0  # seconds for answers in flight at the end; they take a millisecond
-_HOSTS = 1024  # spellings of host names that are remembered
+_AT_ONCE = 128  # connections let in before the next look at those who are in already
+_SHARED = 8  # the same where other processes wait at this door
 _MOST_UNSENT = 64 * 1024  # bytes that may wait for a client that does not read
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # accept(2)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 10.1.1
 
 _SILENT = logging.getLogger(f"{__name__}.aiohttp")
 _SILENT.disabled = True  # it would log parts of requests
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What a configuration makes of us: our secrets, the hosts we answer for, the proxies we believe."""
-
-    mint: Mint
-    hosts: frozenset[str]
-    clients: Clients
-
-
-def hosts(config: Config) -> frozenset[str]:
-    """The hosts of every tracking.url, and those of earlier days."""
-    overrides = [*config.tracking.domains.values(), *config.tracking.logins.values()]
-    urls = [config.tracking.url, *(keys.get("url") for keys in overrides)]
-    return frozenset([*(host_of(str(url)) for url in urls if url), *(host_name(name) for name in config.web.hosts)])
-
-
-class Desk:
-    """Gives every request its answer."""
-
-    def __init__(self, site: Site, blocklist: Blocklist, hits: Hits, *, now: Callable[[], float] = time.time) -> None:
-        self._blocklist = blocklist
-        self._hits = hits
-        self._now = now
-        self.take(site)
-
-    def take(self, site: Site) -> None:
-        """From now on answer as this site."""
-        self._site = site
-        self._host = lru_cache(maxsize=_HOSTS)(self._own_host)
-
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, Connection):
-            request.protocol.asked()
-        return Response(self.answer(request), self._now())
-
-    def answer(self, request: web.BaseRequest) -> Answer:
-        if request.method not in ("GET", "HEAD"):
-            return answers.NOT_FOUND
-        path = request.raw_path.partition("?")[0]  # gateways add parameters; a token needs none
-        if path.startswith("/c/"):
-            return self._link(request, path[3:])
-        return answers.HEALTHY if path == "/healthz" else answers.NOT_FOUND
-
-    def _link(self, request: web.BaseRequest, token: str) -> Answer:
-        host = self._host(request.headers.get("Host", ""))
-        link = self._site.mint.open_link(host, unquote(token) if "%" in token else token) if host else None
-        if link is None:
-            return answers.NOT_FOUND
-        if self._blocklist.now.covers(link.reference, link.target):
-            return answers.GONE
-        answer = answers.redirect(link.target)
-        if answer is not answers.NOT_FOUND:
-            self._keep(request, link, host)
-        return answer
-
-    def _keep(self, request: web.BaseRequest, link: Link, host: str) -> None:
-        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
-        hit = Hit(
-            time=self._now(),
-            reference=link.reference,
-            link=link.link,
-            recipient=link.recipient,
-            target=link.target,
-            host=host,
-            method=request.method,
-            address=self._site.clients.address(request.remote or "", forwarded),
-            agent=request.headers.get("User-Agent", ""),
-        )
-        self._hits.keep(hit)
-
-    def _own_host(self, header: str) -> str:
-        """The name of a host of ours, or nothing."""
-        try:
-            name = host_name(header)
-        except ValueError:
-            return ""
-        return name if name in self._site.hosts else ""
 
 
 class Response(web.StreamResponse):
@@ -148,7 +68,7 @@ class Response(web.StreamResponse):
 class Connection(web.RequestHandler):
     """aiohttp's connection with bounds: so many bytes, and so much time, for each request."""
 
-    __slots__ = ("got", "limit", "since")
+    __slots__ = ("got", "limit", "secure", "since")
 
     def __init__(self, server: Server, *, limit: int, timeout: float) -> None:
         super().__init__(
@@ -163,6 +83,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.asked()
+        self.secure = transport.get_extra_info("sslcontext") is not None
         super().connection_made(transport)
 
     def asked(self) -> None:
@@ -213,16 +134,32 @@ class Server(web.Server):
     """Makes connections with our bounds."""
 
     def __init__(self, desk: Desk, *, max_request: int, timeout: float) -> None:
-        super().__init__(desk.serve)
+        super().__init__(self._serve)
+        self._desk = desk
         self._limit = max_request
-        self._timeout = timeout
+        self.timeout = timeout
 
     def __call__(self) -> Connection:
-        return Connection(self, limit=self._limit, timeout=self._timeout)
+        return Connection(self, limit=self._limit, timeout=self.timeout)
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        secure = False
+        if isinstance(connection, Connection):
+            connection.asked()
+            secure = connection.secure
+        body = await self._body(request) if self._desk.reads(request) else b""
+        return Response(self._desk.answer(request, secure=secure, body=body), self._desk.now())
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """All of it: the connection's bounds hold for it as for the header."""
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(_CONTINUE)
+        return await request.read()
 
     def sweep(self) -> None:
         """Cut off who has been asking, or reading, for too long."""
-        oldest = time.monotonic() - self._timeout
+        oldest = time.monotonic() - self.timeout
         for connection in self.connections:
             transport = connection.transport
             if isinstance(connection, Connection) and connection.since < oldest and transport is not None:
@@ -235,23 +172,82 @@ class Server(web.Server):
         await self.shutdown(_DRAIN)
 
 
+class Door:
+    """Lets connections in from a listener that other processes may share."""
+
+    def __init__(
+        self, listener: socket.socket, server: Server, *, tls: ssl.SSLContext | None = None, shared: bool = False
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._server = server
+        self._tls = tls
+        self._at_once = _SHARED if shared else _AT_ONCE
+        self._loop = asyncio.get_running_loop()
+        self._coming: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    def open(self) -> None:
+        self._open = True
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """No more; those who are still at their handshake are let go."""
+        self._open = False
+        self._loop.remove_reader(self._listener)
+        for task in self._coming:
+            task.cancel()
+
+    def _accept(self) -> None:
+        try:
+            for _ in range(self._at_once):
+                self._take(self._listener.accept()[0])
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # nobody waits any more, another process was quicker, or the client went away
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            once.log(logging.ERROR, "accept", "no more connections just now: %s", error.strerror)
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_TEND, lambda: self.open() if self._open else None)
+
+    def _take(self, link: socket.socket) -> None:
+        link.setblocking(False)
+        task = self._loop.create_task(self._let_in(link))
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+
+    async def _let_in(self, link: socket.socket) -> None:
+        patience = self._server.timeout if self._tls else None
+        try:
+            await self._loop.connect_accepted_socket(
+                self._server, link, ssl=self._tls, ssl_handshake_timeout=patience, ssl_shutdown_timeout=patience
+            )
+        except (OSError, EOFError):  # ssl.SSLError is one of them: a client that speaks no TLS, or went away
+            link.close()
+
+
 async def serve(
-    listener: socket.socket, server: Server, *, stop: asyncio.Event, tend: Callable[[], None]
+    listener: socket.socket,
+    server: Server,
+    *,
+    stop: asyncio.Event,
+    tend: Callable[[], None],
+    tls: ssl.SSLContext | None = None,
+    shared: bool = False,
 ) -> None:
-    """Until `stop` is set: then no new connection, and those in flight get their answers. `tend` runs every second."""
-    listening = await asyncio.get_running_loop().create_server(server, sock=listener)
+    """Until `stop` is set: then no new connection, and those in flight get their answers. `tend` runs every second.
+
+    `shared`: other processes accept from the same listener.
+    """
+    door = Door(listener, server, tls=tls, shared=shared)
+    door.open()
     try:
         while not stop.is_set():
             server.sweep()
             tend()
-            await _wait(stop)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _TEND)
     finally:
-        listening.close()
+        door.close()
         await server.drain()
-
-
-async def _wait(stop: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), _TEND)
-    except TimeoutError:
-        return
