@@ -121,7 +121,9 @@ class Postmeter:
     def key(self, domain: str, selector: str, algorithm: str = "rsa") -> DkimKey:
         """A DKIM key in our folder, and in `dkim.sign` of the settings."""
         made = make_key(self.folder / "keys", domain=domain, selector=selector, algorithm=algorithm, user=self.user)
-        entries = self.settings.setdefault("dkim", {}).setdefault("sign", [])
+        dkim = self.settings.setdefault("dkim", {})
+        dkim.setdefault("check_every", 0)  # these keys are in no DNS: nobody is to be told so
+        entries = dkim.setdefault("sign", [])
         for entry in entries:
             if entry["domain"] == domain:
                 entry["keys"].append(made.entry)
