@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -111,8 +113,8 @@ def _ended_at(nth: int, path: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
 
 
-def _deadly(call, nth, calls):  # type: ignore[no-untyped-def]
-    def dying(*args, **kwargs):  # type: ignore[no-untyped-def]
+def _deadly(call: Any, nth: int, calls: Iterator[int]) -> Any:
+    def dying(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == nth:
             os.kill(os.getpid(), 9)
         return call(*args, **kwargs)

@@ -118,7 +118,7 @@ class Rotations:
             states = rotation.promote(keys, same, self.now())
             changed = {name: state for name, state in states.items() if state != keys[name].state}
             if changed:
-                newkeys.save(folder, states)
+                newkeys.save(folder, changed)
         for name, state in sorted(changed.items()):
             log.info("%s._domainkey.%s: %s from now on", name, domain, state.state)
 

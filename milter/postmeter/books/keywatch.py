@@ -15,9 +15,8 @@ from itertools import islice
 from time import sleep
 from typing import TypeVar
 
-from postmeter.config.schema import Dkim, SignEntry
+from postmeter.config.schema import Dkim
 from postmeter.events import KeyChanged
-from postmeter.mail.address import ascii_domain
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import keychecks
 from postmeter.store.database import Database
@@ -25,7 +24,7 @@ from postmeter.store.keychecks import Check
 from postmeter.submission import keylist, keyrecord, rotation
 from postmeter.submission.dnskeys import Dns
 from postmeter.submission.keyfiles import KeyProblem
-from postmeter.submission.keylist import ListedKey
+from postmeter.submission.keylist import Domain, ListedKey
 from postmeter.submission.keyrecord import Finding
 
 log = logging.getLogger(__name__)
@@ -59,36 +58,43 @@ class KeyWatch:
     ) -> None:
         self._dkim, self._dns, self._database, self._host = dkim, dns, database, host
         self._now, self._ticks, self.close = now, ticks, close
-        self._entries: Iterator[SignEntry] | None = None
+        self._walk: Iterator[Domain] | None = None
         self._begun = self._next = float("-inf")
 
     def work(self) -> bool:
         """A slice of a walk; true when there is more of it."""
-        if self._entries is None:
+        if self._walk is None:
             if self._ticks() < self._next:
                 return False
             self._begin()
-        entries = list(islice(self._entries or (), _SLICE))
-        if not entries:
+        domains = list(islice(self._walk or (), _SLICE))
+        if not domains:
             self._end(max(min(_REST, self._dkim.check_every / _WALKING), _WALKING * (self._ticks() - self._begun)))
             return False
-        if not self._check(entries):
+        if not self._check(domains):
             self._end(min(_SILENT, self._dkim.check_every))
             return False
         return True
 
     def _begin(self) -> None:
-        self._begun, self._entries = self._ticks(), iter(self._dkim.sign)
-        keychecks.forget_others(self._database, [ascii_domain(entry.domain) for entry in self._dkim.sign])
+        self._begun = self._ticks()
+        try:
+            tabled = keylist.of_tables(self._dkim)
+        except KeyProblem as problem:
+            once.log(logging.ERROR, "tables", "OpenDKIM's tables cannot be checked: %s", problem)
+            tabled = {}
+        names = [domain.name for domain in keylist.domains(self._dkim, tabled)]
+        keychecks.forget_others(self._database, names)
+        self._walk = keylist.domains(self._dkim, tabled)
 
     def _end(self, rest: float) -> None:
-        self._entries, self._next = None, self._ticks() + rest
+        self._walk, self._next = None, self._ticks() + rest
 
-    def _check(self, entries: Sequence[SignEntry]) -> bool:
+    def _check(self, domains: Sequence[Domain]) -> bool:
         """False when nobody told anything about any of these keys."""
         begun, now = self._ticks(), self._now()
-        listed = [key for entry in entries for key in self._listed(entry)]
-        known = keychecks.of_domains(self._database, [ascii_domain(entry.domain) for entry in entries])
+        listed = [key for domain in domains for key in self._listed(domain)]
+        known = keychecks.of_domains(self._database, [domain.name for domain in domains])
         keychecks.forget(self._database, known.keys() - {(key.domain, key.selector) for key in listed})
         due = [key for key in listed if self._is_due(known.get((key.domain, key.selector)), key, now)]
         if not due:
@@ -108,13 +114,13 @@ class KeyWatch:
         sleep(max(len(due) / _RATE - (self._ticks() - begun), 0.0))
         return answered
 
-    def _listed(self, entry: SignEntry) -> list[ListedKey]:
+    def _listed(self, domain: Domain) -> list[ListedKey]:
         """Those that mail is signed by, or was a while ago."""
         now, after = self._now(), self._dkim.retire_after
         try:
-            keys = keylist.of_entry(self._dkim, entry)
+            keys = domain.keys(self._dkim.keys_dir)
         except KeyProblem as problem:
-            once.log(logging.ERROR, entry.domain, "%s: keys cannot be checked: %s", entry.domain, problem)
+            once.log(logging.ERROR, domain.name, "%s: keys cannot be checked: %s", domain.name, problem)
             return []
         gone = {key.selector for key in keys if rotation.removable(key.state, now=now, after=after)}
         return [key for key in keys if key.state.state != "pending" and key.selector not in gone]

@@ -13,6 +13,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from postmeter.cli import dkim_import
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _PATIENCE = 10.0  # seconds to wait for somebody else who changes keys
 
 
 def arguments(parser: ArgumentParser) -> None:
-    words = parser.add_subparsers(dest="action", metavar="new|dns|check|rotate", required=True)
+    words = parser.add_subparsers(dest="action", metavar="WHAT", required=True)
     for word, text, needed in (
         ("new", "a new RSA and a new Ed25519 key, and the records to publish", True),
         ("dns", "the records of all keys, as they have to be published", False),
@@ -35,6 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
         sub = words.add_parser(word, help=text, description=text)
         sub.add_argument("domain", metavar="DOMAIN", nargs=None if needed else "?", help="a domain that signs, or will")
         sub.add_argument("--json", action="store_true", help="for programs")
+    dkim_import.add_arguments(words)
 
 
 def run(args: Namespace) -> int:
@@ -44,6 +46,8 @@ def run(args: Namespace) -> int:
     from postmeter.config.values import domain
     from postmeter.submission.keyfiles import KeyProblem
 
+    if "does" in args:
+        return int(args.does(args))
     loaded = load_with_lines(args.config)
     does = {"new": _new, "dns": _dns, "check": dkimcheck.check, "rotate": _rotate}[args.action]
     try:
@@ -158,12 +162,11 @@ def configured(config: Config, domain: str) -> Iterator[ListedKey]:
     """All keys, or one domain's: also of a directory that the configuration does not name yet. Raises KeyProblem."""
     from postmeter.submission import keylist
 
-    if not domain:
-        for entry in config.dkim.sign:
-            yield from keylist.of_entry(config.dkim, entry)
-        return
-    found = keylist.entry_of(config.dkim, domain)
-    yield from keylist.of_entry(config.dkim, found) if found else keylist.of_folder(config.dkim.keys_dir, domain)
+    found = [each for each in keylist.domains(config.dkim, keylist.of_tables(config.dkim)) if domain in ("", each.name)]
+    for each in found:
+        yield from each.keys(config.dkim.keys_dir)
+    if not found and domain:
+        yield from keylist.of_folder(config.dkim.keys_dir, domain)
 
 
 def _zone(config: Config, keys: Sequence[ListedKey]) -> Iterator[str]:
@@ -201,6 +204,7 @@ def _tell(config: Config, domain: str, selectors: Sequence[str], steps: Sequence
 
     listed = keylist.of_folder(config.dkim.keys_dir, domain)
     keys = [described(key) for key in listed if key.selector in selectors]
+    keys.sort(key=lambda key: key["algorithm"] != "rsa")
     if as_json:
         print(json.dumps({"domain": domain, "keys": keys, "next": list(steps)}, indent=2))
         return
@@ -220,7 +224,7 @@ def _tell(config: Config, domain: str, selectors: Sequence[str], steps: Sequence
 COMMANDS = (
     Command(
         "dkim",
-        "make DKIM keys, print and check their DNS records, rotate them",
+        "make DKIM keys, print and check their DNS records, rotate them, come from another signer",
         "postmeter dkim new example.com",
         arguments,
         run,

@@ -43,7 +43,7 @@ def tidy(config: Config, journal: Journal) -> None:
 
 
 def _watches(config: Config) -> bool:
-    return bool(config.dkim.check_every and config.dkim.sign)
+    return bool(config.dkim.check_every and (config.dkim.sign or config.dkim.opendkim_tables))
 
 
 def _watch(config: Config, host: str, opened: OpenJournal) -> KeyWatch:

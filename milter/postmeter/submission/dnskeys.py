@@ -55,13 +55,13 @@ class _Server:
 
 
 class Dns:
-    """`resolvers` empty are the system's; `port` is where a zone's servers listen. Safe to share by threads."""
+    """`resolvers` empty are the system's; `port` is where a zone's servers listen, 53. Safe to share by threads."""
 
     def __init__(
-        self, resolvers: Sequence[InetAddress] = (), *, port: int = PORT, clock: Callable[[], float] = monotonic
+        self, resolvers: Sequence[InetAddress] = (), *, port: int = 0, clock: Callable[[], float] = monotonic
     ) -> None:
         self._resolvers = tuple(_Server(address.host, address) for address in resolvers)
-        self._port, self._clock = port, clock
+        self._port, self._clock = port or PORT, clock
 
     def look(self, name: str, judge: Judge) -> Finding:
         """What the resolver shows under that name; aliases are followed."""

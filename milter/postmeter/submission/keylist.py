@@ -7,7 +7,7 @@ each time, and no private key is kept.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from postmeter.submission import keydir, keyrecord, keys
 from postmeter.submission.keydir import KeyState
 from postmeter.submission.keyrecord import Expected
 from postmeter.submission.keys import SigningKey
+from postmeter.submission.opendkim import Tables
 
 _ALWAYS = KeyState("active", 0.0)
 
@@ -28,7 +29,9 @@ class ListedKey:
     domain: str
     selector: str
     file: Path
-    state: KeyState
+    state: KeyState = _ALWAYS
+    inline: bytes = b""
+    """The key itself, where it stands in a table of OpenDKIM's."""
 
     @property
     def name(self) -> str:
@@ -41,23 +44,54 @@ class ListedKey:
 
     def expected(self) -> Expected:
         """What DNS has to show. Raises KeyProblem."""
-        key = SigningKey(self.domain, self.selector, keys.load(self.file))
+        private = keys.parse(self.file, self.inline) if self.inline else keys.load(self.file)
+        key = SigningKey(self.domain, self.selector, private)
         tags = keyrecord.parse(key.record())
         return Expected(tags["k"], base64.b64decode(tags["p"]), getattr(key.private, "key_size", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What is configured for one d=: an entry of `dkim.sign`, keys of OpenDKIM's tables, or both."""
+
+    name: str
+    entry: SignEntry | None
+    tabled: tuple[ListedKey, ...]
+
+    def keys(self, keys_dir: Path) -> list[ListedKey]:
+        """Raises KeyProblem when a directory cannot be read."""
+        listed = self.entry.keys if self.entry is not None else ()
+        if isinstance(listed, str):
+            return [*of_folder(keys_dir, self.name), *self.tabled]
+        return [*(ListedKey(self.name, key.selector, key.file) for key in listed), *self.tabled]
+
+
+Tabled = Mapping[str, tuple[ListedKey, ...]]
+
+
+def of_tables(dkim: Dkim) -> Tabled:
+    """The keys of OpenDKIM's tables, by domain. Raises KeyProblem."""
+    found: dict[str, tuple[ListedKey, ...]] = {}
+    for key in Tables(dkim.opendkim_tables).keys() if dkim.opendkim_tables is not None else ():
+        listed = ListedKey(key.domain, key.selector, key.file, inline=key.inline)
+        found[key.domain] = (*found.get(key.domain, ()), listed)
+    return found
+
+
+def domains(dkim: Dkim, tabled: Tabled) -> Iterator[Domain]:
+    """Each once, in the order of the configuration."""
+    named = set()
+    for entry in dkim.sign:
+        name = ascii_domain(entry.domain)
+        named.add(name)
+        yield Domain(name, entry, tabled.get(name, ()))
+    yield from (Domain(name, None, keys) for name, keys in tabled.items() if name not in named)
 
 
 def entry_of(dkim: Dkim, domain: str) -> SignEntry | None:
     """The entry that is for that very domain."""
     name = ascii_domain(domain)
     return next((entry for entry in dkim.sign if ascii_domain(entry.domain) == name), None)
-
-
-def of_entry(dkim: Dkim, entry: SignEntry) -> list[ListedKey]:
-    """Raises KeyProblem when a directory cannot be read."""
-    domain = ascii_domain(entry.domain)
-    if isinstance(entry.keys, str):
-        return list(of_folder(dkim.keys_dir, domain))
-    return [ListedKey(domain, key.selector, key.file, _ALWAYS) for key in entry.keys]
 
 
 def of_folder(keys_dir: Path, domain: str) -> Iterator[ListedKey]:

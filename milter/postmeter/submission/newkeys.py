@@ -110,10 +110,12 @@ def _from_of_old(file: Path) -> KeyState:
         raise keyfiles.unreadable(file, error) from None
 
 
-def save(folder: Path, states: Mapping[str, KeyState]) -> None:
-    """The states of all keys; for whoever holds the lock. Entries of files that are gone go with it."""
+def save(folder: Path, changed: Mapping[str, KeyState]) -> None:
+    """Other states of some keys; for whoever holds the lock. Entries of files that are gone go with it."""
+    files = keydir.key_files(folder)
+    known = {name: state for name, state in keydir.read_state(folder).items() if name in files}
     try:
-        keydir.write_state(folder, states)
+        keydir.write_state(folder, known | changed)
     except OSError as error:
         raise _cannot(folder, error) from None
 
@@ -121,16 +123,14 @@ def save(folder: Path, states: Mapping[str, KeyState]) -> None:
 def add(folder: Path, algorithms: Sequence[str], *, now: float, signs: bool, owner: Owner) -> dict[str, Path]:
     """A new key for each algorithm, by selector; for whoever holds the lock. `signs` False: they wait, pending."""
     _sweep(folder)
-    known = own_keys(folder)
-    states = {name: key.state for name, key in known.items()}
-    taken = {*known, *keydir.read_state(folder)}
+    taken = {*keydir.key_files(folder), *keydir.read_state(folder)}
     day = time.strftime("%Y%m%d", time.gmtime(now))
     made: dict[str, bytes] = {}
     for algorithm in algorithms:
         name = selector(algorithm, day=day, taken={*taken, *made})
         made[name] = generate(algorithm)
     if not signs:
-        save(folder, states | {name: KeyState("pending", now) for name in made})
+        save(folder, {name: KeyState("pending", now) for name in made})
     return {name: _write(folder / f"{name}.pem", private, owner) for name, private in made.items()}
 
 
