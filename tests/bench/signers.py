@@ -2,8 +2,8 @@
 
 `python -m tests.bench.signers`. All make one RSA-2048 signature, relaxed/relaxed, and nothing else: rspamd has only its
 module dkim_signing, postmeter only keys (it keeps its journal, as always). The floor is what no signer goes below: one
-RSA operation of OpenSSL and one SHA-256 pass over the body, without a protocol. Debian's packages; what is not installed
-is unpacked under build/peers (`sh tests/lab/install.sh bench`), and no service is ever started.
+RSA operation of OpenSSL and one SHA-256 pass over the body, without a protocol. Peers are Debian packages; what is not
+installed is unpacked under build/peers (`sh tests/lab/install.sh bench`), and no service is ever started.
 """
 
 from __future__ import annotations

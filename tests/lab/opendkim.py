@@ -1,17 +1,18 @@
-"""Debian's opendkim as a signing milter, spoken to by `mta`: what it makes of a message, to compare ours with.
+"""Debian's opendkim as a milter, spoken to by `mta`: what it makes of a message, to compare ours with.
 
-It is told to keep what it hashes (KeepTemporaryFiles, opendkim.conf(5)): the canonical body, and the canonical fields
-that it signs with its own DKIM-Signature behind them. Knows nothing of postmeter.
+The signer is told to keep what it hashes (KeepTemporaryFiles, opendkim.conf(5)): the canonical body, and the canonical
+fields that it signs with its own DKIM-Signature behind them. Knows nothing of postmeter.
 """
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.lab.keys import DkimKey
 from tests.lab.mta import Mta
@@ -32,26 +33,18 @@ class Hashed:
     signature: bytes = b""
 
 
-class OpenDkim:
-    """Use as a context manager, with an empty folder. `judge` is for reading what it hashed, not for measuring it."""
+class _Running:
+    """opendkim in the foreground, with its configuration in an empty folder; a context manager."""
 
-    def __init__(self, folder: Path, key: DkimKey, *, form: str, judge: bool = True) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self.folder = folder
         self.address = folder / "socket"
-        self._kept = folder / "kept"
-        self._settings = {
-            "Mode": "s", "Socket": f"local:{self.address}", "Domain": key.domain, "Selector": key.selector,
-            "KeyFile": key.file, "Canonicalization": form, "InternalHosts": "0.0.0.0/0", "RequireSafeKeys": "no",
-            # 0 is no limit: messages with more header than 64 KiB would pass unsigned.
-            "MaximumHeaders": 0, "UMask": "000", "Syslog": "no",
-        }  # fmt: skip
-        if judge:
-            kept = {"KeepTemporaryFiles": "yes", "TemporaryDirectory": self._kept}
-            self._settings |= {**kept, "SignHeaders": _ALL_FIELDS}
+        # 0 is no limit: messages with more header than 64 KiB would not be looked at.
+        always = {"Socket": f"local:{self.address}", "MaximumHeaders": 0, "UMask": "000", "Syslog": "no"}
+        self._settings = {**settings, **always}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> OpenDkim:
-        self._kept.mkdir(parents=True)
+    def __enter__(self) -> Self:
         config = self.folder / "opendkim.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in self._settings.items()))
         log = (self.folder / "log").open("wb")
@@ -69,11 +62,27 @@ class OpenDkim:
             self.process.kill()  # in order it takes libmilter's five seconds
             self.process.wait(_BOUND)
 
-    def session(self) -> Mta:
+    def session(self, address: str = "127.0.0.1") -> Mta:
         mta = Mta(self.address)
         mta.negotiate()
-        mta.connect(address="127.0.0.1")
+        mta.connect(address=address)
         return mta
+
+
+class OpenDkim(_Running):
+    """A signer. `judge` is for reading what it hashed, not for measuring it."""
+
+    def __init__(self, folder: Path, key: DkimKey, *, form: str, judge: bool = True) -> None:
+        self._kept = folder / "kept"
+        settings: dict[str, object] = {
+            "Mode": "s", "Domain": key.domain, "Selector": key.selector, "KeyFile": key.file, "Canonicalization": form,
+            "InternalHosts": "0.0.0.0/0", "RequireSafeKeys": "no",
+        }  # fmt: skip
+        if judge:
+            self._kept.mkdir(parents=True)
+            kept = {"KeepTemporaryFiles": "yes", "TemporaryDirectory": self._kept}
+            settings |= {**kept, "SignHeaders": _ALL_FIELDS}
+        super().__init__(folder, settings)
 
     def hashed(self, mta: Mta, fields: Iterable[tuple[str, bytes]], body: bytes, *, sender: str) -> Hashed:
         """One message of a session, and the files that are left of it, which are removed."""
@@ -88,6 +97,23 @@ class OpenDkim:
             return Hashed()
         body_hashed, header_hashed = sorted((file.read_bytes() for file in self._kept.iterdir()), key=_is_header)
         return Hashed(body_hashed, header_hashed, made[0].split(b"\0")[1])
+
+
+class OpenDkimVerifier(_Running):
+    """A verifier that gets fields octet by octet; `opendkim -t` puts one space behind a colon, whatever was there."""
+
+    def __init__(self, folder: Path, records: Mapping[str, str]) -> None:
+        keys = folder / "keys"
+        keys.write_text("".join(f"{name} {record}\n" for name, record in records.items()))
+        super().__init__(folder, {"Mode": "v", "TestPublicKeys": keys, "AlwaysAddARHeader": "yes"})
+
+    def results(self, mta: Mta, fields: Iterable[tuple[str, bytes]], body: bytes) -> str:
+        """The Authentication-Results field that it would add to a message; mail of 127.0.0.1 it does not look at."""
+        mta.mail("alice@example.com")
+        mta.rcpt("reader@example.net")
+        taken = mta.message(fields, body)
+        mta.abort()
+        return "".join(taken.inserted("Authentication-Results"))
 
 
 def _is_header(kept: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The table of facts in tests/README.md is whole, and the tests it names exist."""
+"""The tables of facts in tests/README.md are whole, and the tests they name exist."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-ROWS = re.findall(r"^\| D(\d+) \|(.*)\|(.*)\|$", (TESTS / "README.md").read_text(), re.MULTILINE)
+ROWS = re.findall(r"^\| ([CD]\d+) \|(.*)\|(.*)\|$", (TESTS / "README.md").read_text(), re.MULTILINE)
 
 
 def test_every_fact_has_one_row() -> None:
-    assert [int(number) for number, _, _ in ROWS] == list(range(1, 45))
+    """About Postfix, libmilter and pymilter, then about DKIM."""
+    wanted = [("D", number) for number in range(1, 45)] + [("C", number) for number in range(1, 25)]
+    assert [(fact[0], int(fact[1:])) for fact, _, _ in ROWS] == wanted
 
 
 def test_every_test_that_is_named_exists() -> None:
     """A file such as `e2e/test_quota` and a function such as test_over_the_limit…, in the file named before it."""
     missing = []
-    for number, _, where in ROWS:
+    for fact, _, where in ROWS:
         place = ""
         for word in re.findall(r"`?((?:unit|session|e2e)(?:/test_\w+)?|test_\w+)`?", where):
             if word.startswith("test_"):
-                missing += [] if word in _functions(place) else [f"D{number}: {place} has no {word}"]
+                missing += [] if word in _functions(place) else [f"{fact}: {place} has no {word}"]
             else:
                 place = word
-                missing += [] if _functions(place) else [f"D{number}: no {place}"]
+                missing += [] if _functions(place) else [f"{fact}: no {place}"]
     assert missing == []
 
 
