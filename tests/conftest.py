@@ -15,7 +15,7 @@ from tests import corpora
 from tests.lab import postfix, redis, verify
 
 # How long an example takes says more about the machine than about the code: no deadline. `make unit` is for in between.
-settings.register_profile("quick", deadline=None, max_examples=20, database=None)
+settings.register_profile("quick", deadline=None, max_examples=12, database=None)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile("thorough" if os.environ.get("POSTMETER_ALL") == "1" else "quick")
 
