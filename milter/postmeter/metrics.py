@@ -55,8 +55,9 @@ _OF_MESSAGES = (
     "too_many_links",
     "size_limit",
 )
-_OF_PARTS = ("attachment", "signed", "encrypted", "report", "charset", "encoding")
+_OF_PARTS = ("attachment", "signed", "encrypted", "report", "charset", "encoding", "amp_size", "no_place")
 _OF_LINKS = (
+    "switched_off",
     "relative",
     "scheme",
     "template",
@@ -67,6 +68,7 @@ _OF_LINKS = (
     "skipped_host",
     "own_link",
     "login_like",
+    "long_line",
 )
 
 # What submission/safe.py could not make safe, and why.
@@ -158,6 +160,9 @@ METRICS: list[Meaning] = [
         "When DNS last told of the key that it has told nothing of for longest.",
     ),
     Meaning("links_rewritten_total", "counter", (), "Links turned into tracked links."),
+    Meaning(
+        "html_clipped_total", "counter", (), "HTML that tracking made longer than what Gmail shows (102,400 octets)."
+    ),
     Meaning(
         "rewrite_skipped_total",
         "counter",

@@ -13,7 +13,7 @@ TOKEN is base64url without padding (RFC 4648 section 5; unused last bits are zer
     2   key id         of the secret, see `key_id`; it reveals nothing of it
     8   reference      of the message
     n   link           its number, LEB128: seven bits a byte, low ones first, the eighth says that more follow
-    1+n recipient      one byte of length, then so many bytes; length 0 says nothing about a person; else see `pseudonym`
+    1+n recipient      one byte of length, then so many bytes; 0 says nothing about a person; else see `pseudonym`
     n   target         UTF-8, to the end
     16  MAC            BLAKE2b (RFC 7693), 128 bits, keyed with the secret's key for this use
 
@@ -188,7 +188,8 @@ class Mint:
         Addresses that differ in the case of their domain are one (RFC 5321 section 2.4).
         """
         local, at, domain = address.rpartition(b"@")
-        return blake2b(local + at + domain.lower(), key=self._person, digest_size=8, person=b"postmeter person").digest()
+        name = local + at + domain.lower()
+        return blake2b(name, key=self._person, digest_size=8, person=b"postmeter person").digest()
 
     def _url(self, base_url: str, use: str, content: bytes) -> str:
         prefix, head, state = self._maker(base_url, use)

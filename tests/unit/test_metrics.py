@@ -6,7 +6,7 @@ import re
 from types import ModuleType
 
 from postmeter.metrics import METRICS
-from postmeter.tracking import links, targets
+from postmeter.tracking import parts, targets
 
 
 def _known(name: str, label: str) -> set[str]:
@@ -23,4 +23,4 @@ def _reasons(module: ModuleType) -> set[str]:
 
 
 def test_every_reason_to_leave_a_link_starts_at_0() -> None:
-    assert _reasons(links) | _reasons(targets) == _known("rewrite_skipped_total", "reason")
+    assert {*parts.OF_MESSAGES, *parts.OF_PARTS} | _reasons(targets) == _known("rewrite_skipped_total", "reason")

@@ -38,6 +38,14 @@ class Coded:
     encoding: str
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What of the encoded octets changes, as edits of them, and the transfer encoding to declare afterwards."""
+
+    edits: tuple[Edit, ...]
+    encoding: str
+
+
 def decode(raw: bytes, encoding: str) -> bytes | None:
     """The decoded octets, or none where the encoding is unknown or not kept strictly."""
     if encoding in IDENTITY:
@@ -58,17 +66,17 @@ def splice(octets: bytes, edits: Sequence[Edit]) -> bytes:
     return b"".join(pieces)
 
 
-def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> Coded | None:
+def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> Change | None:
     """The part with the edits made; none where that cannot be had without another difference."""
     if encoding == "quoted-printable":
-        return Coded(_edit_quoted(raw, edits), encoding)
-    changed = splice(decoded, edits)
+        return Change(_edit_quoted(raw, edits), encoding)
     if encoding == "base64":
-        return Coded(_encode_base64(changed, raw), encoding)
+        return Change((Edit(0, len(raw), _encode_base64(splice(decoded, edits), raw)),), encoding)
+    changed = splice(decoded, edits)
     if not _passes(changed, edits):
-        return Coded(changed, encoding)
+        return Change(tuple(edits), encoding)
     quoted = binascii.b2a_qp(changed, istext=True)
-    return Coded(quoted, "quoted-printable") if _decode_quoted(quoted) == changed else None
+    return Change((Edit(0, len(raw), quoted),), "quoted-printable") if _decode_quoted(quoted) == changed else None
 
 
 def encode(octets: bytes) -> Coded:
@@ -112,18 +120,22 @@ def _decode_quoted(raw: bytes) -> bytes | None:
     return decoded if len(decoded) == len(raw) - left_out else None
 
 
-def _edit_quoted(raw: bytes, edits: Sequence[Edit]) -> bytes:
+def _edit_quoted(raw: bytes, edits: Sequence[Edit]) -> tuple[Edit, ...]:
     """Only what stands between the two ends of an edit changes, and soft line breaks keep its lines within 76."""
-    line_end = b"\r\n" if b"\r\n" in raw else b"\n"
-    writer = _Lines(line_end)
+    line = _Line(b"=\r\n" if b"\r\n" in raw else b"=\n")
+    spans: list[tuple[int, int]] = []
+    new: list[bytes] = []
     at = decoded_at = 0
     for edit in edits:
         start = _encoded_at(raw, at, edit.start - decoded_at)
-        writer.keep(raw, at, start)
+        if moved := line.keep(raw, at, start):
+            new[-1] += moved
         at, decoded_at = _encoded_at(raw, start, edit.end - edit.start), edit.end
-        writer.write(_ESCAPE.sub(_escape, edit.new))
-    writer.keep(raw, at, len(raw))
-    return b"".join(writer.pieces)
+        spans.append((start, at))
+        new.append(line.write(_ESCAPE.sub(_escape, edit.new)) if edit.new else b"")
+    if moved := line.keep(raw, at, len(raw)):
+        new[-1] += moved
+    return tuple(Edit(start, end, text) for (start, end), text in zip(spans, new, strict=True))
 
 
 def _encoded_at(raw: bytes, start: int, count: int) -> int:
@@ -144,49 +156,45 @@ def _escape(found: re.Match[bytes]) -> bytes:
     return b"=%02X" % found[0][0]
 
 
-class _Lines:
-    """Writes quoted-printable and knows the column it is in."""
+class _Line:
+    """The column in which quoted-printable is being written."""
 
-    __slots__ = ("_break", "_column", "pieces")
+    __slots__ = ("_break", "_column")
 
-    def __init__(self, line_end: bytes) -> None:
-        self.pieces: list[bytes] = []
-        self._break = b"=" + line_end
+    def __init__(self, soft_break: bytes) -> None:
+        self._break = soft_break
         self._column = 0
 
-    def keep(self, raw: bytes, start: int, end: int) -> None:
-        """Encoded text as it stood. Its first line moves to a line of its own where it no longer fits."""
+    def keep(self, raw: bytes, start: int, end: int) -> bytes:
+        """Pass encoded text as it stands; a soft line break to put before it where its first line no longer fits."""
         newline = raw.find(b"\n", start, end)
         stop = end if newline < 0 else newline + 1
         first = len(raw[start:stop].rstrip(b"\r\n"))
         ends = newline >= 0 or end == len(raw)
-        if self._column and first and self._column + first > _ENCODED_LINE - (not ends):
-            self._soft_break()
-        self.pieces.append(raw[start:end])
-        self._column = self._column + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
+        moves = self._column and first and self._column + first > _ENCODED_LINE - (not ends)
+        before = 0 if moves else self._column
+        self._column = before + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
+        return self._break if moves else b""
 
-    def write(self, quoted: bytes) -> None:
+    def write(self, quoted: bytes) -> bytes:
         """New encoded text, in as many lines as it takes; an escape is never cut."""
         if b"=" in quoted:
-            for piece in _ATOM.findall(quoted):
-                self._write(piece)
-        else:
-            self._write(quoted)
+            return b"".join(map(self._write, _ATOM.findall(quoted)))
+        return self._write(quoted)
 
-    def _write(self, atoms: bytes) -> None:
+    def _write(self, atoms: bytes) -> bytes:
         """Text without escapes, which may be cut anywhere, or one escape, which must not be."""
         room = _ENCODED_LINE - 1 - self._column
+        lead = b""
         if room <= 0 or (atoms[0] == 61 and room < 3):
-            self._soft_break()
-            room = _ENCODED_LINE - 1
+            lead, self._column, room = self._break, 0, _ENCODED_LINE - 1
+        if len(atoms) <= room:
+            self._column += len(atoms)
+            return lead + atoms
         rest = range(room, len(atoms), _ENCODED_LINE - 1)
         lines = [atoms[:room], *(atoms[at : at + _ENCODED_LINE - 1] for at in rest)]
-        self.pieces.append(self._break.join(lines))
-        self._column = len(lines[-1]) + (0 if rest else self._column)
-
-    def _soft_break(self) -> None:
-        self.pieces.append(self._break)
-        self._column = 0
+        self._column = len(lines[-1])
+        return lead + self._break.join(lines)
 
 
 def _decode_base64(raw: bytes) -> bytes | None:

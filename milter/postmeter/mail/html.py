@@ -1,30 +1,28 @@
-"""Links in HTML: where the values of `href` lie, found as a browser's tokenizer would find them.
+"""What a page of HTML holds for tracking: where the values of `href` lie, as a browser's tokenizer would find them.
 
 Knows nothing of where a link leads. Works on octets of any charset that keeps ASCII where it is, and follows the HTML
 standard's tokenization (html.spec.whatwg.org, section 13.2.5). What a browser takes for text, for a comment or for the
-value of another attribute holds no link. Where browsers and mail programs could differ it finds fewer links. Linear in
-the input, whatever the input: a tag, a comment and a text are each read once, and no pattern repeats a repetition
-without a bound.
+value of another attribute holds no link, but for what Outlook reads: conditional comments, and VML (the element
+`v:roundrect` and its like). Where browsers and mail programs could differ it finds fewer links. Linear in the input,
+whatever the input: a tag, a comment and a text are each read once, and no pattern repeats a repetition without a bound.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html.entities import html5
 
 _WS = rb"[\t\n\f\r ]"
 _AT_ONCE = rb"{0,500}"  # the matcher keeps a frame for each repetition: this bounds them
-_HAS_LINK = re.compile(rb"<[aA]")
 _NAME = rb"(?=[\t\n\f\r />])"
 _RAW = rb"(?i:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)" + _NAME
-_LINK = rb"(?:[aA]|[aA][rR][eE][aA])" + _NAME
+_LINK = rb"(?:[aA]|[aA][rR][eE][aA]|[vV]:[a-zA-Z]+)" + _NAME
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[a-zA-Z0-9#%_.:-]++(?=[\t\n\f\r >]))"
 _PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they are none of those in _TOKEN
-    rb"(?:/[a-zA-Z]|[tT](?![iIeE])|[b-hj-loqru-wyzB-HJ-LOQRU-WYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])|[iI](?![fF])"
-    rb"|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR]))[a-zA-Z0-9:-]*+"
+    rb"(?:/(?![bB][oO])[a-zA-Z]|[tT](?![iIeE])|[c-hj-loqruwyzC-HJ-LOQRUWYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])"
+    rb"|[iI](?![fF])|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR])|[bB](?![aA][sS])|[vV](?!:))[a-zA-Z0-9:-]*+"
 )
 _PLAIN = re.compile(  # text and tags as most are written; whatever it does not match is read at leisure
     rb"[^<]*+(?:<(?:" + _PLAIN_NAME + rb"(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
@@ -36,7 +34,8 @@ _PLAIN_LINK = re.compile(  # a link as most are written
 )
 _TOKEN = re.compile(
     rb"<(?:(?P<link>" + _LINK + rb")|(?P<raw>" + _RAW + rb")|(?P<comment>!--)|(?P<cdata>!\[CDATA\[)"
-    rb"|(?P<foreign>(?i:svg|math)" + _NAME + rb")|/?(?P<tag>[a-zA-Z])|(?P<bogus>[!?/]))"
+    rb"|(?P<foreign>(?i:svg|math)" + _NAME + rb")|(?P<base>(?i:base)" + _NAME + rb")|(?P<body>/(?i:body)" + _NAME
+    + rb")|/?(?P<tag>[a-zA-Z])|(?P<bogus>[!?/]))"
 )
 _TAG_NAME = re.compile(rb"</?[^\t\n\f\r />]++")
 _ATTRIBUTE = re.compile(
@@ -46,7 +45,12 @@ _ATTRIBUTE = re.compile(
 )
 _COMMENT_START = re.compile(rb"<!---?>")
 _COMMENT_END = re.compile(rb"--!?>")
+_CONDITION = re.compile(rb"<!--\[(?i:if)[\t\n\r (!][^\]<>]{1,200}+\]>")
+_CONDITION_END = b"<![endif]"
+_UNSURE = re.compile(rb"<(?i:svg|math|template|select|noscript|frameset)" + _NAME)  # within them a base may be none
+_SWITCHES = (b"ses:no-track", b"data-pm-no-track", b"clicktracking")
 _TEXT_END = re.compile(rb"</?[aA]" + _NAME)
+_SHAPE_END = re.compile(rb"</[vV]:|</?[aA]" + _NAME)
 _MARKUP = re.compile(rb"<[^<>]*+>")
 _LONGEST_TEXT = 4096  # nobody shows a longer URL
 
@@ -57,49 +61,168 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The value of the first `href` of a start tag: html[start:end], without quotes. `after` is behind the tag."""
+    """A start tag, html[tag:after], and the value of its first `href`, html[start:end], without quotes."""
 
+    tag: int
     start: int
     end: int
     after: int
-    area: bool
+    switches: tuple[tuple[int, int], ...] = ()
+    """Attributes by which senders tell services like this one not to track the link, with the space before each."""
 
 
-def links(document: bytes) -> Iterator[Link]:
-    """The `href` values of `a` and `area` start tags, in order."""
-    if not _HAS_LINK.search(document):
-        return
-    at, size, foreign = 0, len(document), False
-    while at < size:
-        plain = _PLAIN.match(document, at)
-        at = plain.end() if plain else size
-        token = _TOKEN.match(document, at)
-        if token is None:  # the end, or the bound on repetitions
-            continue
-        if token["link"]:
-            link, at = _link(document, token)
-            if link:
-                yield link
-        else:
-            foreign = foreign or token["foreign"] is not None
-            at = _skip(document, token, foreign=foreign)
+@dataclass(slots=True)
+class Page:
+    """What one reading found, in order. `base` is the value of the document's `base`, none where that is not sure."""
+
+    links: list[Link] = field(default_factory=list)
+    base: tuple[int, int] | None = None
+    end: int = -1
+    """Where something can be put that shall come last: before the last `</body>`, or at the end of the document; -1
+    where that would be within a comment, a tag or a text."""
 
 
-def _link(document: bytes, tag: re.Match[bytes]) -> tuple[Link | None, int]:
-    """The tag's link, if it has one, and where the tag ends."""
-    plain = _PLAIN_LINK.match(document, tag.start())
-    if plain:
-        return Link(*plain.span(plain.lastindex or 1), plain.end(), False), plain.end()
-    href: tuple[int, int] | None = None
-    at = tag.end()
-    while found := _ATTRIBUTE.match(document, at):
-        at = found.end()
-        if found["end"]:
-            area = tag.end("link") - tag.start("link") > 1
-            return (Link(*href, at, area) if href else None), at
-        if href is None and found["name"].lower() == b"href":
-            href = _value_span(found)
-    return None, len(document)  # the tag does not end: a browser drops it
+def read(document: bytes, *, most: int) -> Page:
+    """The links of `a`, `area` and VML tags, `most` of them, and where the page ends."""
+    reader = _Reader(document, most)
+    ends = reader.read(0, len(document))
+    if ends and reader.page.end < 0:
+        reader.page.end = len(document)
+    return reader.page
+
+
+class _Reader:
+    """One reading. Places are -1 where what begins there does not end."""
+
+    __slots__ = ("_bases", "_document", "_foreign", "_most", "page")
+
+    def __init__(self, document: bytes, most: int) -> None:
+        self._document = document
+        self._most = most
+        self._bases = 0
+        self._foreign = False
+        self.page = Page()
+
+    def read(self, at: int, end: int, *, hidden: bool = False) -> bool:
+        """From one place to another; whether the last thing there ends. `hidden`: only Outlook reads this."""
+        document = self._document
+        while at < end:
+            plain = _PLAIN.match(document, at, end)
+            at = plain.end() if plain else end
+            token = _TOKEN.match(document, at, end)
+            if token is None:  # the end, or the bound on repetitions
+                continue
+            at = self._link(token, end) if token["link"] else self._other(token, end, hidden=hidden)
+            if at < 0:
+                return False
+        return True
+
+    def _link(self, tag: re.Match[bytes], end: int) -> int:
+        """Behind the tag, whose link is kept if it has one."""
+        plain = _PLAIN_LINK.match(self._document, tag.start(), end)
+        if plain and not _switched(plain[0]):
+            self._keep(Link(tag.start(), *plain.span(plain.lastindex or 1), plain.end()))
+            return plain.end()
+        after, href, switches = self._attributes(tag.end(), end)
+        if after >= 0 and href:
+            self._keep(Link(tag.start(), *href, after, tuple(switches)))
+        return after
+
+    def _attributes(self, at: int, end: int) -> tuple[int, tuple[int, int] | None, list[tuple[int, int]]]:
+        """Behind the tag; the value of its first `href`; its switches. A tag that does not end, a browser drops."""
+        href: tuple[int, int] | None = None
+        switches: list[tuple[int, int]] = []
+        while found := _ATTRIBUTE.match(self._document, at, end):
+            at = found.end()
+            if found["end"]:
+                return at, href, switches
+            name = found["name"].lower()
+            if name in _SWITCHES:
+                if name != b"clicktracking" or _value(found).lower() == b"off":
+                    switches.append(found.span())
+            elif name == b"href" and href is None:
+                href = _value_span(found)
+        return -1, None, []
+
+    def _keep(self, link: Link) -> None:
+        if len(self.page.links) < self._most:
+            self.page.links.append(link)
+
+    def _other(self, token: re.Match[bytes], end: int, *, hidden: bool) -> int:
+        """Where the reading goes on behind a token that is no link."""
+        at = token.start()
+        if token["comment"]:
+            return self._comment(at, end, hidden=hidden)
+        if token["cdata"]:  # text in HTML, one piece in SVG: skipped to the later of the two ends
+            return self._behind(b"]]>", at, end)
+        if token["bogus"]:
+            return self._behind(b">", at, end)
+        if token["base"]:
+            return self._base(token, end, hidden=hidden)
+        if token["body"] and not hidden:
+            self.page.end = at
+        self._foreign = self._foreign or token["foreign"] is not None
+        after = self._tag_end(at, end)
+        return self._raw_end(token["raw"], after, end) if token["raw"] and after >= 0 else after
+
+    def _comment(self, at: int, end: int, *, hidden: bool) -> int:
+        """Behind the comment; what stands under a condition in it is read, where all readers see its end."""
+        document = self._document
+        if empty := _COMMENT_START.match(document, at, end):
+            return empty.end()
+        close = _COMMENT_END.search(document, at + 4, end)
+        if not close:
+            return -1
+        condition = None if hidden else _CONDITION.match(document, at, close.start())
+        if condition:
+            stop = close.start() - len(_CONDITION_END)
+            within = document[condition.end() : stop].find(b"<!--") < 0
+            if within and document[stop : close.start()].lower() == _CONDITION_END:
+                self.read(condition.end(), stop, hidden=True)
+        return close.end()
+
+    def _base(self, tag: re.Match[bytes], end: int, *, hidden: bool) -> int:
+        """Browsers take the first one (section 4.2.3); of two, or where they may see none, none is sure."""
+        after, href, _ = self._attributes(tag.end(), end)
+        if after >= 0 and href:
+            sure = not (self._bases or hidden or _UNSURE.search(self._document, 0, tag.start()))
+            self.page.base = href if sure else None
+            self._bases += 1
+        return after
+
+    def _tag_end(self, at: int, end: int) -> int:
+        name = _TAG_NAME.match(self._document, at, end)
+        at = name.end() if name else at
+        while found := _ATTRIBUTE.match(self._document, at, end):
+            at = found.end()
+            if found["end"]:
+                return at
+        return -1
+
+    def _raw_end(self, name: bytes, at: int, end: int) -> int:
+        """Behind the end tag of an element that holds only text; a script with a comment may end later than it seems.
+
+        In SVG and MathML they hold markup (section 13.2.6.5): where that differs, what follows is not read.
+        """
+        document = self._document
+        if name.lower() == b"plaintext":
+            return -1
+        found = re.compile(rb"</" + name + _NAME, re.IGNORECASE).search(document, at, end)
+        if not found or (name.lower() == b"script" and document.find(b"<!--", at, found.start()) >= 0):
+            return -1
+        if self._foreign and document.find(b"<", at, found.start()) >= 0:
+            return -1
+        return self._tag_end(found.start(), end)
+
+    def _behind(self, mark: bytes, at: int, end: int) -> int:
+        found = self._document.find(mark, at, end)
+        return -1 if found < 0 else found + len(mark)
+
+
+def _switched(tag: bytes) -> bool:
+    """Whether the tag may hold a switch."""
+    lower = tag.lower()
+    return b"no-track" in lower or b"clicktracking" in lower
 
 
 def _value_span(attribute: re.Match[bytes]) -> tuple[int, int]:
@@ -109,61 +232,19 @@ def _value_span(attribute: re.Match[bytes]) -> tuple[int, int]:
     return attribute.end(), attribute.end()
 
 
-def _skip(document: bytes, token: re.Match[bytes], *, foreign: bool) -> int:
-    """Where the reading goes on behind a token that holds no link."""
-    at = token.start()
-    if token["comment"]:
-        return _comment_end(document, at)
-    if token["cdata"]:  # text in HTML, one piece in SVG: skipped to the later of the two ends
-        return _behind(document, b"]]>", at)
-    if token["bogus"]:
-        return _behind(document, b">", at)
-    end = _tag_end(document, at)
-    return _raw_end(document, token["raw"], end, foreign=foreign) if token["raw"] else end
-
-
-def _tag_end(document: bytes, at: int) -> int:
-    name = _TAG_NAME.match(document, at)
-    at = name.end() if name else at
-    while found := _ATTRIBUTE.match(document, at):
-        at = found.end()
-        if found["end"]:
-            return at
-    return len(document)
-
-
-def _raw_end(document: bytes, name: bytes, at: int, *, foreign: bool) -> int:
-    """Behind the end tag of an element that holds only text; a script with a comment may end later than it seems.
-
-    In SVG and MathML, `foreign`, they hold markup (section 13.2.6.5): where that differs, what follows is not read.
-    """
-    if name.lower() == b"plaintext":
-        return len(document)
-    found = re.compile(rb"</" + name + _NAME, re.IGNORECASE).search(document, at)
-    if not found or (name.lower() == b"script" and document.find(b"<!--", at, found.start()) >= 0):
-        return len(document)
-    if foreign and document.find(b"<", at, found.start()) >= 0:
-        return len(document)
-    return _tag_end(document, found.start())
-
-
-def _comment_end(document: bytes, at: int) -> int:
-    found = _COMMENT_START.match(document, at) or _COMMENT_END.search(document, at + 4)
-    return found.end() if found else len(document)
-
-
-def _behind(document: bytes, mark: bytes, at: int) -> int:
-    """Behind the mark; the end of the document without one."""
-    found = document.find(mark, at)
-    return len(document) if found < 0 else found + len(mark)
+def _value(attribute: re.Match[bytes]) -> bytes:
+    start, end = _value_span(attribute)
+    return attribute.string[start:end]
 
 
 def visible_text(document: bytes, link: Link) -> bytes:
     """What a reader sees of the link, as far as it matters: no markup, references decoded if they are ASCII."""
-    if link.area:
+    name = document[link.tag + 1 : link.tag + 3].lower()
+    if name == b"ar":  # area
         return b""
-    found = _TEXT_END.search(document, link.after)
-    stop = min(found.start() if found else len(document), link.after + _LONGEST_TEXT)
+    stop = min(len(document), link.after + _LONGEST_TEXT)
+    found = (_SHAPE_END if name == b"v:" else _TEXT_END).search(document, link.after, stop)
+    stop = found.start() if found else stop
     text = _MARKUP.sub(b"", document[link.after : stop])
     if b"&" in text:
         text = html.unescape(text.decode("latin-1")).encode("ascii", "replace")

@@ -1,276 +1,310 @@
-"""Links become tracked links: which parts of a message may be touched, and the change of only the bytes of `href`.
+"""Tracked links and an image that tells of opens: the step that changes bodies, and only at the places it records.
 
 Pure but for what it does to the draft. Refuses to know what is shown to whom: a body is one for all recipients. On any
-doubt the message, the part or the link stays as it is and the reason is counted; D17 and RFC 2046 say what may change.
+doubt the message, the part or the link stays as it is and the reason is counted.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TypeAlias
 
 from postmeter.config.schema import Tracking
-from postmeter.mail import coding, html, mime
-from postmeter.mail.coding import Edit
+from postmeter.mail import html, mime
+from postmeter.mail.charset import View
 from postmeter.mail.draft import Draft, Step
-from postmeter.mail.message import Field, PartChange
-from postmeter.mail.mime import Part
+from postmeter.mail.message import Field
 from postmeter.token import Mint
-from postmeter.tracking import targets
+from postmeter.tracking import changes, opens, parts, targets, text
 from postmeter.tracking.bulk import is_bulk
+from postmeter.tracking.changes import Changes
+from postmeter.tracking.parts import AMP, HTML, TEXT, Leaf
 from postmeter.tracking.settings import Sections, own_hosts
 from postmeter.tracking.targets import Rules
 
-# Reasons for a whole message
-NOT_BULK = "not_bulk"  # tracking.mail: bulk
-TOO_LARGE = "too_large"  # tracking.max_size
-ALREADY_SIGNED = "already_signed"  # somebody else's DKIM or ARC signature covers the body
-PGP = "pgp"  # inline
-SMIME = "smime"  # application/pkcs7-mime
-STRUCTURE = "structure"  # MIME that cannot be read without guessing; also for a part
-TOO_MANY_LINKS = "too_many_links"  # tracking.max_links
-SIZE_LIMIT = "size_limit"  # would outgrow Postfix's message_size_limit
-# Reasons for a part
-ATTACHMENT = "attachment"
-SIGNED = "signed"  # within multipart/signed
-ENCRYPTED = "encrypted"  # within multipart/encrypted
-REPORT = "report"  # within multipart/report
-CHARSET = "charset"  # unknown, or one that does not keep ASCII where it is
-ENCODING = "encoding"  # unknown, or not kept strictly
-_OF_MESSAGES = (NOT_BULK, TOO_LARGE, ALREADY_SIGNED, PGP, SMIME, STRUCTURE, TOO_MANY_LINKS, SIZE_LIMIT)
-_OF_PARTS = (ATTACHMENT, SIGNED, ENCRYPTED, REPORT, CHARSET, ENCODING)
-REASONS = _OF_MESSAGES + _OF_PARTS + targets.REASONS
+REASONS = parts.OF_MESSAGES + parts.OF_PARTS + targets.REASONS
 
 _ROOM = 8192  # what later steps may add: two signatures, a few fields
 _MOST_TAGS = 50_000  # links looked at in a part, tracked or not: half a second; those behind them stay as they are
-_SIGNATURES = frozenset({b"dkim-signature", b"arc-message-signature"})
-_SMIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
-_AROUND = {"multipart/signed": SIGNED, "multipart/encrypted": ENCRYPTED, "multipart/report": REPORT}
-_PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
-_ASCII_INSIDE = re.compile(  # charsets in which an octet below 0x40 is always that ASCII character
-    r"(?:us-ascii|ascii|ansi_x3\.4-1968|utf-?8|iso[-_]?8859[-_][0-9]{1,2}(?:-[ei])?|latin-?[0-9]{1,2}"
-    r"|windows-(?:125[0-8]|874|31j|949)|cp-?(?:125[0-8]|437|850|852|866|874|932|936|949|950)|ibm(?:437|850|852|866)"
-    r"|koi8-[ru]|koi8-ru|macintosh|x-mac-[a-z]+|tis-620|viscii|gb2312|gbk|gb18030|big5(?:-hkscs)?|euc-(?:jp|kr|cn|tw)"
-    r"|ks_c_5601-1987|shift[-_]jis|sjis|x-sjis)"
-)
-_ENCODING_FIELD = b"Content-Transfer-Encoding"
-_QUOTED = b" quoted-printable"
 _ANGLED = re.compile(rb"<([^<>]*)>")
 
-
-_Judge: TypeAlias = Callable[[Rules, bytes, bool], tuple[str, str]]
+_Judge: TypeAlias = Callable[[Rules, bytes, bool, str], tuple[str, str]]
 _KEPT = 2048  # values whose verdict is remembered: the copies of a newsletter share most of their links
 _REMEMBERED = 500  # octets of such a value at most: some 3 MB a process in all
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """An HTML part that can be read, and its links that may be tracked, each with its target."""
+class _Memory:
+    """Verdicts, which are the same each time."""
 
-    part: Part
-    raw: bytes
-    decoded: bytes
-    links: tuple[tuple[html.Link, str], ...]
+    values: _Judge
+    texts: Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """A link that may be tracked: its place in the view of its part, and its target."""
+
+    start: int
+    end: int
+    url: str
+    line: int = -1
+    """Of text: where its line starts."""
+    room: int = 0
+    """Of text: octets that its line may grow by."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to change in a part."""
+
+    leaf: Leaf
+    spots: list[_Spot] = field(default_factory=list)
+    removed: list[tuple[int, int]] = field(default_factory=list)
+    end: int = -1
+    """Of a page: where something can be put that shall come last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is wanted for this message; `clicks` as in `tracking.links`."""
+
+    clicks: str
+    opens: bool
+    url: str
+
+    def kinds(self) -> frozenset[str]:
+        tracked = {"off": [], "html": [HTML, AMP], "html+text": [HTML, AMP, TEXT]}[self.clicks]
+        return frozenset([*tracked, HTML] if self.opens else tracked)
 
 
 def step(tracking: Tracking, tokens: Mint, *, size_limit: int) -> Step:
     """`size_limit` is Postfix's message_size_limit, 0 for none: no message may outgrow it."""
     sections = Sections(tracking, partial(Rules, own=own_hosts(tracking)))
-    judge = lru_cache(maxsize=_KEPT)(Rules.judge)
+    memory = _Memory(lru_cache(maxsize=_KEPT)(Rules.judge), lru_cache(maxsize=_KEPT)(targets.refuse_text))
 
     def rewrite_links(draft: Draft) -> None:
         if draft.free:
             return
         rules = sections.of(draft.from_domain, draft.message.envelope.login)
-        if rules.tracking.url is not None and rules.tracking.links != "off":
-            _Rewrite(draft, rules, judge, tokens, size_limit).run(rules.tracking.url)
+        asked = _asked(draft, rules.tracking)
+        if not asked.url or not asked.kinds():
+            return
+        if is_bulk(draft, rules.tracking):
+            draft.facts["bulk"] = True
+        _Rewrite(draft, rules, asked, memory, tokens, size_limit).run()
 
     return rewrite_links
 
 
+def _asked(draft: Draft, tracking: Tracking) -> _Asked:
+    """What the configuration says, where the sender did not say otherwise."""
+    wishes = draft.wishes
+    opened = tracking.opens if wishes.opens is None else wishes.opens
+    return _Asked(wishes.clicks or tracking.links, opened, tracking.url or "")
+
+
 class _Rewrite:
-    """One message's links, from the look at the whole to the changed body."""
+    """One message, from the look at the whole to the changed body."""
 
-    __slots__ = ("_draft", "_judge", "_limit", "_rules", "_skipped", "_tokens")
+    __slots__ = ("_asked", "_draft", "_limit", "_memory", "_off", "_rules", "_skipped", "_tokens", "_unsubscribe")
 
-    def __init__(self, draft: Draft, rules: Rules, judge: _Judge, tokens: Mint, size_limit: int) -> None:
+    def __init__(
+        self, draft: Draft, rules: Rules, asked: _Asked, memory: _Memory, tokens: Mint, size_limit: int
+    ) -> None:
         self._draft = draft
         self._rules = rules
-        self._judge = judge
+        self._asked = asked
+        self._memory = memory
         self._tokens = tokens
         self._limit = size_limit
+        self._unsubscribe = _unsubscribe_urls(draft.fields)
+        self._off: set[str] = set()
         self._skipped: Counter[str] = Counter()
 
-    def run(self, base_url: str) -> None:
-        parts = self._parts()
-        pages = self._pages(parts)
-        found = sum(len(page.links) for page in pages)
-        if found > self._rules.tracking.max_links:
-            self._leave(TOO_MANY_LINKS)
-        elif found:
-            self._change(base_url, pages)
-        self._tell()
-
-    def _parts(self) -> Sequence[Part]:
-        """The HTML parts, unless the message has to stay as it is."""
-        reason = refuse(self._draft, self._rules.tracking)
-        parts = () if reason else mime.leaves(self._draft.fields, self._draft.body)
-        reason = reason or _structure(self._draft, parts)
-        if reason:
-            self._leave(reason)
-            return ()
-        return [part for part in parts if part.kind == "text/html"]
+    def run(self) -> None:
+        plans = self._plans(self._leaves())
+        if sum(len(plan.spots) for plan in plans) > self._rules.tracking.max_links:
+            self._leave(parts.TOO_MANY_LINKS)
+        elif plans:
+            self._commit(self._changes(plans))
+        for reason, count in self._skipped.items():
+            self._draft.count("rewrite_skipped_total", reason, by=count)
+            self._draft.note("links", f"left as it was, {count} time{'s' * (count > 1)}: {reason}")
 
     def _leave(self, reason: str) -> None:
         """The message stays as it is: what was found about its links no longer matters."""
         self._skipped = Counter({reason: 1})
 
-    def _pages(self, parts: Sequence[Part]) -> list[_Page]:
-        unsubscribe = _unsubscribe_urls(self._draft.fields)
-        pages: list[_Page] = []
-        for part in parts:
-            raw = self._draft.body[part.body_start : part.end]
-            reason = _refuse_part(part)
-            decoded = None if reason else coding.decode(raw, part.encoding)
-            if decoded is None or _PGP in decoded:
-                self._skipped[reason or (ENCODING if decoded is None else PGP)] += 1
-                continue
-            utf8 = part.params.get("charset", "").lower() in ("utf-8", "utf8")
-            pages.append(_Page(part, raw, decoded, self._links(decoded, unsubscribe, utf8=utf8)))
-        return pages
+    def _leaves(self) -> list[Leaf]:
+        """The parts that may change, in the order of the body; none when the message has to stay as it is."""
+        draft, kinds = self._draft, self._asked.kinds()
+        reason = parts.refuse(draft, self._rules.tracking)
+        found = () if reason else mime.leaves(draft.fields, draft.body)
+        reason = reason or parts.refuse_structure(draft, found, kinds)
+        if reason:
+            self._leave(reason)
+            return []
+        leaves: list[Leaf] = []
+        for part in found:
+            if part.kind in kinds:
+                leaf = parts.opened(draft.body, part)
+                if isinstance(leaf, Leaf):
+                    leaves.append(leaf)
+                else:
+                    self._skipped[leaf] += 1
+        return leaves
 
-    def _links(
-        self, document: bytes, unsubscribe: frozenset[str], *, utf8: bool
-    ) -> tuple[tuple[html.Link, str], ...]:
-        kept: list[tuple[html.Link, str]] = []
-        for seen, link in enumerate(html.links(document)):
-            if len(kept) > self._rules.tracking.max_links or seen > _MOST_TAGS:
+    def _plans(self, leaves: Sequence[Leaf]) -> list[_Plan]:
+        """Pages first: what they say must not be tracked is not tracked in text either."""
+        pages = [self._page(leaf) for leaf in leaves if leaf.part.kind != TEXT]
+        texts = [self._text(leaf) for leaf in leaves if leaf.part.kind == TEXT]
+        return sorted([*pages, *texts], key=lambda plan: plan.leaf.part.start)
+
+    def _page(self, leaf: Leaf) -> _Plan:
+        view = leaf.view
+        page = html.read(view.octets, most=_MOST_TAGS if self._asked.clicks != "off" else 0)
+        plan = _Plan(leaf, end=page.end)
+        base = _base(view, page)
+        for link in page.links:
+            if len(plan.spots) > self._rules.tracking.max_links:
                 break
-            value = document[link.start : link.end]
-            url, reason = (self._judge if len(value) <= _REMEMBERED else Rules.judge)(self._rules, value, utf8)
-            if not reason and url in unsubscribe:
-                reason = targets.UNSUBSCRIBE
-            reason = reason or targets.refuse_text(html.visible_text(document, link))
+            value, utf8 = view.utf8(link.start, link.end)
+            judge = self._memory.values if len(value) <= _REMEMBERED else Rules.judge
+            url, reason = judge(self._rules, value, utf8, base)
+            reason = reason or self._refuse(view.octets, link, url)
+            if link.switches:
+                plan.removed += link.switches
+                self._off.add(url)
             if reason:
                 self._skipped[reason] += 1
             else:
-                kept.append((link, url))
-        return tuple(kept)
+                plan.spots.append(_Spot(link.start, link.end, url))
+        return plan
 
-    def _change(self, base_url: str, pages: Sequence[_Page]) -> None:
-        edits: list[Edit] = []
-        changes: list[PartChange] = []
-        recoded = False
-        number = 0
-        for page in pages:
-            tracked = self._tracked(base_url, page, number)
-            coded = coding.change(page.raw, page.decoded, page.part.encoding, tracked) if tracked else None
-            if coded is None:
-                self._skipped[ENCODING] += bool(tracked)
-                continue
-            number += len(tracked)
-            label = coded.encoding != page.part.encoding
-            recoded = recoded or (label and not page.part.enclosing)
-            edits += _label(self._draft.body, page.part) if label and page.part.enclosing else ()
-            edits.append(Edit(page.part.body_start, page.part.end, coded.raw))
-            changes.append(PartChange(page.part.path, "links, recoded" if label else "links", len(tracked)))
-        self._commit(coding.splice(self._draft.body, edits), tuple(changes), recoded=recoded)
+    def _refuse(self, octets: bytes, link: html.Link, url: str) -> str:
+        if link.switches:
+            return targets.SWITCHED_OFF
+        if url in self._unsubscribe:
+            return targets.UNSUBSCRIBE
+        return self._memory.texts(html.visible_text(octets, link))
 
-    def _tracked(self, base_url: str, page: _Page, number: int) -> list[Edit]:
-        reference = self._draft.message.reference
-        return [
-            Edit(
-                link.start,
-                link.end,
-                self._tokens.link_url(base_url, reference=reference, link=at, target=url).encode("ascii"),
-            )
-            for at, (link, url) in enumerate(page.links, number + 1)
-        ]
+    def _text(self, leaf: Leaf) -> _Plan:
+        plan = _Plan(leaf)
+        params = leaf.part.params
+        delsp = params.get("format", "").lower() == "flowed" and params.get("delsp", "").lower() == "yes"
+        for found in text.urls(leaf.view.octets, delsp=delsp):
+            if len(plan.spots) > self._rules.tracking.max_links:
+                break
+            url, reason = self._rules.judge_text(leaf.view.octets[found.start : found.end]) if found.clear else (
+                "", targets.MALFORMED
+            )  # fmt: skip
+            if not reason and url in self._off:
+                reason = targets.SWITCHED_OFF
+            if not reason and (url in self._unsubscribe or targets.says_unsubscribe(found.around)):
+                reason = targets.UNSUBSCRIBE
+            if reason:
+                self._skipped[reason] += 1
+            else:
+                plan.spots.append(_Spot(found.start, found.end, url, found.line, found.room))
+        return plan
 
-    def _commit(self, body: bytes, changes: tuple[PartChange, ...], *, recoded: bool) -> None:
+    def _changes(self, plans: Sequence[_Plan]) -> Changes:
+        made = Changes(self._draft.body)
+        last = parts.shown([plan.leaf.part for plan in plans if plan.leaf.part.kind == HTML])
+        tokens = _Tokens(self._draft, self._asked.url, self._tokens, self._rules.tracking.privacy)
+        for plan in plans:
+            before = tokens.number
+            edits = list(self._tracked(plan, tokens))
+            done = [changes.LINKS] * bool(edits) + [changes.SWITCHES] * bool(plan.removed)
+            edits += [(start, end, b"") for start, end in plan.removed]
+            if plan.leaf.part is last and (added := self._added(plan, tokens, done)):
+                edits.append((plan.end, plan.end, added))
+            reason = made.make(plan.leaf, sorted(edits), done, tokens.number - before) if edits else ""
+            if reason:
+                self._skipped[reason] += 1
+                tokens.number = before
+        return made
+
+    def _tracked(self, plan: _Plan, tokens: _Tokens) -> Iterator[tuple[int, int, bytes]]:
+        line, grown = -1, 0
+        for spot in plan.spots:
+            url = tokens.link(spot.url)
+            grown = (grown if spot.line == line else 0) + len(url) - (spot.end - spot.start)
+            line = spot.line
+            if line >= 0 and grown > spot.room:
+                grown -= len(url) - (spot.end - spot.start)
+                self._skipped[targets.LONG_LINE] += 1
+                tokens.number -= 1
+            else:
+                yield spot.start, spot.end, url
+
+    def _added(self, plan: _Plan, tokens: _Tokens, done: list[str]) -> bytes:
+        """What comes at the end of the page that is shown."""
+        trapped = self._rules.tracking.honeypot and plan.spots
+        if plan.end < 0 and (trapped or self._asked.opens):
+            self._skipped[parts.NO_PLACE] += 1
+            return b""
+        done += [changes.TRAP] * bool(trapped) + [changes.OPENS] * self._asked.opens
+        trap = opens.trap(tokens.trap()) if trapped else b""
+        return trap + (opens.image(tokens.open()) if self._asked.opens else b"")
+
+    def _commit(self, made: Changes) -> None:
         draft = self._draft
-        number = sum(change.count for change in changes)
+        body = made.body()
         if self._limit and draft.message.size() + len(body) - len(draft.body) + _ROOM > self._limit:
-            self._leave(SIZE_LIMIT)
-        elif number:
-            draft.replace_body(body, changes)
-            if recoded:
-                _label_message(draft)
-            draft.count("links_rewritten_total", by=number)
-            draft.facts["links"] = number
-            draft.facts["parts"] = [
-                {"path": change.path, "reason": change.reason, "count": change.count} for change in changes
-            ]
-            for change in changes:
-                draft.note("links", _told(change))
-
-    def _tell(self) -> None:
-        for reason, count in self._skipped.items():
-            self._draft.count("rewrite_skipped_total", reason, by=count)
-            self._draft.note("links", f"left as it was, {count} time{'s' * (count > 1)}: {reason}")
+            self._leave(parts.SIZE_LIMIT)
+        elif made.made:
+            draft.replace_body(body, tuple(made.made))
+            if made.recoded:
+                changes.label_message(draft)
+            changes.record(draft, made)
+            draft.facts["privacy"] = self._rules.tracking.privacy
 
 
-def _told(change: PartChange) -> str:
-    recoded = ", and the part is quoted-printable now" if "recoded" in change.reason else ""
-    return f"{change.count} link{'s' * (change.count > 1)} tracked in part {change.path}{recoded}"
+class _Tokens:
+    """The URLs of one message, and the number of the last link."""
+
+    __slots__ = ("_base", "_mint", "_recipient", "_reference", "number")
+
+    def __init__(self, draft: Draft, base_url: str, mint: Mint, privacy: str) -> None:
+        recipients = draft.message.envelope.rcpt_to
+        self.number = 0
+        self._base = base_url
+        self._mint = mint
+        self._reference = draft.message.reference
+        one = privacy != "totals" and len(recipients) == 1
+        self._recipient = mint.pseudonym(recipients[0]) if one else b""
+
+    def link(self, target: str) -> bytes:
+        self.number += 1
+        return self._link(self.number, target).encode("ascii")
+
+    def trap(self) -> str:
+        return self._link(0, f"{self._base.rstrip('/')}/")
+
+    def open(self) -> str:
+        return self._mint.open_url(self._base, reference=self._reference, recipient=self._recipient)
+
+    def _link(self, number: int, target: str) -> str:
+        return self._mint.link_url(
+            self._base, reference=self._reference, link=number, target=target, recipient=self._recipient
+        )
 
 
-def refuse(draft: Draft, tracking: Tracking) -> str:
-    """Why no link of this message is tracked, from what its header and its size tell; or nothing."""
-    if tracking.mail == "bulk" and not is_bulk(draft, tracking):
-        return NOT_BULK
-    if len(draft.body) > tracking.max_size:
-        return TOO_LARGE
-    if any(field.name.lower() in _SIGNATURES for field in draft.fields):
-        return ALREADY_SIGNED
-    return ""
-
-
-def _structure(draft: Draft, parts: Sequence[Part]) -> str:
-    """Why no link of this message is tracked, from what its parts are; or nothing."""
-    kinds = {part.kind for part in parts}
-    if kinds & _SMIME:
-        return SMIME
-    if any(part.multipart for part in parts):
-        return STRUCTURE
-    return PGP if "text/html" in kinds and _PGP in draft.body else ""
-
-
-def _refuse_part(part: Part) -> str:
-    for around in part.enclosing:
-        if around in _AROUND:
-            return _AROUND[around]
-    if part.broken:
-        return STRUCTURE
-    if part.disposition not in ("", "inline") or part.named:  # RFC 2183 section 2.8: an unknown one is an attachment
-        return ATTACHMENT
-    charset = part.params.get("charset", "us-ascii").strip().lower()
-    return "" if _ASCII_INSIDE.fullmatch(charset) else CHARSET
+def _base(view: View, page: html.Page) -> str:
+    """What the page's relative links are relative to; empty where they lead nowhere, or who knows where."""
+    if page.base is None:
+        return ""
+    value, utf8 = view.utf8(*page.base)
+    return targets.target_of(value, utf8=utf8)[0]
 
 
 def _unsubscribe_urls(fields: Sequence[Field]) -> frozenset[str]:
     """The URLs of List-Unsubscribe (RFC 2369 section 2: white space within is not meant)."""
     values = (field.value for field in fields if field.name.lower() == b"list-unsubscribe")
     return frozenset(b"".join(url.split()).decode("latin-1") for value in values for url in _ANGLED.findall(value))
-
-
-def _label(body: bytes, part: Part) -> list[Edit]:
-    """The change in a part's header that says it is quoted-printable now."""
-    if part.encoding_span:
-        start, end = part.encoding_span
-        return [Edit(start, end, _QUOTED + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
-    line_end = b"\r\n" if body[: part.start].endswith(b"\r\n") else b"\n"
-    return [Edit(part.start, part.start, _ENCODING_FIELD + b":" + _QUOTED + line_end)]
-
-
-def _label_message(draft: Draft) -> None:
-    """The same for a message that is no multipart."""
-    known = [field.name for field in draft.fields if field.key == _ENCODING_FIELD.lower()]
-    if known:
-        draft.replace_field(known[0], nth=1, value=_QUOTED)
-    else:
-        draft.insert_field(Field(_ENCODING_FIELD, _QUOTED), at=len(draft.fields) + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from postmeter.config.schema import Tracking
 from postmeter.mail.html import attribute_text
@@ -18,16 +18,21 @@ LONGEST = 1900
 """Characters of a URL that is tracked: with our own around it, it stays within what servers and programs take."""
 
 DEFAULT_WORDS = (
-    "2fa", "access token", "account recovery", "activate", "activation", "api key", "auth", "confirm", "confirmation",
-    "contrasena", "credential", "credentials", "forgot", "jwt", "kennwort", "log in", "logon", "magic", "magic link",
-    "mfa", "mot de passe", "oauth", "oauth2", "one time", "otp", "passcode", "passwd", "password", "password reset",
-    "passwort", "pwd", "recover", "recovery", "reset", "reset password", "secret", "session", "sessionid", "sid",
-    "sign in", "sso", "token", "two factor", "verification", "verify", "wachtwoord",
+    "2fa", "accedi", "access token", "account recovery", "activate", "activation", "activer", "aktivieren", "api key",
+    "auth", "bestaetigen", "bestätigen", "conferma", "confirm", "confirmar", "confirmation", "confirmer", "connexion",
+    "contrasena", "contraseña", "credential", "credentials", "einloggen", "forgot", "freischalten", "haslo", "hasło",
+    "iniciar sesion", "iniciar sesión", "inloggen", "jwt", "kennwort", "log in", "logon", "magic", "magic link", "mfa",
+    "mot de passe", "oauth", "oauth2", "one time", "otp", "passcode", "passwd", "password", "password reset",
+    "passwort", "pwd", "recover", "recovery", "recuperar", "redefinir", "reimposta", "reinitialiser", "reset",
+    "reset password", "restablecer", "réinitialiser", "secret", "senha", "session", "sessionid", "sid", "sign in",
+    "sso", "token", "two factor", "verifica", "verificar", "verification", "verifier", "verify", "vérifier",
+    "wachtwoord", "zuruecksetzen", "zurücksetzen",
 )  # fmt: skip
-"""`skip_links: default`. A link that holds one of them as a word of its own, in any case, is left alone; words of
-several parts may be written together or with one sign between them (`sign in`: signin, sign-in, sign_in)."""
+"""`skip_links: default`. A link that holds one of them as a word of its own, in any case, percent-encoded or not, is
+left alone; words of several parts may be written together or with one sign between (`sign in`: signin, sign-in)."""
 
 # Reasons for one link
+SWITCHED_OFF = "switched_off"  # by an attribute of the link
 RELATIVE = "relative"  # no scheme: fragments, paths, //host
 SCHEME = "scheme"  # mailto, tel, cid, javascript, data …
 TEMPLATE = "template"  # a merge tag that nobody filled in
@@ -38,13 +43,20 @@ URL_TEXT = "url_text"  # shows a URL: another one behind it looks like phishing
 SKIPPED_HOST = "skipped_host"  # tracking.skip_hosts
 OWN_LINK = "own_link"  # is a tracked link already
 LOGIN_LIKE = "login_like"  # tracking.skip_links
+LONG_LINE = "long_line"  # text whose line would be too long for a mail
 REASONS = (
-    RELATIVE, SCHEME, TEMPLATE, MALFORMED, TOO_LONG, UNSUBSCRIBE, URL_TEXT, SKIPPED_HOST, OWN_LINK, LOGIN_LIKE
+    SWITCHED_OFF, RELATIVE, SCHEME, TEMPLATE, MALFORMED, TOO_LONG, UNSUBSCRIBE, URL_TEXT, SKIPPED_HOST, OWN_LINK,
+    LOGIN_LIKE, LONG_LINE,
 )  # fmt: skip
 
 _RAW_LONGEST = 20 * LONGEST  # no character of a URL needs a longer reference
 _SIMPLE = re.compile(r"(?i:https?)://([A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?#][A-Za-z0-9/?#&=;:.,_~!$'()*+@%-]*)?")
 _ABSOLUTE = re.compile(r"(?i:https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-~]*)?")
+_BASE = re.compile(
+    r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9._-]+(?::[0-9]{1,5})?)(?P<path>(?:/[A-Za-z0-9/&=;:.,_~!$'()*+@%-]*)?)"
+    r"(?<!/\.)(?<!/\.\.)(?:[?#].*)?"
+)
+_REFERENCE = re.compile(r"[A-Za-z0-9/?&=;:.,_~!$'()*+@%-][A-Za-z0-9/?#&=;:.,_~!$'()*+@%-]*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]|\[%|##")
 _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
@@ -58,11 +70,11 @@ _UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each plac
 _BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")
 
 
-def target_of(value: bytes, *, utf8: bool) -> tuple[str, str]:
+def target_of(value: bytes, *, utf8: bool, base: str = "") -> tuple[str, str]:
     """The URL that an attribute's value leads to, and why not: one of the two is empty.
 
     `utf8` tells that the document is declared as UTF-8: then other octets than ASCII, and a query's characters, are
-    known to mean what a browser takes them for.
+    known to mean what a browser takes them for. `base` is what the document's relative links are relative to.
     """
     if len(value) > _RAW_LONGEST:
         return "", TOO_LONG
@@ -72,21 +84,52 @@ def target_of(value: bytes, *, utf8: bool) -> tuple[str, str]:
         text = attribute_text(value.decode())
     except UnicodeDecodeError:
         return "", MALFORMED
-    url, reason = (text, "") if _SIMPLE.fullmatch(text) and "%%" not in text else _odd_target(text, utf8=utf8)
+    return _target(text, utf8=utf8, base=base)
+
+
+def target_in_text(url: str) -> tuple[str, str]:
+    """The same for a URL that stands in plain text, in ASCII."""
+    return _target(url, utf8=False, base="")
+
+
+def _target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:
+    simple = _SIMPLE.fullmatch(text) and "%%" not in text
+    url, reason = (text, "") if simple else _odd_target(text, utf8=utf8, base=base)
     return ("", TOO_LONG) if len(url) > LONGEST else (url, reason)
 
 
-def _odd_target(text: str, *, utf8: bool) -> tuple[str, str]:
+def _odd_target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:
     text = text.strip(_EDGES).translate(_DROPPED)
     if _TEMPLATE.search(text):
         return "", TEMPLATE
     scheme = _SCHEME.match(text)
     if not scheme:
-        return "", RELATIVE
+        url = joined(base, text) if base else ""
+        return (url, "") if url else ("", RELATIVE)
     if scheme[1].lower() not in ("http", "https"):
         return "", SCHEME
     url = _in_ascii(text, utf8=utf8)
     return (url, "") if _ABSOLUTE.fullmatch(url) else ("", MALFORMED)
+
+
+def joined(base: str, reference: str) -> str:
+    """A relative link made absolute; empty where it is none, or leads within the page, or might lead elsewhere.
+
+    Segments of dots stay: who follows the link takes them away from the whole, which comes to the same.
+    """
+    parts = _BASE.fullmatch(base)
+    if not parts or "%2e" in base.lower() or not _REFERENCE.fullmatch(reference):
+        return ""
+    scheme, host, path = parts.group("scheme", "host", "path")
+    if reference.startswith("//"):
+        url = f"{scheme}:{reference}"
+    elif reference.startswith("/"):
+        url = f"{scheme}://{host}{reference}"
+    elif reference.startswith("?"):
+        url = f"{scheme}://{host}{path or '/'}{reference}"
+    else:
+        url = f"{scheme}://{host}{path[: path.rfind('/') + 1] or '/'}{reference}"
+    return url if _SIMPLE.fullmatch(url) else ""
 
 
 def _in_ascii(text: str, *, utf8: bool) -> str:
@@ -120,15 +163,21 @@ class Rules:
         self._hosts = _hosts(tracking.skip_hosts)
         self._words = _words(words)
 
-    def judge(self, value: bytes, utf8: bool) -> tuple[str, str]:
+    def judge(self, value: bytes, utf8: bool, base: str = "") -> tuple[str, str]:
         """The URL of an attribute's value and why it is not tracked, from the URL alone: one of the two is empty."""
-        url, reason = target_of(value, utf8=utf8)
+        url, reason = target_of(value, utf8=utf8, base=base)
         reason = reason or self.refuse(url)
         return ("", reason) if reason else (url, "")
 
+    def judge_text(self, url: bytes) -> tuple[str, str]:
+        """The same of a URL in plain text, in ASCII."""
+        target, reason = target_in_text(url.decode("ascii"))
+        reason = reason or self.refuse(target)
+        return ("", reason) if reason else (target, "")
+
     def refuse(self, url: str) -> str:
         """Why no link to this URL is tracked, or nothing."""
-        lower = url.lower()
+        lower = (unquote(url) if "%" in url else url).lower()
         if self._own and self._own.match(lower):
             return OWN_LINK
         if self._hosts and self._hosts.match(lower):
@@ -138,9 +187,13 @@ class Rules:
         return LOGIN_LIKE if self._words and self._words.search(lower) else ""
 
 
+def says_unsubscribe(text: bytes) -> bool:
+    return _UNSUBSCRIBE.search(text.lower()) is not None
+
+
 def refuse_text(text: bytes) -> str:
     """Why a link with this visible text is not tracked, or nothing."""
-    if _UNSUBSCRIBE.search(text.lower()):
+    if says_unsubscribe(text):
         return UNSUBSCRIBE
     return URL_TEXT if shows_url(text) else ""
 

@@ -39,9 +39,9 @@ class Tracking:
         "Logins and From addresses whose mail is bulk.",
         example='[newsletter@example.com, "@news.example.com"]',
     )
-    links: str = setting(choice("off", "html", "html+text", later=("html+text",)), "html", "off, html or html+text.")
+    links: str = setting(choice("off", "html", "html+text"), "html", "off, html or html+text.")
     opens: bool = setting(
-        forms.boolean, "false", "One image at the end of the HTML tells that it was read.", built=False
+        forms.boolean, "false", "One image at the end of the HTML tells that it was read."
     )
     unsubscribe: bool = setting(
         forms.boolean,
@@ -60,7 +60,6 @@ class Tracking:
         choice("totals", "pseudonymous", "recipients"),
         "totals",
         "What opens and clicks may say about a person.",
-        built=False,
     )
     switches: tuple[str, ...] | str = setting(
         word_or("all", "none", other=forms.words),
@@ -85,7 +84,7 @@ class Tracking:
     )
     max_links: int = setting(forms.whole(1), "1000", "With more the message stays as it is.")
     max_size: int = setting(forms.size(1), "10M", "A larger message stays as it is.")
-    honeypot: bool = setting(forms.boolean, "false", "One hidden link that only robots follow.", built=False)
+    honeypot: bool = setting(forms.boolean, "false", "One hidden link that only robots follow.")
     domains: dict[str, dict[str, object]] = setting(
         table(values.domain, overrides(lambda: Tracking, without=_GLOBAL), "a mapping of domains to keys"),
         {},
@@ -105,15 +104,15 @@ class Web:
     listen: InetAddress = setting(
         forms.inet, "127.0.0.1:8587", "Put your TLS proxy in front, or give certificate and key."
     )
-    certificate: Path | None = setting(optional(forms.path), None, "A certificate with its chain, PEM.", built=False)
-    key: Path | None = setting(optional(forms.path), None, "Its private key, PEM.", built=False)
+    certificate: Path | None = setting(optional(forms.path), None, "A certificate with its chain, PEM; read again when it is renewed.")
+    key: Path | None = setting(optional(forms.path), None, "Its private key, PEM.")
     proxies: tuple[Network, ...] = setting(
         forms.networks, ["127.0.0.1", "::1"], "Whose X-Forwarded-For and -Proto are believed."
     )
     hosts: tuple[str, ...] = setting(
         listing(forms.domain), [], "Host names of earlier days under which old links still answer."
     )
-    workers: int = setting(forms.whole(1, 256), "1", "Processes.", built=False)
+    workers: int = setting(forms.whole(1, 256), "1", "Processes.")
     user: str | None = setting(optional(forms.word), None, "Whom `postmeter run`, started as root, makes of it.")
     robots: Path | str = setting(
         word_or("default", other=forms.path), "default", "Or a file of agents and networks.", built=False

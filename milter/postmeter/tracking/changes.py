@@ -1,0 +1,118 @@
+"""The changes of one body: from places in decoded parts to octets of the body, each recorded with what stood there.
+
+Knows nothing of links: it is given places and what to put there. A part that cannot be written without another
+difference stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from postmeter.mail import coding
+from postmeter.mail.coding import Edit
+from postmeter.mail.draft import Draft
+from postmeter.mail.message import Field, PartChange, Span
+from postmeter.mail.mime import Part
+from postmeter.tracking import opens, parts
+from postmeter.tracking.parts import AMP, HTML, Leaf
+
+LINKS, SWITCHES, TRAP, OPENS, RECODED = "links", "switches", "honeypot", "opens", "recoded"
+"""What was done to a part, as the journal and `explain` say it."""
+
+_ENCODING_FIELD = b"Content-Transfer-Encoding"
+_QUOTED = b" quoted-printable"
+
+
+class Changes:
+    """Parts are given in the order of the body."""
+
+    __slots__ = ("_body", "_shift", "clipped", "edits", "made", "recoded")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._shift = 0
+        self.edits: list[Edit] = []
+        self.made: list[PartChange] = []
+        self.recoded = False
+        """The message has no parts, and is quoted-printable now."""
+        self.clipped: list[tuple[str, bool]] = []
+        """Pages that Gmail does not show to their end, and whether they were so before."""
+
+    def make(self, leaf: Leaf, edits: Sequence[tuple[int, int, bytes]], done: Sequence[str], links: int) -> str:
+        """Put those octets at those places of the leaf's view; why not, if not."""
+        part, view = leaf.part, leaf.view
+        within = [Edit(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
+        size = len(leaf.decoded) + sum(len(edit.new) - (edit.end - edit.start) for edit in within)
+        if part.kind == AMP and size > opens.LARGEST_AMP:
+            return parts.AMP_SIZE
+        changed = coding.change(leaf.raw, leaf.decoded, part.encoding, within)
+        if changed is None:
+            return parts.ENCODING
+        label = changed.encoding != part.encoding
+        self.recoded = self.recoded or (label and not part.enclosing)
+        at = part.body_start
+        edits_here = [*(_label(self._body, part) if label and part.enclosing else ())]
+        edits_here += [Edit(at + edit.start, at + edit.end, edit.new) for edit in changed.edits]
+        reason = ", ".join([*done, RECODED] if label else done)
+        self.made.append(PartChange(part.path, reason, links, tuple(map(self._span, edits_here))))
+        self.edits += edits_here
+        if part.kind == HTML and size > opens.CLIPPED:
+            self.clipped.append((part.path, len(leaf.decoded) > opens.CLIPPED))
+        return ""
+
+    def _span(self, edit: Edit) -> Span:
+        start = edit.start + self._shift
+        self._shift += len(edit.new) - (edit.end - edit.start)
+        return Span(start, start + len(edit.new), self._body[edit.start : edit.end])
+
+    def body(self) -> bytes:
+        return coding.splice(self._body, self.edits)
+
+
+def _label(body: bytes, part: Part) -> list[Edit]:
+    """The change in a part's header that says it is quoted-printable now."""
+    if part.encoding_span:
+        start, end = part.encoding_span
+        return [Edit(start, end, _QUOTED + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
+    line_end = b"\r\n" if body[: part.start].endswith(b"\r\n") else b"\n"
+    return [Edit(part.start, part.start, _ENCODING_FIELD + b":" + _QUOTED + line_end)]
+
+
+def label_message(draft: Draft) -> None:
+    """The same for a message that is no multipart."""
+    known = [field.name for field in draft.fields if field.key == _ENCODING_FIELD.lower()]
+    if known:
+        draft.replace_field(known[0], nth=1, value=_QUOTED)
+    else:
+        draft.insert_field(Field(_ENCODING_FIELD, _QUOTED), at=len(draft.fields) + 1)
+
+
+def record(draft: Draft, changes: Changes) -> None:
+    """What the journal, the figures and `explain` tell of it."""
+    number = sum(change.count for change in changes.made)
+    if number:
+        draft.count("links_rewritten_total", by=number)
+        draft.facts["links"] = number
+    if any(OPENS in change.reason for change in changes.made):
+        draft.facts["opens"] = True
+    draft.facts["parts"] = [
+        {"path": change.path, "reason": change.reason, "count": change.count} for change in changes.made
+    ]
+    for change in changes.made:
+        draft.note("links", _told(change))
+    for path, was in changes.clipped:
+        if not was:
+            draft.count("html_clipped_total")
+            draft.facts["clipped"] = True
+        size = f"{'' if was else 'now '}over {opens.CLIPPED:,} octets"
+        draft.note("links", f"part {path} is {size}: Gmail cuts it and does not load its end")
+
+
+def _told(change: PartChange) -> str:
+    done = change.reason.split(", ")
+    said = [f"{change.count} link{'s' * (change.count != 1)} tracked"] * (LINKS in done)
+    said += ["an image tells of opens"] * (OPENS in done)
+    said += ["a hidden link tells of robots"] * (TRAP in done)
+    said += ["attributes that switch tracking off removed"] * (SWITCHES in done)
+    recoded = ", and the part is quoted-printable now" if RECODED in done else ""
+    return f"{', '.join(said)} in part {change.path}{recoded}"

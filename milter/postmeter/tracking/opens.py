@@ -1,0 +1,31 @@
+"""What is put at the end of a page: an image that tells that it was read, and a link that only robots follow.
+
+Pure text. Neither has an effect on how the page looks, whatever style it has for images or links. The image is not
+hidden by `display: none`: some programs do not load what they do not show, and filters count hidden things against a
+mail. It floats, a pixel large in a box of no size, and says so with more weight than a style sheet has. Outlook reads
+no such weight and goes by width and height. The link has no text and is not displayed, so that nobody can follow it.
+"""
+
+from __future__ import annotations
+
+CLIPPED = 102_400
+"""Octets of HTML behind which Gmail shows "Message clipped" instead: what comes last is not loaded then."""
+
+LARGEST_AMP = 204_800
+"""Octets of AMP above which Gmail shows the HTML instead (developers.google.com/gmail/ampemail)."""
+
+_STYLE = (
+    "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
+    "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:0 -1px -1px 0!important;"
+    "padding:0!important;border:0!important"
+)
+
+
+def image(url: str) -> bytes:
+    return f'<img src="{url}" alt="" width="1" height="1" border="0" style="{_STYLE}">'.encode("ascii")
+
+
+def trap(url: str) -> bytes:
+    return (
+        f'<a href="{url}" rel="nofollow" aria-hidden="true" tabindex="-1" style="display:none!important"></a>'
+    ).encode("ascii")

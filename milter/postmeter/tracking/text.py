@@ -1,0 +1,91 @@
+"""URLs in plain text, as readers' programs make links of them, and only where all of them would see the same one.
+
+Pure, and knows nothing of what is tracked. Quoted lines and signatures are left to those who wrote them. RFC 3986
+appendix C (angle brackets, `URL:`), RFC 3676 (format=flowed: a space in front of a line is stuffing, one at its end
+joins it with the next one, and with DelSp is not there at all).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from postmeter.mail.coding import MAX_LINE
+
+_SIGNATURE = re.compile(rb"^-- \r?$", re.MULTILINE)  # RFC 3676 section 4.3
+_QUOTE = re.compile(rb"[ \t]*>")
+_URL = re.compile(rb"(?i:https?)://[^\x00-\x20\x7f<>\"]+")
+_WITHIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+./@_%-")
+_WRAPS = frozenset(b"*~|`'")
+_TRAILING = frozenset(b".,;:!?'")
+_OPENING = {ord(")"): b"(", ord("]"): b"["}
+_LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$_~)-]\Z")
+_LONGEST = 2000  # none that long is tracked
+_CONTEXT = 200  # what is said of a URL stands near it
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A URL, text[start:end]; `clear` where every reader sees this one."""
+
+    start: int
+    end: int
+    clear: bool
+    around: bytes
+    """What its line says besides, or the line before where it stands alone."""
+    line: int
+    """Where its line starts."""
+    room: int
+    """Octets that the line may grow by."""
+
+
+def urls(text: bytes, *, delsp: bool = False) -> Iterator[Found]:
+    """The URLs of a text of ASCII and octets above it. `delsp`: the text is flowed, and spaces before breaks go."""
+    signature = _SIGNATURE.search(text)
+    end = signature.start() if signature else len(text)
+    at = 0
+    while (at := text.find(b"://", at, end)) >= 0:
+        start = text.rfind(b"\n", 0, at) + 1
+        stop = text.find(b"\n", at, end)
+        stop = end if stop < 0 else stop
+        line = text[start:stop].removesuffix(b"\r")
+        if not _QUOTE.match(line):
+            yield from _in_line(text, line, start, delsp=delsp)
+        at = stop
+
+
+def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Found]:
+    for found in _URL.finditer(line):
+        start, end = found.span()
+        angled = line[max(0, start - 5) : start].upper().endswith((b"<", b"<URL:"))
+        closed = angled and line[end : end + 1] == b">"
+        goes_on = delsp and line[end:] == b" "
+        clear = end - start <= _LONGEST and angled == closed and not goes_on
+        if clear:
+            end = end if closed else _end(line, start, end)
+            clear = _agreed(line, start, end)
+        around = line[max(0, start - _CONTEXT) : start].lstrip() + line[end : end + _CONTEXT]
+        if not line[max(0, start - _CONTEXT) : start].strip(b" <*-"):
+            around = text[max(0, at - _CONTEXT) : at].rstrip().rpartition(b"\n")[2] + around
+        yield Found(at + start, at + end, clear, around, at, MAX_LINE - len(line))
+
+
+def _end(line: bytes, start: int, end: int) -> int:
+    """Without the punctuation of the sentence, and without a bracket that was open before."""
+    while end > start:
+        last = line[end - 1]
+        opening = _OPENING.get(last)
+        unpaired = opening and line.count(opening, start, end) < line.count(line[end - 1 : end], start, end)
+        if last not in _TRAILING and not unpaired:
+            break
+        end -= 1
+    return end
+
+
+def _agreed(line: bytes, start: int, end: int) -> bool:
+    """Whether programs agree on where the URL begins and ends."""
+    before = line[start - 1] if start else ord(" ")
+    wrapped = before in _WRAPS and line[end : end + 1] in (b"", b" ", line[start - 1 : start])
+    url = line[start:end]
+    return before not in _WITHIN and not wrapped and url.isascii() and _LAST.search(url) is not None
