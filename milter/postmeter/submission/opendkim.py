@@ -87,6 +87,18 @@ class Tables:
                 seen.add((key.domain, key.selector))
                 yield key
 
+    def domains(self) -> Iterator[str]:
+        """Every domain that a line is for by name, once, in the order of the lines."""
+        yield from dict.fromkeys(filter(None, map(self._signing.domain_of, self._signing.lines)))
+
+    def patterns(self) -> Iterator[Line]:
+        """The lines for more than one domain."""
+        yield from (line for line in self._signing.lines if not self._signing.domain_of(line))
+
+    def tells_users_apart(self, domain: str) -> bool:
+        """Whether the key of some address depends on what stands before its @."""
+        return any(self._signing.by_user(line) for line in self._signing.reaching(domain))
+
     def oddities(self) -> Iterator[KeyProblem]:
         """What OpenDKIM passes over in silence."""
         for table in (self._keys.file, self._signing.file):
@@ -194,6 +206,10 @@ class _SigningTable:
             yield from self._users.get(key, ()) if key != domain else ()
             if (line := self._lines.get(key)) is not None:
                 yield line
+
+    def by_user(self, line: Line) -> bool:
+        local, at, _ = line.key.rpartition("@")
+        return bool(at) and (not self.file.globs or local.strip("*") != "")
 
     def domain_of(self, line: Line) -> str:
         """The one domain that a line is for; empty where it is for several."""

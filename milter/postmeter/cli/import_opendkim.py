@@ -1,0 +1,206 @@
+"""opendkim.conf turned into our configuration: what signs and how, whose mail it is, and what has no place here.
+
+Knows what OpenDKIM's parameters mean (opendkim.conf(5)); the lines of its tables are read as the milter reads them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from postmeter.cli import import_tables, opendkimreasons
+from postmeter.cli.carried import Carried, Value
+from postmeter.cli.opendkimconf import OpendkimConf, Setting, read
+from postmeter.config import values
+from postmeter.config.amounts import DAY
+from postmeter.config.problem import MistakeError
+from postmeter.submission import headers
+
+_SHORTEST = 7 * DAY  # of signatures: Postfix's maximal_queue_lifetime, five days by default, and two
+_TRACE = frozenset({"return-path", "received", "dkim-signature", "authentication-results"})
+
+
+def carry(path: Path, *, tables: bool) -> Carried:
+    """Raises MistakeError when the file itself cannot be read."""
+    conf, out = OpendkimConf(read(path)), Carried()
+    if "s" not in (conf.value("Mode") or "sv"):
+        out.advise("Mode says that this OpenDKIM only verifies: it signed nothing, and what follows may be moot.")
+    _keys(conf, out, tables=tables)
+    _canonicalization(conf, out)
+    _headers(conf, out)
+    _expire(conf, out)
+    _resolvers(conf, out)
+    _failure(conf, out)
+    _senders(conf, out)
+    _socket(conf, out)
+    for setting in conf:
+        reason = opendkimreasons.why_not(setting)
+        if reason:
+            out.leave(setting.where, f"{setting.name} {setting.value}".strip(), reason)
+    return out
+
+
+def _keys(conf: OpendkimConf, out: Carried, *, tables: bool) -> None:
+    if conf.value("KeyTable") or conf.value("SigningTable"):
+        import_tables.carry(conf, out, keep=tables)
+    elif conf.value("Domain") or conf.value("KeyFile"):
+        _single_key(conf, out)
+    else:
+        out.advise("There is no KeyTable and no KeyFile, so nothing is signed. `postmeter dkim new DOMAIN` makes keys.")
+
+
+def _single_key(conf: OpendkimConf, out: Carried) -> None:
+    """One key and selector for all domains."""
+    domains, selector, file = conf.get("Domain"), conf.value("Selector"), conf.value("KeyFile")
+    if domains is None or not selector or not file:
+        missing = [name for name in ("Domain", "Selector", "KeyFile") if not conf.value(name)]
+        out.leave("all of it", "keys", f"without {' and '.join(missing)} OpenDKIM would not have started either")
+        return
+    keys: list[Value] = [{"selector": selector, "file": str(conf.path(file))}]
+    entries: list[Value] = []
+    for name in _entries(conf, domains, out):
+        try:
+            entry: dict[str, Value] = {"domain": values.domain(name), "keys": keys}
+        except MistakeError as mistake:
+            why = "every domain is signed with this key: list those that are yours" if "*" in name else mistake.what
+            out.leave(domains.where, f"Domain {name}", why)
+            continue
+        entries.append(entry | ({"subdomains": True} if conf.on("SubDomains") else {}))
+    if entries:
+        out.put("dkim", "sign", entries)
+
+
+def _entries(conf: OpendkimConf, setting: Setting, out: Carried) -> list[str]:
+    try:
+        return conf.entries(setting)
+    except MistakeError as mistake:
+        out.leave(setting.where, f"{setting.name} {setting.value}", f"{mistake.what}; {mistake.fix}")
+        return []
+
+
+def _canonicalization(conf: OpendkimConf, out: Carried) -> None:
+    setting = conf.get("Canonicalization")
+    if setting is None:
+        why = "OpenDKIM's default was simple/simple; ours, relaxed/relaxed, also survives relays that fold header lines"
+        out.put("dkim", "canonicalization", "relaxed/relaxed", why)
+        return
+    header, slash, body = setting.value.lower().partition("/")
+    form = f"{header}/{body if slash else 'simple'}"  # one word is for the header
+    if re.fullmatch(r"(relaxed|simple)/(relaxed|simple)", form):
+        out.put("dkim", "canonicalization", form)
+    else:
+        out.leave(setting.where, f"Canonicalization {setting.value}", "neither relaxed nor simple; ours is the default")
+
+
+def _headers(conf: OpendkimConf, out: Carried) -> None:
+    """A list of its own is carried over; where only names are added to a default, ours is the better one to add to."""
+    signed, more, omitted = (conf.get(name) for name in ("SignHeaders", "OversignHeaders", "OmitHeaders"))
+    listed = [name.lower() for name in _entries(conf, signed, out)] if signed else ["*"]
+    over = {name.lower() for name in _entries(conf, more, out)} if more else set()
+    left_out = {name.lower().removeprefix("+") for name in _entries(conf, omitted, out)} if omitted else set()
+    left_out |= {name[1:] for name in listed if name.startswith("-")} | _TRACE
+    plain = [name.removeprefix("+") for name in listed if name != "*" and not name.startswith("-")]
+    ours = {rule.name: rule.mark for rule in headers.DEFAULT} if "*" in listed else {"from": ""}
+    wanted = ours | {name: ours.get(name, "") for name in plain if _is_name(name)}
+    wanted |= {name: "o" for name in over if name in wanted}
+    kept = {name: mark for name, mark in wanted.items() if name == "from" or name not in left_out}
+    for name in sorted({*plain, *over} - set(wanted)):
+        where = signed or more
+        out.leave(where.where if where else "", name, "no name of a header field, or oversigned without being signed")
+    if kept == {rule.name: rule.mark for rule in headers.DEFAULT}:
+        return
+    rules = [f"({mark}){name}" if mark else name for name, mark in kept.items()]
+    out.put("dkim", "headers", rules, "(o) oversigned, also when absent; (x) oversigned when present")
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[!-9;-~]+", name) is not None and not set("*()") & set(name)
+
+
+def _expire(conf: OpendkimConf, out: Carried) -> None:
+    setting = conf.get("SignatureTTL")
+    if setting is None or not setting.value.isdigit() or int(setting.value) == 0:
+        return
+    seconds = int(setting.value)
+    if seconds < _SHORTEST:
+        why = "mail may wait longer than that in Postfix's queue and then arrive with a signature that does not hold"
+        out.leave(setting.where, f"SignatureTTL {seconds}", f"{why}; dkim.expire is 7d instead")
+    out.put("dkim", "expire", f"{max(seconds, int(_SHORTEST))}s" if seconds > _SHORTEST else "7d")
+
+
+def _resolvers(conf: OpendkimConf, out: Carried) -> None:
+    setting = conf.get("Nameservers")
+    found = [name for name in _entries(conf, setting, out) if _address(name)] if setting else []
+    if found:
+        out.put("dkim", "resolvers", found)
+
+
+def _failure(conf: OpendkimConf, out: Carried) -> None:
+    setting = conf.get("On-SignatureError") or conf.get("On-InternalError") or conf.get("On-Default")
+    if setting is not None and setting.value[:1].lower() == "a":
+        why = f"{setting.name} {setting.value}: mail that cannot be signed leaves unsigned"
+        out.put("dkim", "on_error", "accept", why)
+
+
+def _senders(conf: OpendkimConf, out: Carried) -> None:
+    why = "OpenDKIM signs any From for any login. So does this, and counts it: list in senders.from who may use what,"
+    out.put("senders", "from_mismatch", "report", f"{why} and then write reject or unsigned here.")
+    services = list(dict.fromkeys([*_macros(conf, out), *_mta(conf, out)]))
+    if services:
+        out.put("senders", "daemon_names", services)
+    setting = conf.get("InternalHosts")
+    if setting is not None:
+        out.put("senders", "networks", list(_networks(conf, setting, out)), "InternalHosts")
+
+
+def _mta(conf: OpendkimConf, out: Carried) -> list[str]:
+    setting = conf.get("MTA")
+    return [name for name in _entries(conf, setting, out) if re.fullmatch(r"[!-~]+", name)] if setting else []
+
+
+def _macros(conf: OpendkimConf, out: Carried) -> Iterator[str]:
+    """Values of {daemon_name} are ours to say; a login is believed in any case."""
+    setting = conf.get("MacroList")
+    if setting is None:
+        return
+    for entry in _entries(conf, setting, out):
+        name, *listed = filter(None, re.split(r"[{}=|\s]+", entry))
+        if name == "daemon_name" and listed:
+            yield from listed
+        elif name not in ("auth_type", "auth_authen"):
+            why = "only daemon_name with its values, and a login, tell whose mail it is: name the service"
+            out.leave(setting.where, f"MacroList {entry}", f"{why} (milter_macro_daemon_name) in senders.daemon_names")
+
+
+def _networks(conf: OpendkimConf, setting: Setting, out: Carried) -> Iterator[str]:
+    for entry in _entries(conf, setting, out):
+        bare = re.sub(r"[\[\]]", "", entry)
+        try:
+            network = ipaddress.ip_network(bare, strict=False)
+        except ValueError:
+            why = "exceptions are not known: list the networks without it" if entry.startswith("!") else "no address"
+            name = "" if entry.startswith("!") else ": names are not looked up, list its address or network"
+            out.leave(setting.where, f"InternalHosts {entry}", f"{why}{name}")
+            continue
+        if network.prefixlen == 0:
+            why = "all the world would be inside; clients with a login are ours without it"
+            out.leave(setting.where, f"InternalHosts {entry}", why)
+        else:
+            yield str(network)
+
+
+def _address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _socket(conf: OpendkimConf, out: Carried) -> None:
+    setting = conf.get("Socket")
+    if setting is not None:
+        why = "postmeter has a socket of its own, so that both can run while you try it. In main.cf put"
+        out.leave(setting.where, f"Socket {setting.value}", f"{why} unix:postmeter/milter.sock in place of OpenDKIM's")
