@@ -149,7 +149,7 @@ def test_a_message_is_held_although_the_journal_cannot_be_written(settler: Settl
     suite.wait_until(lambda: not spooled(path))
     [message] = held.waiting(book)
     assert (message.queue_id, message.charges, message.recipients) == ("4HELD", mine, 1)
-    assert message.time == NOW, "by its time Postfix's queue id is believed, however much later the journal is well again"
+    assert message.time == NOW, "Postfix's queue id is believed by its time, whenever the journal is well again"
     assert (kept(path), used(path)) == (["a"], 0)
     with suite.held(path):
         assert settler.settle((), submitted("b"), ONE, NOW, hold=hold("4Q", most=1)).full
