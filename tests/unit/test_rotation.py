@@ -49,7 +49,7 @@ def test_a_clock_that_went_back_and_a_long_absence_begin_anew(now: float) -> Non
 def test_looks_are_often_enough_to_miss_some() -> None:
     assert pause(24 * HOUR) == 900.0
     assert pause(60.0) == 2.5
-    assert 4 * pause(1.0) < 1.0
+    assert pause(1.0) == 1.0
 
 
 def test_a_rotation_wants_the_kinds_that_sign() -> None:
@@ -152,6 +152,9 @@ class Rotating(RuleBasedStateMachine):
         before = self.keys
         states = rotation.promote(before, grown, self.now)
         self.keys = {name: OwnKey(key.algorithm, states[name]) for name, key in before.items()}
+        for name, key in self.keys.items():
+            if key.state.state == "retired":
+                self.retired_at.setdefault(name, self.now)
         for name in grown:
             if self.keys[name].state.state == "active":
                 assert self.world.shown[name]
@@ -172,8 +175,6 @@ class Rotating(RuleBasedStateMachine):
     @invariant()
     def nothing_is_removable_before_its_time(self) -> None:
         for name, key in self.keys.items():
-            if key.state.state == "retired":
-                self.retired_at.setdefault(name, self.now)
             if rotation.removable(key.state, now=self.now, after=RETIRE):
                 assert self.now - self.retired_at[name] >= RETIRE
 

@@ -115,7 +115,7 @@ def save(folder: Path, changed: Mapping[str, KeyState]) -> None:
     files = keydir.key_files(folder)
     known = {name: state for name, state in keydir.read_state(folder).items() if name in files}
     try:
-        keydir.write_state(folder, known | changed)
+        keydir.write_state(folder, {**known, **changed})
     except OSError as error:
         raise _cannot(folder, error) from None
 

@@ -15,7 +15,7 @@ from postmeter.submission.keydir import KeyState
 ALGORITHMS = ("rsa", "ed25519")
 
 _LOOKS = 24  # in `rotate_seen`
-_OFTEN, _SELDOM = 0.2, 900.0  # seconds between two looks, at the least and at the most
+_OFTEN, _SELDOM = 1.0, 900.0  # seconds between two looks, at the least and at the most
 _MISSED = 4  # looks in a row that may fail before the time begins anew
 
 
