@@ -9,12 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPConnection
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,103 +17,23 @@ import pytest
 from postmeter.cli.main import main
 from postmeter.runtime import spool
 from postmeter.store.journal import Journal
-from postmeter.token import Mint
 from postmeter.tracking import blocked
+from tests.lab.redirects import Place, opened, wait_for
 
 ROOT = os.geteuid() == 0
 USER = "nobody"
-SOURCE = Path("milter").resolve()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-@dataclass
-class Place:
-    """A directory with a configuration, secrets and a state directory, for one daemon."""
-
-    path: Path
-    port: int
-    secret: bytes
-    user: str = ""
-    source: Path = SOURCE
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state"
-
-    @property
-    def config(self) -> Path:
-        return self.path / "postmeter.yaml"
-
-    def write(self, host: str = "127.0.0.1") -> None:
-        user = f", user: {self.user}" if self.user else ""
-        self.config.write_text(
-            f'tracking: {{url: "http://{host}:{self.port}", secrets: {self.path}/secrets}}\n'
-            f'web: {{listen: "127.0.0.1:{self.port}"{user}}}\n'
-            f"journal: {{path: {self.state}/journal.db}}\n"
-        )
-
-    def keep_secrets(self, *known: bytes) -> None:
-        new = self.path / "new"
-        new.write_text("".join(f"{secret.hex()}\n" for secret in known))
-        new.chmod(0o640)
-        if self.user:
-            os.chown(new, 0, pwd.getpwnam(self.user).pw_gid)
-        new.replace(self.path / "secrets")
-
-    def status(self, *, secret: bytes = b"", host: str = "127.0.0.1", reference: bytes = b"referenc") -> int:
-        mint = Mint([secret or self.secret])
-        url = mint.link_url(f"http://{host}", reference=reference, link=1, target="https://shop.example/")
-        link = HTTPConnection("127.0.0.1", self.port, timeout=5)
-        link.request("GET", url.removeprefix(f"http://{host}"), headers={"Host": host})
-        return link.getresponse().status
-
-    def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "postmeter", "web", "-c", str(self.config)],
-            env={"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1"},
-            cwd="/",
-        )
-        wait_for(lambda: process.poll() is not None or self.listening())
-        assert process.poll() is None
-        return process
-
-    def listening(self) -> bool:
-        try:
-            return self.status() == 302
-        except ConnectionRefusedError:
-            return False
-
-
-def wait_for(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """Outside pytest's own directories, which another user cannot enter."""
-    path = Path(tempfile.mkdtemp(prefix="postmeter-web-"))
-    path.chmod(0o711)
-    found = Place(path, free_port(), secrets.token_bytes(32))
-    found.state.mkdir(mode=0o711)
-    found.write()
-    found.keep_secrets(found.secret)
-    yield found
-    shutil.rmtree(path)
+    with opened() as found:
+        yield found
 
 
 @pytest.fixture
 def running(place: Place) -> Iterator[subprocess.Popen[bytes]]:
-    process = place.start()
-    yield process
-    process.kill()
-    process.wait()
+    with place.running() as process:
+        yield process
 
 
 def test_a_stop_signal_ends_it_in_order_and_at_once(place: Place, running: subprocess.Popen[bytes]) -> None:

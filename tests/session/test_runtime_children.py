@@ -19,8 +19,8 @@ from postmeter.runtime.children import Program
 PATIENCE = 20.0
 
 
-def _parent(tmp_path: Path, *scripts: str) -> subprocess.Popen[bytes]:
-    """A process that runs `scripts`, shell programs named a, b, c …, as its children."""
+def _parent(tmp_path: Path, *scripts: str, more: int = 0) -> subprocess.Popen[bytes]:
+    """A process that runs `scripts`, shell programs named a, b, c …, as its children; the last `more` from a reload."""
     programs = [Program(chr(97 + n), ("/bin/sh", "-c", text), 1.0) for n, text in enumerate(scripts)]
     source = f"""
         import logging, os
@@ -30,7 +30,10 @@ def _parent(tmp_path: Path, *scripts: str) -> subprocess.Popen[bytes]:
         logging.basicConfig()
         with Signals() as signals:
             notifier = Notifier(os.environ["NOTICES"])
-            children = Children({programs!r}, environment=os.environ, signals=signals, notifier=notifier, delay=0.05)
+            children = Children(
+                {programs[: len(programs) - more]!r}, environment=os.environ, signals=signals, notifier=notifier,
+                delay=0.05, more=lambda: {programs!r},
+            )
             raise SystemExit(children.run())
     """
     command = [sys.executable, "-c", textwrap.dedent(source)]
@@ -119,6 +122,17 @@ def test_a_reload_is_done_when_all_have_said_so(tmp_path: Path, systemd: socket.
         assert _lines(tmp_path) == ["reloads"]
         parent.terminate()
         assert parent.wait(PATIENCE) == 0
+
+
+def test_a_reload_starts_what_was_not_wanted_before_and_nothing_twice(tmp_path: Path) -> None:
+    first = LIVE.format("a").replace('trap "', 'trap "echo reloaded >>$LOG" USR1; trap "', 1)
+    with _parent(tmp_path, first, LIVE.format("b"), more=1) as parent:
+        _wait_for(tmp_path, "a lives")
+        parent.send_signal(signal.SIGUSR1)
+        _wait_for(tmp_path, "b lives")
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
+    assert [line for line in _lines(tmp_path) if line != "reloaded"] == ["a lives", "b lives", "a stops", "b stops"]
 
 
 def test_who_does_not_stop_is_killed(tmp_path: Path) -> None:

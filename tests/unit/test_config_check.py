@@ -20,7 +20,9 @@ from postmeter.config.load import Loaded, read
 from postmeter.config.permissions import ENTER, READ, WRITE, Person
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config
+from postmeter.config.tls import of_web
 from postmeter.config.values import InetAddress, UnixAddress
+from tests.lab import tls
 
 SECRET = "0123456789abcdef" * 4 + "\n"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another user")
@@ -430,3 +432,25 @@ def test_a_missing_redis_library_is_told_with_its_package(place: Path, monkeypat
     monkeypatch.setattr("postmeter.config.remote.find_spec", lambda name: None)
     (told,) = look(redis(place))
     assert told == "pm.yaml:4: quota.store: Python's redis library is not there; apt-get install python3-redis"
+
+
+def test_a_certificate_and_its_key_go_together(tmp_path: Path) -> None:
+    """Either alone, files that are missing, do not fit, or whose key others may read, are told before the start."""
+    made = [tls.make(tmp_path / name, host="click.example.com") for name in ("one", "two")]
+    key = tmp_path / "key.pem"
+    key.write_bytes(made[0].server.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0])
+    key.chmod(0o600)
+
+    def told(text: str) -> list[str]:
+        found = of_web(read(f"web: {{{text}}}".encode(), "pm.yaml"), permissions.myself())
+        return [f"{problem.path}: {problem.what}" for problem in found]
+
+    assert told("") == []
+    assert told(f"certificate: {made[0].server}, key: {key}") == []
+    assert told(f"certificate: {made[0].server}") == ["web.certificate: a certificate without its key"]
+    assert told(f"key: {key}") == ["web.key: a key without its certificate"]
+    assert told(f"certificate: {tmp_path}/none.pem, key: {key}")[0].startswith("web.certificate: ")
+    (wrong,) = told(f"certificate: {made[1].authority}, key: {key}")
+    assert "cannot be used" in wrong
+    key.chmod(0o604)
+    assert told(f"certificate: {made[0].server}, key: {key}") == [f"web.key: {key} is open to others"]

@@ -21,6 +21,7 @@ from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
 from postmeter.config.secret_files import tracked_urls
+from postmeter.config.tls import of_web
 
 if TYPE_CHECKING:
     from postmeter.submission.keyring import Keyring
@@ -31,7 +32,7 @@ _SHOWN = 20  # domains by name
 def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
     me = whose(loaded.config)
-    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
+    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *of_web(loaded, myself()), *expiry(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)

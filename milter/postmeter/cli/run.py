@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,13 @@ def run(args: Namespace) -> int:
     notifier = Notifier.from_environment()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WATCHDOG_")}
     with Signals() as signals:
-        wanted = programs(config, args.config)
-        code = Children(wanted, environment=environment, signals=signals, notifier=notifier).run()
+        code = Children(
+            programs(config, args.config),
+            environment=environment,
+            signals=signals,
+            notifier=notifier,
+            more=lambda: _more(args.config),
+        ).run()
         notifier.stopping()
     return code
 
@@ -52,6 +58,17 @@ def programs(config: Config, file: Path) -> list[Program]:
     if any(tracked_urls(config)):
         found.append(Program("web", _command("web", file), _PATIENCE))
     return [*found, Program("books", _command("books", file), _PATIENCE)]
+
+
+def _more(file: Path) -> Sequence[Program]:
+    """What a reload may add: the tracking server, when links are to be tracked from now on."""
+    from postmeter.config.load import load
+    from postmeter.config.problem import ConfigError
+
+    try:
+        return programs(load(file), file)
+    except ConfigError:
+        return ()  # the daemons say what is wrong with it
 
 
 def _command(name: str, file: Path) -> tuple[str, ...]:

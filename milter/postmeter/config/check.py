@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from postmeter.config import permissions, rules
+from postmeter.config import permissions, rules, tls
 from postmeter.config.load import Loaded
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
@@ -44,6 +44,8 @@ def check(
         found += [*_urls(loaded), *of_tracking(loaded, me)]
     if daemon == "books":
         found += of_webhooks(loaded, me)
+    if daemon == "web":
+        found += tls.of_web(loaded, me)
     if daemon != "web":
         found += [*_journal(loaded, me), *of_store(loaded, me)]
     return sorted(found, key=lambda problem: problem.line)

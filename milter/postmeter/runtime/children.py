@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -66,11 +66,14 @@ class Children:
         signals: Signals,
         notifier: Notifier,
         delay: float = _FIRST,
+        more: Callable[[], Sequence[Program]] = tuple,
     ) -> None:
-        """`notifier` is told when all are ready, and ready again after a reload."""
+        """`notifier` is told when all are ready, and ready again after a reload. `more` are the programs wanted then:
+        those that are new start, none is stopped."""
         self._children = [_Child(program, delay) for program in programs]
         self._environment, self._signals, self._delay = dict(environment), signals, delay
         self._notifier = notifier
+        self._more = more
         self._announced = False
         self._libc = ctypes.CDLL(None)
         self._code: int | None = None
@@ -125,6 +128,8 @@ class Children:
             child.ready, child.asked = False, monotonic()
         self._announced = False
         self._send(self._children, RELOAD)
+        known = {child.program.name for child in self._children}
+        self._children += [_Child(program, self._delay) for program in self._more() if program.name not in known]
 
     def _look(self) -> None:
         """Notice who died."""

@@ -85,14 +85,19 @@ class Prefork:
         *,
         reload: Callable[[], Generation | None],
         beat: Callable[[], None],
+        reload_by: frozenset[signal.Signals] = frozenset({RELOAD}),
     ) -> None:
-        """`reload` gives the next generation, or None to keep the present one; `beat` runs about once a second."""
+        """`reload` gives the next generation, or None to keep the present one; `beat` runs about once a second.
+
+        `reload_by`: the signals that ask for it; one of them may be a signal that would stop otherwise.
+        """
         self._listener = listener
         self._generation = first
         self._former: Generation | None = None
         """Serves on until the workers of a reload do."""
         self._reload = reload
         self._beat = beat
+        self._reload_by = reload_by
         self._notifier = Notifier.from_environment()
         self._signals = Signals()
         self._workers: dict[int, Worker] = {}
@@ -120,8 +125,9 @@ class Prefork:
         if received == CHILD:
             for pid, status in _reap():
                 self._bury(pid, failed=os.WIFEXITED(status))
-        elif received == RELOAD and not self._stopping:
-            self._turn_over()
+        elif received in self._reload_by:
+            if not self._stopping:
+                self._turn_over()
         elif received in STOP:
             self._stop(at_once=self._stopping and received == signal.SIGINT)
 

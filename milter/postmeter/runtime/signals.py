@@ -1,8 +1,9 @@
 """Signals as a queue that the one thread of a parent reads, never as code that runs in between.
 
 Knows nothing of what signals mean to a daemon beyond stop and reload. SIGUSR1 reloads; SIGHUP stops, as it stops
-every libmilter program (D22). The signals stay blocked, so that none is lost between two waits (sigtimedwait(2),
-signal(7)); a child inherits the mask and must call `release` before anything else (a program by `preexec_fn`).
+every libmilter program (D22), where a daemon does not say that it reloads too. The signals stay blocked, so that none
+is lost between two waits (sigtimedwait(2), signal(7)); a child inherits the mask and must call `release` before
+anything else (a program by `preexec_fn`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import TracebackType
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 RELOAD = signal.SIGUSR1
+HANGUP = signal.SIGHUP
 CHILD = signal.SIGCHLD
 WATCHED = frozenset({*STOP, RELOAD, CHILD})
 

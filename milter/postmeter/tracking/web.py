@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 once = OnceAMinute(log)
 
 _TEND = 1.0  # seconds; a block must take effect within five
+_LAST = 0.1  # seconds at the end in which what has been sent to us already is read
 _DRAIN = 5.0  # seconds for answers in flight at the end; they take a millisecond
 _AT_ONCE = 128  # connections let in before the next look at those who are in already
 _SHARED = 8  # the same where other processes wait at this door
@@ -41,8 +42,9 @@ _SILENT.disabled = True  # it would log parts of requests
 class Response(web.StreamResponse):
     """An answer in aiohttp's hands; it writes itself and leaves aiohttp nothing to add."""
 
-    def __init__(self, answer: Answer, now: float) -> None:
+    def __init__(self, answer: Answer, now: float, *, last: bool = False) -> None:
         super().__init__(status=answer.status)
+        self._last = last
         self._answer = answer
         self._now = now
         self._stays = False
@@ -55,7 +57,7 @@ class Response(web.StreamResponse):
         transport = request.transport
         if transport is None:
             return
-        self._stays = request.keep_alive and not request.can_read_body
+        self._stays = request.keep_alive and not request.can_read_body and not self._last
         old = request.version < (1, 1)
         transport.write(self._answer.wire(self._now, stays=self._stays, old=old, head=request.method == "HEAD"))
         if transport.get_write_buffer_size() > _MOST_UNSENT:
@@ -138,6 +140,8 @@ class Server(web.Server):
         self._desk = desk
         self._limit = max_request
         self.timeout = timeout
+        self.leaving = False
+        """From now on every answer is its connection's last."""
 
     def __call__(self) -> Connection:
         return Connection(self, limit=self._limit, timeout=self.timeout)
@@ -149,7 +153,7 @@ class Server(web.Server):
             connection.asked()
             secure = connection.secure
         body = await self._body(request) if self._desk.reads(request) else b""
-        return Response(self._desk.answer(request, secure=secure, body=body), self._desk.now())
+        return Response(self._desk.answer(request, secure=secure, body=body), self._desk.now(), last=self.leaving)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """All of it: the connection's bounds hold for it as for the header."""
@@ -192,9 +196,12 @@ class Door:
         self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """No more; those who are still at their handshake are let go."""
+        """No more."""
         self._open = False
         self._loop.remove_reader(self._listener)
+
+    def clear(self) -> None:
+        """Those who are still at their handshake are let go."""
         for task in self._coming:
             task.cancel()
 
@@ -235,13 +242,16 @@ async def serve(
     tend: Callable[[], None],
     tls: ssl.SSLContext | None = None,
     shared: bool = False,
+    came: Callable[[], None] = lambda: None,
+    left: Callable[[], None] = lambda: None,
 ) -> None:
     """Until `stop` is set: then no new connection, and those in flight get their answers. `tend` runs every second.
 
-    `shared`: other processes accept from the same listener.
+    `shared`: other processes accept from the same listener. `came` is called when we accept, `left` when no more.
     """
     door = Door(listener, server, tls=tls, shared=shared)
     door.open()
+    came()
     try:
         while not stop.is_set():
             server.sweep()
@@ -250,4 +260,8 @@ async def serve(
                 await asyncio.wait_for(stop.wait(), _TEND)
     finally:
         door.close()
+        left()
+        server.leaving = True
+        await asyncio.sleep(_LAST)
+        door.clear()
         await server.drain()

@@ -104,7 +104,9 @@ class Web:
     listen: InetAddress = setting(
         forms.inet, "127.0.0.1:8587", "Put your TLS proxy in front, or give certificate and key."
     )
-    certificate: Path | None = setting(optional(forms.path), None, "A certificate with its chain, PEM; read again when it is renewed.")
+    certificate: Path | None = setting(
+        optional(forms.path), None, "A certificate with its chain, PEM; read again when it is renewed."
+    )
     key: Path | None = setting(optional(forms.path), None, "Its private key, PEM.")
     proxies: tuple[Network, ...] = setting(
         forms.networks, ["127.0.0.1", "::1"], "Whose X-Forwarded-For and -Proto are believed."
