@@ -31,6 +31,7 @@ from tests import corpora
 from tests.e2e.conftest import OpenLab
 from tests.e2e.test_make_safe import FRAGILE
 from tests.lab import verify
+from tests.lab.handed import handed
 from tests.lab.keys import make_key, records
 from tests.lab.lab import ALICE, Lab
 from tests.lab.opendkim import OpenDkimVerifier
@@ -39,22 +40,15 @@ from tests.lab.product import Postmeter
 NAMES = ("rsa", "ed25519")
 Verifier = Callable[[Sequence[bytes], verify.Records], list[verify.Verdict]]
 FROM = Field(b"From", b" Alice <alice@example.com>")
-LONGEST = 60_000  # cleanup_message.c: KLUDGE_HEADER_LIMIT
-HEADER_LINE = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n")
 
 
 def message(raw: bytes) -> Message:
-    """As Postfix hands it to a milter: folded lines joined by LF; what is no header line ends the header."""
-    fields: list[Field] = []
-    at = 0
-    while match := HEADER_LINE.match(raw, at):
-        fields.append(Field(match[1], match[2].replace(b"\r\n", b"\n")[: LONGEST - len(match[1])]))
-        at = match.end()
-    fields = [field for field in fields if field.key != b"dkim-signature"]
+    """As a step gets it: nobody else's signature, and a From to sign for where there is none."""
+    found, body = handed(raw)
+    fields = [field for field in (Field(*each) for each in found) if field.key != b"dkim-signature"]
     if not address.from_addresses(fields):
         fields = [*(field for field in fields if field.key != b"from"), FROM]
     envelope = Envelope(b"alice@example.com")
-    body = raw[at:].removeprefix(b"\r\n")
     return Message(envelope, tuple(fields), body, queue_id="Q", time=1_700_000_000.0, reference=b"12345678")
 
 
@@ -140,10 +134,8 @@ def test_three_verifiers_accept_every_form_behind_a_real_postfix(
     found = refused(names, signed, records(*pair), by=OTHERS)
     with OpenDkimVerifier(tmp_path, records(*pair)) as opendkim, opendkim.session("192.0.2.1") as mta:
         for name, raw in zip(names, signed, strict=True):
-            head, _, body = raw.partition(b"\r\n\r\n")
-            lines = HEADER_LINE.finditer(head + b"\r\n")
-            fields = [(line[1].decode(), line[2].replace(b"\r\n", b"\n")) for line in lines]
-            said = opendkim.results(mta, fields, body)
+            fields, body = handed(raw)
+            said = opendkim.results(mta, [(field.decode(), value) for field, value in fields], body)
             passed = [f"s={each}" in result for each in NAMES for result in PASSED.findall(said)]
             found += [] if sum(passed) == 2 else [f"{name}: OpenDKIM: {said}"]
     assert not found, f"{len(found)} of {len(signed)}: {found[:20]}"

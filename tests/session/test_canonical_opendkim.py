@@ -21,7 +21,7 @@ import pytest
 from postmeter.mail.message import Field
 from postmeter.submission import signing
 from tests import corpora
-from tests.e2e.test_signatures import message
+from tests.lab.handed import handed
 from tests.lab.keys import make_key
 from tests.lab.opendkim import Hashed, OpenDkim
 
@@ -72,10 +72,11 @@ def test_mail_that_nobody_here_wrote(judge: tuple[OpenDkim, str], needs_corpora:
 
     def parsed() -> Iterator[Sample]:
         for sample in samples:
-            whole = message(sample.sendable())
-            # Not From, of which OpenDKIM wants a single one with a domain that it has a key for.
-            fields = [(field.name.decode(), field.value) for field in whole.fields if field.key != b"from"]
-            yield sample.name, [FROM, *fields], whole.body
+            found, body = handed(sample.sendable())
+            # OpenDKIM wants one From with a domain that it has a key for, and gives up on others' broken signatures.
+            left_out = (b"from", b"dkim-signature")
+            fields = [(name.decode(), value) for name, value in found if name.lower() not in left_out]
+            yield sample.name, [FROM, *fields], body
 
     assert differences(judge, parsed()) == []
 
