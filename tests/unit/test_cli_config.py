@@ -198,3 +198,19 @@ def test_root_checks_for_the_owner_of_the_state_directory(place: Path, capsys: p
     fix = f"chown nobody {file} && chmod u+r {file}"
     told = f"{path}:7: dkim.sign[0].keys[0].file: nobody may not read {file} (mode 0600); {fix}"
     assert run(capsys, path) == (78, [], [told])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_table_that_the_daemon_may_not_read_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = key(place / "keys" / "a")
+    for path, text in ((place / "key.table", f"a example.com:a:{file}\n"), (place / "signing.table", "example.com a\n")):
+        path.write_text(text)
+    (place / "signing.table").chmod(0o600)
+    nobody = pwd.getpwnam("nobody")
+    for path in (place, place / "keys", file):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    tables = f"{{key_table: {place}/key.table, signing_table: {place}/signing.table}}"
+    path = write(place, f"dkim:\n  opendkim_tables: {tables}\n")
+    code, _, err = run(capsys, path)
+    told = f"{path}:4: dkim.opendkim_tables.signing_table: nobody may not read {place}/signing.table (mode 0600); "
+    assert (code, [line[: len(told)] for line in err]) == (78, [told])

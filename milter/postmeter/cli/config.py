@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import CONFIGURATION, OK, Command
-from postmeter.cli.postfix import expiry
+from postmeter.cli.postfix import expiry, retirement
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
+from postmeter.config.rotating import of_rotation
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
 from postmeter.config.secret_files import tracked_urls
 from postmeter.config.tls import of_web
@@ -33,7 +34,7 @@ def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
     me = whose(loaded.config)
     problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *of_web(loaded, myself()), *expiry(loaded)]
-    problems += [*key_problems(loaded), *_keys_closed_to(me, loaded)]
+    problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)
     if any(problem.severity == "error" for problem in problems):
@@ -74,6 +75,11 @@ def _keys_closed_to(me: Person, loaded: Loaded) -> Iterator[Problem]:
 
     if me == myself():
         return  # then loading them has told it
+    tables = loaded.config.dkim.opendkim_tables
+    for name in ("key_table", "signing_table") if tables is not None else ():
+        fault = unreadable(getattr(tables, name).path, me, "")
+        if fault:
+            yield loaded.problem(f"dkim.opendkim_tables.{name}", fault.what, fault.fix)
     told: set[str] = set()
     with suppress(KeyProblem):  # loading them has told it
         for place in Keyring(loaded.config.dkim).places():
