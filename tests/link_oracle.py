@@ -26,6 +26,7 @@ MINT = Mint([bytes(range(32))])
 _CODING = ("content-transfer-encoding", "mime-version")
 _OURS = re.compile(r"https://click\.example\.com/c/([A-Za-z0-9_-]+)")
 _CONDITION = re.compile(r"(\[if[^\]]*\]>)(.*)(<!\[endif\])", re.DOTALL | re.IGNORECASE)
+_WHOLE = html5lib.getTreeBuilder("etree", fullTree=True)
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 
 
@@ -128,9 +129,16 @@ def _opened(token: str, seen: Seen) -> str:
 
 def compare_documents(old: str, new: str, seen: Seen) -> None:
     """HTML: the same trees but for what may differ, each tracked link leading where a browser went before."""
-    one, other = (html5lib.parse(text, namespaceHTMLElements=False) for text in (old, new))
+    one, other = _tree(old), _tree(new)
     bases = [element.attrib["href"] for element in one.iter("base") if "href" in element.attrib]
     _same(one, other, bases[0] if bases else "", seen)
+
+
+def _tree(text: str) -> Element:
+    """The whole document: what stands before and behind `html` too."""
+    parser = html5lib.HTMLParser(tree=_WHOLE, namespaceHTMLElements=False)
+    tree: Element = parser.parse(text)
+    return tree
 
 
 def _same(old: Element, new: Element, base: str, seen: Seen) -> None:

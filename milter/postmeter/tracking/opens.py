@@ -11,8 +11,8 @@ from __future__ import annotations
 CLIPPED = 102_400
 """Octets of HTML behind which Gmail shows "Message clipped" instead: what comes last is not loaded then."""
 
-LARGEST_AMP = 204_800
-"""Octets of AMP above which Gmail shows the HTML instead (developers.google.com/gmail/ampemail)."""
+LARGEST_AMP = 200_000
+"""Octets that AMP may have; of more, programs show the HTML instead (amp.dev, AMP for Email Format)."""
 
 _STYLE = (
     "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
