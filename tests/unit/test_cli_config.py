@@ -203,12 +203,11 @@ def test_root_checks_for_the_owner_of_the_state_directory(place: Path, capsys: p
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_table_that_the_daemon_may_not_read_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = key(place / "keys" / "a")
-    for path, text in ((place / "key.table", f"a example.com:a:{file}\n"), (place / "signing.table", "example.com a\n")):
-        path.write_text(text)
+    (place / "key.table").write_text(f"a example.com:a:{file}\n")
+    (place / "signing.table").write_text("example.com a\n")
     (place / "signing.table").chmod(0o600)
-    nobody = pwd.getpwnam("nobody")
-    for path in (place, place / "keys", file):
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    for owned in (place, place / "keys", file):
+        os.chown(owned, pwd.getpwnam("nobody").pw_uid, -1)
     tables = f"{{key_table: {place}/key.table, signing_table: {place}/signing.table}}"
     path = write(place, f"dkim:\n  opendkim_tables: {tables}\n")
     code, _, err = run(capsys, path)
