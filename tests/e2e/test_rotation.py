@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.policy import default
@@ -18,6 +19,7 @@ import dns.message
 import dns.query
 import pytest
 
+from tests.lab.dns import SILENCE
 from tests.lab.lab import Lab, letter
 from tests.lab.product import Postmeter
 from tests.lab.zones import Zones
@@ -136,3 +138,15 @@ def test_a_key_that_dns_loses_is_told_and_mended(lab: Rotating) -> None:
     lab.zones.publish(name, text)
     lab.postmeter.wait_figure(1, "dkim_key_ok", selector=selector)
     assert [event["change"] for event in lab.postmeter.events("keychanged")] == ["failed", "mended"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="port 53 is root's")
+def test_books_ends_at_once_while_dns_is_silent(lab: Rotating) -> None:
+    lab.postmeter.wait_figure(2, "dkim_key_ok")
+    for server in (lab.zones.resolver, *lab.zones.servers.values()):
+        server.faults["*"] = SILENCE
+    asked = len(lab.zones.resolver.asked)
+    lab.postmeter.wait_until(lambda: len(lab.zones.resolver.asked) > asked)
+    begun = time.monotonic()
+    assert lab.postmeter.stop("books") == 0
+    assert time.monotonic() - begun < 3

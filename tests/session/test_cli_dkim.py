@@ -18,6 +18,9 @@ import yaml
 
 from postmeter.cli import postfix
 from postmeter.cli.main import main
+from postmeter.config.load import load_with_lines
+from postmeter.config.permissions import person
+from postmeter.config.rotating import of_rotation
 from postmeter.submission import keydir
 from postmeter.submission.keydir import KeyState
 from tests.lab.dns import SILENCE
@@ -38,7 +41,7 @@ class Place:
     said: str = ""
     complained: str = ""
 
-    def run(self, *words: str) -> int:
+    def configure(self) -> Path:
         (self.folder / "state").mkdir(exist_ok=True)
         settings = {
             "journal": {"path": str(self.folder / "state" / "journal.db")},
@@ -46,7 +49,10 @@ class Place:
         }
         config = self.folder / "postmeter.yaml"
         config.write_text(yaml.safe_dump(settings))
-        code = main(["dkim", *words, "-c", str(config)])
+        return config
+
+    def run(self, *words: str) -> int:
+        code = main(["dkim", *words, "-c", str(self.configure())])
         self.said, self.complained = self.out.readouterr()
         return code
 
@@ -210,9 +216,31 @@ def test_a_key_that_cannot_be_read_is_told_with_the_others(place: Place) -> None
 
 def test_mail_may_not_outlive_its_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postfix, "_ask", lambda *names: ["10d" for _ in names])
+    place.run("new", "example.com")
+    place.publish("example.com")
+    place.dkim["sign"] = [{"domain": "example.com", "keys": "auto"}]
     assert place.run("check") == 0
     assert "dkim.retire_after: warning: mail stays up to 10d in Postfix's queue" in place.complained
     assert "give 12d or more" in place.complained
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root checks for the daemons' user")
+def test_check_config_says_when_books_could_not_rotate(place: Place) -> None:
+    (place.folder / "state").mkdir()
+    shutil.chown(place.folder / "state", "nobody")
+    place.run("new", "example.com")
+    place.dkim |= {"sign": [{"domain": "example.com", "keys": "auto"}], "rotate_every": "180d"}
+    loaded = load_with_lines(place.configure())
+    nobody = person("nobody")
+    assert nobody is not None
+    assert list(of_rotation(loaded, nobody)) == []
+    shutil.chown(place.keys, "root")
+    [problem] = of_rotation(loaded, nobody)
+    assert "nobody may not write in" in problem.what
+    assert problem.fix == f"chown nobody {place.keys}"
+    place.dkim["sign"] = []
+    [problem] = of_rotation(load_with_lines(place.configure()), nobody)
+    assert "no entry of dkim.sign says keys: auto" in problem.what
 
 
 @pytest.mark.parametrize(("words", "code"), [(("new", "no domain"), 64), (("check", "nothing.example"), 1)])

@@ -49,6 +49,8 @@ def expiry(loaded: Loaded) -> Iterator[Problem]:
 
 def retirement(loaded: Loaded) -> Iterator[Problem]:
     """Whether mail could leave Postfix's queue when the record of the key that signed it may be gone."""
+    if not any(entry.keys == "auto" for entry in loaded.config.dkim.sign):
+        return
     lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
     if loaded.config.dkim.retire_after <= lifetime:
         what = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
