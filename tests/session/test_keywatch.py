@@ -160,7 +160,21 @@ def test_silence_is_no_failing_key(
         watching.look(later=HOUR)
     assert (watching.figure(), watching.changes()) == (1.0, [])
     assert watching.figures()["dkim_checked_timestamp_seconds", ()] == known == DAY
-    assert "keys stay what they were, DNS does not tell" in caplog.text
+    assert "1 of 1 keys stay what they were, DNS does not tell" in caplog.text
+
+
+def test_a_dead_resolver_is_left_alone_for_a_while_and_broken_zones_keep_nobody_waiting(
+    tmp_path: Path, server: NameServer
+) -> None:
+    """After three slices without any answer the walk ends; one zone that fails does not end it."""
+    watching = Watching(tmp_path, server, tuple(f"d{nth}.example" for nth in range(110)))
+    server.faults["*"] = "SERVFAIL"
+    watching.look()
+    assert len(set(server.asked)) == 75
+    server.faults = dict.fromkeys(server.asked[:1], "SERVFAIL")
+    watching.look(later=HOUR)
+    assert len(set(server.asked)) == 110
+    assert len(watching.changes()) == 109
 
 
 def test_a_key_nobody_ever_told_of_is_not_shown(watching: Watching) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from time import sleep
@@ -36,7 +36,7 @@ _AT_ONCE = 8  # questions under way
 _SOON = 6  # times as often, for a key that is wrong or that nobody could tell of
 _REST = 60.0  # seconds at most between two walks through all keys, and
 _WALKING = 20  # a walk takes a twentieth of the time at most
-_SILENT = 60.0  # seconds of rest when the resolver answers nothing at all
+_SILENT = 3  # slices in a row of which nobody told anything: then a rest, for it may be the resolver
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,6 +60,7 @@ class KeyWatch:
         self._now, self._ticks, self.close = now, ticks, close
         self._walk: Iterator[Domain] | None = None
         self._begun = self._next = float("-inf")
+        self._silent = 0
 
     def work(self) -> bool:
         """A slice of a walk; true when there is more of it."""
@@ -71,8 +72,9 @@ class KeyWatch:
         if not domains:
             self._end(max(min(_REST, self._dkim.check_every / _WALKING), _WALKING * (self._ticks() - self._begun)))
             return False
-        if not self._check(domains):
-            self._end(min(_SILENT, self._dkim.check_every))
+        self._check(domains)
+        if self._silent >= _SILENT:
+            self._end(min(_REST, self._dkim.check_every))
             return False
         return True
 
@@ -88,31 +90,35 @@ class KeyWatch:
         self._walk = keylist.domains(self._dkim, tabled)
 
     def _end(self, rest: float) -> None:
-        self._walk, self._next = None, self._ticks() + rest
+        self._walk, self._next, self._silent = None, self._ticks() + rest, 0
 
-    def _check(self, domains: Sequence[Domain]) -> bool:
-        """False when nobody told anything about any of these keys."""
+    def _check(self, domains: Sequence[Domain]) -> None:
+        """One slice: ask, keep what was said, tell what changed."""
         begun, now = self._ticks(), self._now()
         listed = [key for domain in domains for key in self._listed(domain)]
         known = keychecks.of_domains(self._database, [domain.name for domain in domains])
         keychecks.forget(self._database, known.keys() - {(key.domain, key.selector) for key in listed})
         due = [key for key in listed if self._is_due(known.get((key.domain, key.selector)), key, now)]
-        if not due:
-            return True
-        found = together(self._find, due, at_once=_AT_ONCE)
+        if due:
+            self._keep(due, together(self._find, due, at_once=_AT_ONCE), known, now)
+            sleep(max(len(due) / _RATE - (self._ticks() - begun), 0.0))
+
+    def _keep(
+        self, keys: Sequence[ListedKey], found: Sequence[Finding], known: Mapping[tuple[str, str], Check], now: float
+    ) -> None:
         outcomes = [
             after(known.get((key.domain, key.selector)), finding, key, now)
-            for key, finding in zip(due, found, strict=True)
+            for key, finding in zip(keys, found, strict=True)
         ]
         events = [event for _, event in outcomes if event is not None]
         keychecks.save(self._database, [check for check, _ in outcomes], events=events, host=self._host)
         for event in events:
             _say(event)
-        answered = any(finding.ok is not None for finding in found)
-        if not answered:
-            once.log(logging.WARNING, "silent", "keys stay what they were, DNS does not tell: %s", found[0].what)
-        sleep(max(len(due) / _RATE - (self._ticks() - begun), 0.0))
-        return answered
+        unknown = [finding for finding in found if finding.ok is None]
+        if unknown:
+            said = "%d of %d keys stay what they were, DNS does not tell: %s"
+            once.log(logging.WARNING, "silent", said, len(unknown), len(found), unknown[0].what)
+        self._silent = self._silent + 1 if len(unknown) == len(found) else 0
 
     def _listed(self, domain: Domain) -> list[ListedKey]:
         """Those that mail is signed by, or was a while ago."""
