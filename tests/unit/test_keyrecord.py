@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 
 import dkim
 import pytest
@@ -73,6 +74,14 @@ def test_no_record_and_several_are_wrong() -> None:
     assert judge([], RSA).word == "missing"
     several = judge([RSA.text.encode(), b"v=spf1 -all"], RSA)
     assert (several.word, several.ok) == ("several", False)
+
+
+def test_t_s_is_wrong_only_where_i_may_name_a_domain_below() -> None:
+    """RFC 6376 section 3.6.1: with t=s a signature whose i= does so fails."""
+    record = f"v=DKIM1; t=s; p={P}".encode()
+    assert judge([record], RSA).word == "right"
+    strict = judge([record], replace(RSA, below=True))
+    assert (strict.word, strict.ok) == ("strict", False)
 
 
 _SPACE = st.sampled_from(["", " ", "\t", "  "])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from postmeter.config.schema import Dkim, SignEntry
@@ -32,6 +32,8 @@ class ListedKey:
     state: KeyState = _ALWAYS
     inline: bytes = b""
     """The key itself, where it stands in a table of OpenDKIM's."""
+    below: bool = False
+    """Whether i= may name a domain below d=."""
 
     @property
     def name(self) -> str:
@@ -47,7 +49,7 @@ class ListedKey:
         private = keys.parse(self.file, self.inline) if self.inline else keys.load(self.file)
         key = SigningKey(self.domain, self.selector, private)
         tags = keyrecord.parse(key.record())
-        return Expected(tags["k"], base64.b64decode(tags["p"]), getattr(key.private, "key_size", 0))
+        return Expected(tags["k"], base64.b64decode(tags["p"]), getattr(key.private, "key_size", 0), self.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,17 @@ class Domain:
 
     name: str
     entry: SignEntry | None
-    tabled: tuple[ListedKey, ...]
+    tabled: tuple[ListedKey, ...] = ()
+    below: bool = False
 
     def keys(self, keys_dir: Path) -> list[ListedKey]:
         """Raises KeyProblem when a directory cannot be read."""
         listed = self.entry.keys if self.entry is not None else ()
         if isinstance(listed, str):
-            return [*of_folder(keys_dir, self.name), *self.tabled]
-        return [*(ListedKey(self.name, key.selector, key.file) for key in listed), *self.tabled]
+            own = list(of_folder(keys_dir, self.name))
+        else:
+            own = [ListedKey(self.name, key.selector, key.file) for key in listed]
+        return [*(replace(key, below=self.below) for key in own), *self.tabled]
 
 
 Tabled = Mapping[str, tuple[ListedKey, ...]]
@@ -84,7 +89,7 @@ def domains(dkim: Dkim, tabled: Tabled) -> Iterator[Domain]:
     for entry in dkim.sign:
         name = ascii_domain(entry.domain)
         named.add(name)
-        yield Domain(name, entry, tabled.get(name, ()))
+        yield Domain(name, entry, tabled.get(name, ()), below=bool(dkim.identity) and entry.subdomains)
     yield from (Domain(name, None, keys) for name, keys in tabled.items() if name not in named)
 
 

@@ -22,11 +22,12 @@ _VALUE = re.compile(r"(?:[!-:<-~](?:[ \t\r\n]*[!-:<-~])*)?")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What DNS has to show: k=, and what p= holds when decoded."""
+    """What DNS has to show: k=, and what p= holds when decoded. `below`: i= may name a domain below d=."""
 
     kind: str
     public: bytes
     bits: int
+    below: bool = False
 
     @property
     def encoded(self) -> str:
@@ -166,6 +167,9 @@ def _notes(tags: Mapping[str, str], expected: Expected) -> Finding:
         what = f"RSA of {expected.bits} bits, which no receiver accepts"
         return Finding("too short", what, f"make an RSA key of {ENOUGH_BITS} bits")
     flags = [word.strip(_SPACE) for word in tags.get("t", "").split(":")]
+    if "s" in flags and expected.below:
+        what = "t=s: i= may name the signing domain alone, and with dkim.identity it may name one below"
+        return Finding("strict", what, "take t=s out, or leave dkim.identity out")
     if "y" in flags:
         what = "t=y: receivers are told that this is a test, and need not heed it"
         return Finding("testing", what, "take t=y out when it verifies", ok=True)
