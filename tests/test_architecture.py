@@ -21,7 +21,7 @@ SOURCE = ROOT / "milter"
 PACKAGE = "postmeter"
 
 LEVELS: list[frozenset[str]] = [
-    frozenset({"mail", "events", "token"}),
+    frozenset({"mail", "events", "sealed", "token"}),
     frozenset({"config", "metrics", "store", "runtime"}),
     frozenset({"submission", "tracking", "delivery", "feedback"}),
     frozenset({"report", "trace", "explain", "doctor", "books"}),
@@ -42,7 +42,7 @@ DOORS: dict[str, frozenset[str]] = {
     "sqlite3": frozenset({"store"}),
     "redis": frozenset({"store"}),
     "aiohttp": frozenset({"tracking.web"}),
-    "cryptography": frozenset({"token", "submission.signing", "submission.keys", "submission.newkeys"}),
+    "cryptography": frozenset({"sealed", "submission.signing", "submission.keys", "submission.newkeys"}),
 }
 """Where each library may be imported: these modules, and those below them."""
 

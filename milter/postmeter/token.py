@@ -5,7 +5,7 @@ layout does too; only the version byte may ever lead to another one.
 
     BASE/c/TOKEN    a link     (issued)
     BASE/o/TOKEN    an open    (laid out as a link whose number is 0 and that has no target)
-    BASE/u/TOKEN    an unsubscribe (room is kept: see below)
+    BASE/u/TOKEN    an unsubscribe (hides what it says: see below)
 
 TOKEN is base64url without padding (RFC 4648 section 5; unused last bits are zero) of
 
@@ -22,9 +22,15 @@ place that needs no parsing: nothing is parsed before it has been checked. Its k
 use, so a token of one use is nothing in another. The host is that of BASE without its port, because the name is what
 people trust and what a proxy keeps; a token is worth nothing on another host.
 
-An unsubscribe will hide its content: version and key id as above, then a nonce of 12 bytes, then content and tag of an
-AEAD whose key is derived for the use `u` and whose associated data are version, key id and host. No reader of links
-accepts it: use and key are others.
+An unsubscribe names a person at every level of privacy, so its content is hidden. It is base64url of
+
+    3   version, key id, as above
+    12  nonce          chance, given by whoever mints
+    n   content        encrypted: 8 reference, 2 length of the address (big-endian), the recipient's address, scope
+    16  tag
+
+as `sealed` makes it with the secret's key for the use `u`, bound to version, key id and the host in ASCII lower case.
+The scope is what the person leaves, as `mail.scope` writes it.
 
 A mark is what mail carries through a content filter and back: it stands in a header field and lives for an hour. It is
 base64url, of other secrets and for the use `m`, of
@@ -56,6 +62,7 @@ from urllib.parse import urlsplit
 
 LINK = "c"
 OPEN = "o"
+UNSUBSCRIBE = "u"
 RECIPIENT = "r"
 MARK = "m"
 
@@ -86,6 +93,15 @@ class Link:
     link: int
     recipient: bytes
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """What an unsubscribe's token says: which message brought it, who leaves, and what (`mail.scope`)."""
+
+    reference: bytes
+    recipient: bytes
+    scope: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +197,34 @@ class Mint:
     def open_open(self, host: str, token: str) -> Link | None:
         """The same for an open: it has no target."""
         return self._open(host, OPEN, token)
+
+    def unsubscribe_url(self, base_url: str, said: Unsubscribe, *, nonce: bytes) -> str:
+        """Where a person can leave. ValueError when a part does not fit the layout."""
+        from postmeter.sealed import seal  # as late as possible, as it says
+
+        if len(said.reference) != _REFERENCE or len(said.recipient) > 0xFFFF:
+            raise ValueError("a reference has eight bytes, an address 65,535 at most")
+        prefix, head, _ = self._maker(base_url, UNSUBSCRIBE)
+        content = said.reference + len(said.recipient).to_bytes(2, "big") + said.recipient + said.scope.encode()
+        key, bound = derive(self._newest, UNSUBSCRIBE), head + host_of(base_url).encode("ascii")
+        return prefix + _encode(head + seal(key, content, nonce=nonce, bound=bound)).decode("ascii")
+
+    def open_unsubscribe(self, host: str, token: str) -> Unsubscribe | None:
+        """What the token says if we made it for this host, else None, whatever the reason."""
+        from postmeter.sealed import unseal
+
+        raw = _decode(token)
+        if raw[:1] != bytes([_VERSION]):
+            return None
+        try:
+            bound = raw[:_HEAD] + host_name(host).encode("ascii")
+        except ValueError:
+            return None
+        for secret in self._known.get(raw[1:_HEAD], ()):
+            content = unseal(derive(secret, UNSUBSCRIBE), raw[_HEAD:], bound=bound)
+            if content is not None:
+                return _unpack_unsubscribe(content)
+        return None
 
     def pseudonym(self, address: bytes) -> bytes:
         """Eight bytes that stand for a recipient, the same ones as long as the newest secret is; no address is told.
@@ -314,6 +358,13 @@ def _unpack(content: bytes) -> Link:
     link |= content[at] << shift
     end = at + 2 + content[at + 1]
     return Link(content[_HEAD : _HEAD + _REFERENCE], link, content[at + 2 : end], content[end:].decode())
+
+
+def _unpack_unsubscribe(content: bytes) -> Unsubscribe:
+    """The parts of content that its tag has proved to be ours."""
+    at = _REFERENCE + 2
+    end = at + int.from_bytes(content[_REFERENCE:at], "big")
+    return Unsubscribe(content[:_REFERENCE], content[at:end], content[end:].decode())
 
 
 def _varint(number: int) -> bytes:

@@ -1,0 +1,57 @@
+"""What a person leaves who unsubscribes: one list, or the bulk mail of one From address; never more than that.
+
+Text, the same in tokens, events and the table of suppressions:
+
+    list:FROM-DOMAIN/LIST-ID    mail of this From domain with this List-Id (RFC 2919)
+    from:ADDRESS                bulk mail without a List-Id from this address
+
+All in lower case: identifiers and domains are the same in any (RFC 2919 section 6), and of addresses that differ in
+nothing else none belongs to another person. The From domain is part of a list's name because senders give lists names
+such as `newsletter`, which somebody else's may bear too. Knows nothing of who asks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from postmeter.mail import address
+from postmeter.mail.message import Field
+
+_LIST_ID = re.compile(rb"<\s*([!-;=?A-~]{1,255})\s*>\s*\Z")  # RFC 2919 section 3: last, in angle brackets; no @
+
+
+def scope(fields: Sequence[Field]) -> str:
+    """Of mail with these fields; empty where it has no one author with a domain, or one that could be misread."""
+    authors = address.from_addresses(fields)
+    if len(authors) != 1 or not address.domain(authors[0]):
+        return ""
+    named = _list_id(fields)
+    return f"list:{address.domain(authors[0])}/{named}" if named else f"from:{_canonical(authors[0])}"
+
+
+def from_domain(scope: str) -> str:
+    """The From domain that a scope is of."""
+    kind, _, rest = scope.partition(":")
+    return rest.partition("/")[0] if kind == "list" else rest.rpartition("@")[2]
+
+
+def shown(scope: str) -> str:
+    """As a person knows it: the address; or the list's name, with the domain where that does not tell it."""
+    kind, _, rest = scope.partition(":")
+    if kind != "list":
+        return rest
+    domain, _, named = rest.partition("/")
+    return named if f".{named}".endswith(f".{domain}") else f"{named} ({domain})"
+
+
+def _canonical(author: str) -> str:
+    local, _, _ = author.rpartition("@")
+    return f"{local.lower()}@{address.domain(author)}"
+
+
+def _list_id(fields: Sequence[Field]) -> str:
+    """The one List-Id; empty where there is none, several, or one that is none."""
+    found = [field.value for field in fields if field.key == b"list-id"]
+    match = _LIST_ID.search(found[0]) if len(found) == 1 else None
+    return match[1].decode("ascii").lower() if match else ""
