@@ -66,18 +66,72 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clicked:
-    """A tracked link was followed. `source` is `hit:FILE:OFFSET`."""
+    """A tracked link was followed. `source` is `hit:FILE:OFFSET`, or a digest of that.
+
+    What leads to a person is there as far as the privacy of the message allows: else `reference`, `recipient` (a
+    pseudonym), `address` (the client's network) and `agent` are empty, `target` is a host and `time` an hour.
+    """
 
     source: str
     time: float
     reference: str
     link: int
+    """The link's number in the message; 0 is the hidden one."""
     recipient: str
     target: str
     host: str
     method: str
     address: str
     agent: str
+    by: str = "unsure"
+    """`human`, `machine` or `unsure`, as it looked at first; see Rejudged."""
+    reason: str = ""
+    campaign: str = ""
+    from_domain: str = ""
+    recipients: int = 1
+    """Of the message: a link is shared by all of them."""
+    unique: bool | None = None
+    """False for a repeat; None where privacy leaves nothing to tell it by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A message was opened, as far as an image tells, or a click on a link in it: then `reason` is `click` and `source`
+    ends in `:open`. All else as in Clicked."""
+
+    source: str
+    time: float
+    reference: str
+    recipient: str
+    host: str
+    method: str
+    address: str
+    agent: str
+    by: str
+    reason: str
+    campaign: str
+    from_domain: str
+    recipients: int
+    unique: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejudged:
+    """What came later shows a hit in another light. `source` is `judged:SOURCE of the hit:BY`."""
+
+    source: str
+    time: float
+    """The hit's."""
+    reference: str
+    hit: str
+    """Its `source`."""
+    what: str
+    """`click` or `open`."""
+    was: str
+    by: str
+    reason: str
+    campaign: str
+    from_domain: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +200,24 @@ class KeyChanged:
     """What DNS has to show, where there is something to publish."""
 
 
-Event: TypeAlias = Submitted | Refiltered | Refused | Clicked | Released | Warned | Braked | KeyChanged
+Event: TypeAlias = (
+    Submitted | Refiltered | Refused | Clicked | Opened | Rejudged | Released | Warned | Braked | KeyChanged
+)
 
 KINDS: dict[str, type[Event]] = {
     kind.__name__.lower(): kind
-    for kind in (Submitted, Refiltered, Refused, Clicked, Released, Warned, Braked, KeyChanged)
+    for kind in (
+        Submitted,
+        Refiltered,
+        Refused,
+        Clicked,
+        Opened,
+        Rejudged,
+        Released,
+        Warned,
+        Braked,
+        KeyChanged,
+    )
 }
 
 

@@ -71,6 +71,9 @@ _OF_LINKS = (
     "long_line",
 )
 
+# What became of fields by which senders ask something; the rules are those of tracking.
+_SWITCHES = ("obeyed", "unused", "unreadable", "ignored", "disbelieved", "kept")
+
 # What submission/safe.py could not make safe, and why.
 _FRAGILE = (
     "already_signed",
@@ -97,8 +100,8 @@ _UNSIGNED = (
 )
 
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "quota", "links", "mark", "make_safe", "signing")
-_CHORES = ("hits", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
+_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "mark", "make_safe", "signing")
+_CHORES = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
 
 METRICS: list[Meaning] = [
     Meaning(
@@ -106,8 +109,8 @@ METRICS: list[Meaning] = [
         "counter",
         ("service", "result"),
         "Messages, by what was done: observed is mode observe, passed is mail that is not ours, refiltered was "
-        "accepted before and came back from a content filter.",
-        {"result": ("accepted", "held", "observed", "deferred", "rejected", "passed", "refiltered")},
+        "accepted before and came back from a content filter, discarded was a test that nobody should get.",
+        {"result": ("accepted", "held", "discarded", "observed", "deferred", "rejected", "passed", "refiltered")},
     ),
     Meaning("recipients_total", "counter", (), "Recipients of accepted messages of ours."),
     Meaning(
@@ -164,6 +167,14 @@ METRICS: list[Meaning] = [
         "html_clipped_total", "counter", (), "HTML that tracking made longer than what Gmail shows (102,400 octets)."
     ),
     Meaning(
+        "switches_total",
+        "counter",
+        ("result",),
+        "Header fields of accepted mail by which senders ask something of us or of another service, by what became of "
+        "them.",
+        {"result": _SWITCHES},
+    ),
+    Meaning(
         "rewrite_skipped_total",
         "counter",
         ("reason",),
@@ -181,12 +192,18 @@ METRICS: list[Meaning] = [
     _later("bounces_total", "counter", ("type", "provider"), "Recipients whose mail came back."),
     _later("complaints_total", "counter", (), "Feedback reports about mail of ours."),
     _later("suppressed_total", "counter", ("reason",), "Recipients not written to because they are suppressed."),
-    _later("opens_total", "counter", ("by",), "Messages opened, by human, machine or unsure."),
+    Meaning(
+        "opens_total",
+        "counter",
+        ("by",),
+        "Opens of messages, by human, machine or unsure, as each looked at first.",
+        {"by": ("human", "machine", "unsure")},
+    ),
     Meaning(
         "clicks_total",
         "counter",
         ("by",),
-        "Tracked links followed. Who follows a link is not told apart yet: all are unsure.",
+        "Tracked links followed, by human, machine or unsure, as each looked at first.",
         {"by": ("human", "machine", "unsure")},
     ),
     _later("unsubscribes_total", "counter", (), "One-click unsubscriptions."),

@@ -205,9 +205,9 @@ def test_old_tls_and_plain_http_get_nothing_and_cost_nobody_else_anything(renewe
         old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
-        with socket.create_connection(("127.0.0.1", place.port), timeout=5) as link:
-            with pytest.raises(OSError, match=r"(?i)alert|reset|protocol|eof"):
-                old.wrap_socket(link)
+        link = socket.create_connection(("127.0.0.1", place.port), timeout=5)
+        with closing(link), pytest.raises(OSError, match=r"(?i)alert|reset|protocol|eof"):
+            old.wrap_socket(link)
         assert place.status() == 302
 
 

@@ -17,10 +17,12 @@ from postmeter.books import baselines, disk
 from postmeter.books.baselines import Baselines
 from postmeter.books.blocking import Blocking
 from postmeter.books.daemon import Chore
+from postmeter.books.discretion import strictest
 from postmeter.books.families import Collector, Scope
 from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
+from postmeter.cli import robots
 from postmeter.cli.telling import Telling, tidy
 from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
@@ -28,7 +30,7 @@ from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs, notify
 from postmeter.runtime.notify import Notifier
-from postmeter.store import accounting, ledger, orders
+from postmeter.store import accounting, ledger, orders, uniques
 from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
@@ -55,6 +57,7 @@ class Books:
 
     def __init__(self, loaded: Loaded, file: Path, notifier: Notifier) -> None:
         _refuse(loaded)
+        self._robots = robots.opened(loaded)
         self._file, self._notifier = file, notifier
         self._page = _open_page(loaded)
         self._settler = _settler(loaded.config)
@@ -77,6 +80,7 @@ class Books:
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
             Chore("ledger", self._sweep_ledger, _LEDGER),
+            Chore("repeats", self._sweep_hits, _TIDY),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             *self._learning(),
@@ -92,10 +96,12 @@ class Books:
             if loaded.config.journal.path != self._config.journal.path:
                 raise ConfigError([loaded.problem("journal.path", "changes with a restart only", "restart postmeter")])
             _refuse(loaded)
+            found = robots.opened(loaded)
             self._move_page(loaded)
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
             return None
+        self._robots = found
         self._take(loaded)
         logs.set_up(loaded.config.log, daemon="books")
         log.info("reloaded %s", self._file)
@@ -117,12 +123,22 @@ class Books:
             log.error("last figures lost: %s", error)
 
     def _read_hits(self) -> bool:
-        """What a click says about a person is kept where the configuration wants it only."""
+        """What a hit says about a person is kept as its message, or else the strictest of our sections, wants it."""
         if self._reader is None:
-            personal = self._config.tracking.privacy != "totals"
             directory = self._config.journal.path.parent / "spool" / SPOOL
-            self._reader = HitReader(directory, self._open_journal(), personal=personal)
+            self._reader = HitReader(
+                directory,
+                self._open_journal(),
+                robots=self._robots.robots,
+                privacy=strictest(self._config.tracking),
+                clock=time.time,
+            )
+        if self._robots.look():
+            self._reader.use(self._robots.robots)
         return self._reader.work()
+
+    def _sweep_hits(self) -> bool:
+        return uniques.sweep(self._open_journal().database, time.time(), most=_SWEEP) == _SWEEP
 
     def _refresh_blocked(self) -> None:
         if self._blocking is None:

@@ -12,12 +12,13 @@ import os
 import pwd
 import resource
 import socket
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, no_arguments
+from postmeter.cli import robots
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
 from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError, Problem
@@ -36,9 +37,19 @@ _BACKLOG = 1024
 _DRAIN = 5.0  # seconds for answers in flight; they take a millisecond
 
 
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--update-robots",
+        metavar="FILE",
+        help="put this list of robots, - for standard input, in place of that of web.robots, and end",
+    )
+
+
 def run(args: Namespace) -> int:
     """Until a stop signal. What is wrong shows before the first connection is accepted."""
     loaded = load_with_lines(args.config)
+    if args.update_robots:
+        return robots.update(loaded, args.update_robots)
     logs.set_up(loaded.config.log, daemon="web")
     return FOUND_A_PROBLEM if run_web(loaded, args.config) else OK
 
@@ -169,7 +180,7 @@ COMMANDS = (
         "web",
         "the server behind tracked links: redirects to their targets and records the clicks",
         "postmeter web -c postmeter.yaml",
-        no_arguments,
+        arguments,
         run,
     ),
 )

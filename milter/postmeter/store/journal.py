@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
-from postmeter.events import Event
+from postmeter.events import Event, Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import database, rows, totals
+from postmeter.store import database, rows, totals, uniques
 from postmeter.store.database import Database, Row
 from postmeter.store.rows import Entry
 
@@ -33,8 +33,12 @@ class Journal:
         *,
         figures: Mapping[Figure, int] | None = None,
         positions: Mapping[str, str] | None = None,
+        first: Mapping[bytes, float] | None = None,
     ) -> int:
-        """Record events, totals and positions in one transaction; returns how many events were new."""
+        """Record events, totals and positions in one transaction; returns how many events were new.
+
+        `first`: keys of hits that came for the first time, and when (`uniques`).
+        """
         encoded = [rows.encode(event, self._host) for event in events]
         with self.database.transaction() as link:
             new = _new(link, encoded)
@@ -42,6 +46,7 @@ class Journal:
             totals.add(link, figures or {})
             save = "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
             link.executemany(save, (positions or {}).items())
+            uniques.add(link, first or {})
         return len({rows.source(row) for row in new})
 
     def position(self, name: str) -> str:
@@ -80,6 +85,12 @@ class Journal:
 
     def of_reference(self, reference: str) -> list[Entry]:
         return self._entries("WHERE reference = ? AND reference != '' ORDER BY seq LIMIT ?", reference, _SLICE)
+
+    def submitted(self, reference: str) -> Submitted | None:
+        """The message of that reference, which is the first that was recorded of it."""
+        where = "WHERE reference = ? AND reference != '' AND kind = 'submitted' ORDER BY seq LIMIT 1"
+        found = self._entries(where, reference)
+        return found[0].event if found and isinstance(found[0].event, Submitted) else None
 
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)

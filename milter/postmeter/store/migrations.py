@@ -187,4 +187,11 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "2026-11 hits",
+        """
+        CREATE TABLE hit_keys (key BLOB PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
+        CREATE INDEX hit_keys_since ON hit_keys (since)
+        """,
+    ),
 ]

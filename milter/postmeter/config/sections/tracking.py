@@ -66,13 +66,11 @@ class Tracking:
         "all",
         "Whose X-Postmeter-*, X-Mailgun-Track … fields count: all, none or a list of logins; they are removed in any "
         "case.",
-        built=False,
     )
     foreign_headers: str = setting(
         choice("refuse", "ignore"),
         "refuse",
         "Another service's header that decides what is sent, when or to whom and that we cannot honour.",
-        built=False,
     )
     skip_hosts: tuple[str, ...] = setting(
         listing(forms.host_pattern), [], "Links to these hosts stay.", example='["*.example.net"]'
@@ -117,7 +115,7 @@ class Web:
     workers: int = setting(forms.whole(1, 256), "1", "Processes.")
     user: str | None = setting(optional(forms.word), None, "Whom `postmeter run`, started as root, makes of it.")
     robots: Path | str = setting(
-        word_or("default", other=forms.path), "default", "Or a file of agents and networks.", built=False
+        word_or("default", other=forms.path), "default", "Or a file of agents and networks."
     )
     max_request: int = setting(forms.size(1024), "16k", "The largest request.")
     timeout: float = setting(forms.duration(0.1), "10s", "The longest request.")
