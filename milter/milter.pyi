@@ -5,6 +5,7 @@ from typing import Any
 ACCEPT: int
 CONTINUE: int
 REJECT: int
+DISCARD: int
 TEMPFAIL: int
 
 class milterContext:  # noqa: N801

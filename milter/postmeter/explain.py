@@ -21,7 +21,7 @@ from postmeter.submission.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`verdict` is accept, hold, refuse or pass (not ours); `before` and `after` whole messages with CRLF line ends."""
+    """`verdict` is accept, hold, discard, refuse or pass (not ours); `before` and `after` whole messages with CRLF line ends."""
 
     verdict: str
     notes: tuple[Note, ...]
@@ -46,7 +46,7 @@ def explain(message: Message, *, who: Identity, pipeline: Pipeline, marked: Mark
     notes = tuple(outcome.draft.notes)
     if outcome.reply is not None:
         return Explanation("refuse", notes, before, before, outcome.reply)
-    verdict = "hold" if outcome.draft.hold else "accept"
+    verdict = "discard" if outcome.draft.wishes.test else "hold" if outcome.draft.hold else "accept"
     return Explanation(verdict, notes, before, apply(message, outcome.draft.changes))
 
 
@@ -57,6 +57,7 @@ def as_text(explanation: Explanation, *, diff: bool) -> Iterator[str]:
         yield f"{note.step:<{width}}  {note.text}"
     yield {
         "accept": "Accepted.",
+        "discard": "Accepted, and delivered to nobody: a test.",
         "hold": "Accepted, into Postfix's hold queue.",
         "pass": "Passed on, untouched.",
         "refuse": f"Refused: {explanation.reply}",

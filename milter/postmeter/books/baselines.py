@@ -71,7 +71,7 @@ class Baselines:
 
 
 def _of(event: Submitted) -> Sighting | None:
-    if not event.mail_from or not event.sender:
+    if not event.mail_from or not event.sender or "discarded" in event.facts:
         return None
     return Sighting(event.sender, event.time, event.network, event.recipients)
 

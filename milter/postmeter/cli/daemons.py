@@ -37,7 +37,7 @@ from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
 from postmeter.token import Marker, Mint, parse_secrets
-from postmeter.tracking import links
+from postmeter.tracking import links, switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ def pipeline(
         Stage("from", who.check_from),
         Stage("notice", own.step),
         *standing.stages(stops),
+        Stage("switches", switches.step(config.tracking)),
         Stage("quota", quotas.check),
         *_tracking(material),
         *_leaving(material, marked.why_unsigned if marked else who.why_unsigned, marked),

@@ -29,7 +29,7 @@ Figure: TypeAlias = tuple[str, tuple[str, ...]]
 """A metric's name without its prefix, and its label values in the order of `metrics`."""
 
 MOST_DROPPED = 100
-"""Fields of one name. Postfix goes through the header anew for each: 3,000 take it half a second, ten times as many a
+"""Fields at a time. Postfix goes through the header anew for each: 3,000 take it half a second, ten times as many a
 minute, and ten megabytes have room for 300,000."""
 
 
@@ -68,8 +68,8 @@ class Draft:
     hold: str = ""
     """Why the message goes to Postfix's hold queue instead of out: `quota` or `brake`; empty when it does not."""
     free: str = ""
-    """Why the message is neither charged nor rewritten, only signed: `notice` (our own mail) or `marked` (it was here
-    before); empty when it is mail like any other."""
+    """Why the message is neither charged nor rewritten, only signed: `notice` (our own mail), `marked` (it was here
+    before) or `test` (nobody gets it); empty when it is mail like any other."""
     mark: Mark | None = None
     """What was said of the message when it was here before, once that is believed."""
     wishes: Wishes = Wishes()
@@ -115,15 +115,18 @@ class Draft:
         self.fields[self._index(name, nth)] = Field(name, value)
         self.changes.append(ReplaceField(name, nth, value))
 
-    def drop_fields(self, name: bytes) -> Reply | None:
-        """Remove all fields of that name. Of too many none goes, and the message is better refused."""
-        key = name.lower()
-        count = sum(known.key == key for known in self.fields)
-        if count > MOST_DROPPED:
-            return Reply(550, "5.6.0", f"{count} fields named {name.decode('ascii', 'replace')}")
-        if count:
-            self.fields = [known for known in self.fields if known.key != key]
-            self.changes += drops(name, count)
+    def drop_fields(self, *names: bytes) -> Reply | None:
+        """Remove all fields of these names. Of too many none goes, and the message is better refused."""
+        keys = {name.lower(): name for name in names}
+        counts = Counter(key for known in self.fields if (key := known.key) in keys)
+        if counts.total() > MOST_DROPPED:
+            most = keys[counts.most_common(1)[0][0]].decode("ascii", "replace")
+            others = " and its like" if len(counts) > 1 else ""
+            return Reply(550, "5.6.0", f"{counts.total()} fields named {most}{others}")
+        if counts:
+            self.fields = [known for known in self.fields if known.key not in counts]
+            for key, count in counts.items():
+                self.changes += drops(keys[key], count)
         return None
 
     def _index(self, name: bytes, nth: int) -> int:

@@ -130,7 +130,8 @@ class Profiles:
         else:
             where = "seq > (SELECT max(seq) FROM events) - ? AND time >= ? AND data ->> '$.sender' = ?"
             values = (most, since, _storable(sender))
-        rows = self._database.query(f"SELECT data ->> '$.recipients' FROM events WHERE {where}", values)
+        sent = "iif(data ->> '$.facts.discarded' IS NULL, data ->> '$.recipients', NULL)"  # a test went to nobody
+        rows = self._database.query(f"SELECT {sent} FROM events WHERE {where}", values)
         return {recipient for (listed,) in rows if listed for recipient in json.loads(listed)}
 
     def _hash(self, recipient: str) -> int:

@@ -198,6 +198,8 @@ class Recorder:
         service, recipients = draft.message.envelope.service, len(draft.message.envelope.rcpt_to)
         if draft.mark is not None:
             return figures | {("messages_total", (service, "refiltered")): 1}
+        if draft.wishes.test and not self._observe:  # what was done to it reaches nobody
+            return _always(draft) | {("messages_total", (service, "discarded")): 1}
         result = "observed" if self._observe else "held" if draft.hold else "accepted"
         return figures | {("messages_total", (service, result)): 1, ("recipients_total", ()): recipients}
 

@@ -231,18 +231,22 @@ class Session:
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits.
 
+        A test that nobody shall get is recorded like other mail, and goes no further.
+
         Quarantine comes behind it (D7): a message that is on record as held, and is not, is found missing and let go.
         """
         draft = outcome.draft
         if self._desk.observe:
-            verdict = str(outcome.reply or (f"hold: {draft.hold}" if draft.hold else "accept"))
+            verdict = str(outcome.reply or _verdict(draft))
             draft.facts = {"observed": {"verdict": verdict, **draft.facts}}
-        else:
+        elif not draft.wishes.test:
             send(ctx, draft.changes)
         late = self._desk.recorder.accepted(draft)
         if late is None and draft.hold:
             ctx.quarantine(f"postmeter: {draft.hold}")
-        return milter.ACCEPT if late is None else self._answer(ctx, late)
+        if late is not None:
+            return self._answer(ctx, late)
+        return milter.DISCARD if draft.wishes.test and not self._desk.observe else milter.ACCEPT
 
     @property
     def _spared(self) -> bool:
@@ -318,6 +322,11 @@ class Session:
         self._waits = True
         self.broken = False
         self.envelope = Envelope(b"")
+
+
+def _verdict(draft: Draft) -> str:
+    """Of a message that is not refused, as the journal says it in `mode: observe`."""
+    return "discard" if draft.wishes.test else f"hold: {draft.hold}" if draft.hold else "accept"
 
 
 def symbol(ctx: milter.milterContext, name: str) -> str:

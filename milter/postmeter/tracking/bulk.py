@@ -9,32 +9,23 @@ from __future__ import annotations
 from postmeter.config.schema import Tracking
 from postmeter.mail import address
 from postmeter.mail.draft import Draft
+from postmeter.tracking import services
 
-CAMPAIGN_FIELDS = frozenset(
-    {
-        b"feedback-id",  # Gmail
-        b"x-campaign",
-        b"x-campaignid",
-        b"x-campaign-id",
-        b"x-mailgun-tag",
-        b"x-mailin-tag",  # Brevo
-        b"x-mailjet-campaign",
-        b"x-mailjet-deduplicatecampaign",
-        b"x-mc-tags",  # Mandrill
-        b"x-pm-tag",  # Postmark
-        b"x-postal-tag",
-        b"x-postmeter-campaign",
-        b"x-ses-configuration-set",
-        b"x-ses-message-tags",
-    }
-)
+CAMPAIGN_FIELDS = services.CAMPAIGN_FIELDS | {
+    b"feedback-id",  # Gmail
+    b"x-campaign",
+    b"x-campaignid",
+    b"x-campaign-id",
+    b"x-postal-tag",
+}
 _MARKS = CAMPAIGN_FIELDS | {b"list-unsubscribe"}
 _REPLY = frozenset({b"in-reply-to", b"references"})
 
 
 def is_bulk(draft: Draft, tracking: Tracking) -> bool:
-    marked = False
-    for field in draft.fields:
+    """Asked of the message as it was submitted: the fields that tell may be gone by now, or others be there."""
+    marked = bool(draft.wishes.campaign or draft.wishes.tags)
+    for field in draft.message.fields:
         key = field.name.lower()
         if key in _REPLY or (key == b"auto-submitted" and not _by_hand(field.value)):
             return False
