@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,10 +19,13 @@ from hypothesis import strategies as st
 
 from postmeter.books.hits import HitReader
 from postmeter.books.robotfile import RobotFile
-from postmeter.events import Clicked
+from postmeter.cli.main import main
+from postmeter.events import Clicked, Event, Opened, Rejudged, Released, Submitted
+from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
 from postmeter.store.journal import Journal
 from postmeter.tracking.hits import SPOOL, Hit
+from postmeter.tracking.robotlist import DEFAULT
 
 ROBOTS = RobotFile(None).robots
 HIT = Hit(
@@ -199,3 +205,225 @@ def test_kill_9_of_the_reader_loses_and_doubles_no_click(tmp_path: Path) -> None
     assert len(read(tmp_path, journal)) == written
     assert journal.totals() == {("clicks_total", ("unsure",)): written}
     assert spool.files(tmp_path, SPOOL) == []
+
+
+CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+FOLLOWED = (("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document"), ("Sec-Fetch-User", "?1"))
+START = 1_700_000_000.0
+
+
+def click(at: float, link: int = 1, **changes: object) -> bytes:
+    known = replace(HIT, time=START + at, link=link, agent=CHROME, fields=FOLLOWED, secure=True, address="8.8.4.4")
+    return replace(known, **changes).line()  # type: ignore[arg-type]
+
+
+def message(*, recipients: int = 1, **facts: object) -> Submitted:
+    return Submitted(
+        source="eom:4bX:1",
+        time=START - 3600,
+        queue_id="4bX",
+        reference=b"referenc".hex(),
+        message_id="<1@example.com>",
+        login="news@example.com",
+        sender="news@example.com",
+        service="submission",
+        mail_from="news@example.com",
+        from_domain="example.com",
+        recipients=tuple(f"reader{n}@example.net" for n in range(recipients)),
+        size=1000,
+        facts=facts,
+    )
+
+
+@dataclass
+class Office:
+    """A spool, a journal and a reader whose clock is set by hand."""
+
+    folder: Path
+    now: float = START
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder / "journal.db")
+        self.writers = [spool.Writer(self.folder, name=SPOOL, now=time.time) for _ in range(2)]
+        self.reader = self.another()
+
+    def another(self) -> HitReader:
+        return HitReader(self.folder, self.journal, robots=ROBOTS, privacy="totals", clock=lambda: self.now)
+
+    def events(self, kind: type[Event]) -> list[Any]:
+        return [entry.event for entry in self.journal.events(limit=100_000) if isinstance(entry.event, kind)]
+
+    def read(self, at: float) -> None:
+        self.now = START + at
+        while self.reader.work():
+            pass
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def test_a_hit_waits_for_those_that_belong_to_it_in_the_files_of_all_workers(office: Office) -> None:
+    """Three links within a second, over two workers: a machine's, each of them, at the first verdict."""
+    office.journal.record([message(privacy="recipients", campaign="spring", opens=True)])
+    office.writers[0].append([click(0, 1)])
+    office.read(1.0)
+    assert office.events(Clicked) == []
+    office.writers[1].append([click(0.5, 2)])
+    office.writers[0].append([click(0.6, 3)])
+    office.read(2.1)
+    assert [(hit.link, hit.by, hit.reason) for hit in office.events(Clicked)] == [(1, "machine", "many_links")]
+    office.read(10.0)
+    assert {(hit.link, hit.by) for hit in office.events(Clicked)} == {(1, "machine"), (2, "machine"), (3, "machine")}
+    assert {(hit.campaign, hit.from_domain, hit.recipients) for hit in office.events(Clicked)} == {
+        ("spring", "example.com", 1)
+    }
+    assert office.journal.totals()["clicks_total", ("machine",)] == 3
+    assert office.events(Rejudged) == []
+
+
+def test_what_comes_within_a_minute_is_another_event_and_no_total_goes_down(office: Office) -> None:
+    office.journal.record([message(privacy="recipients")])
+    office.writers[0].append([click(0, 1)])
+    office.read(5.0)
+    office.writers[0].append([click(30, 0)])
+    office.read(35.0)
+    (first, trap), (again,) = office.events(Clicked), office.events(Rejudged)
+    assert (first.by, trap.by) == ("human", "machine")
+    assert (again.hit, again.what, again.was, again.by, again.reason) == (
+        first.source, "click", "human", "machine", "honeypot",
+    )  # fmt: skip
+    assert office.journal.totals() == {("clicks_total", ("human",)): 1, ("clicks_total", ("machine",)): 1}
+
+
+def test_a_click_counts_as_an_open_where_nobody_has_seen_one(office: Office) -> None:
+    office.journal.record([message(privacy="recipients", opens=True)])
+    office.writers[0].append([click(0, 1), click(10, 2), click(20, 1)])
+    office.read(30.0)
+    assert [(hit.link, hit.unique) for hit in office.events(Clicked)] == [(1, True), (2, True), (1, False)]
+    (opened,) = office.events(Opened)
+    assert (opened.by, opened.reason, opened.unique) == ("human", "click", True)
+    assert opened.source == office.events(Clicked)[0].source + ":open"
+    assert office.journal.totals()["opens_total", ("human",)] == 1
+
+
+def test_an_open_that_was_seen_is_not_counted_again_by_a_click_even_after_a_restart(office: Office) -> None:
+    image = (("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image"))
+    office.journal.record([message(privacy="recipients", opens=True)])
+    office.writers[0].append([click(0, 0, kind="open", target="", fields=image)])
+    office.read(5.0)
+    office.reader = office.another()
+    office.writers[0].append([click(10, 1), click(20, 0, kind="open", target="", fields=image)])
+    office.read(30.0)
+    assert [(hit.reason, hit.unique) for hit in office.events(Opened)] == [("browser", True), ("browser", False)]
+    assert office.journal.totals()["opens_total", ("human",)] == 2
+
+
+def test_where_opens_are_not_looked_for_a_click_makes_none(office: Office) -> None:
+    office.journal.record([message(privacy="recipients")])
+    office.writers[0].append([click(0)])
+    office.read(5.0)
+    assert office.events(Opened) == []
+
+
+def test_with_totals_the_journal_holds_nothing_that_leads_from_a_hit_to_its_reader(office: Office) -> None:
+    """Counted as ever, and neither repeats nor opens by clicks can be told."""
+    office.journal.record([message(privacy="totals", campaign="spring", opens=True)])
+    office.writers[0].append([click(0, recipient=b"pseudony", target="https://shop.example/4711")] * 2)
+    office.read(5.0)
+    office.reader = office.another()
+    hits = office.events(Clicked)
+    assert len({hit.source for hit in hits}) == 2
+    assert {(hit.reference, hit.recipient, hit.address, hit.agent) for hit in hits} == {("", "", "", "")}
+    assert {(hit.time % 3600, hit.target, hit.unique) for hit in hits} == {(0, "https://shop.example/", None)}
+    assert {hit.campaign for hit in hits} == {"spring"}
+    assert office.events(Opened) == []
+    assert office.journal.totals() == {("clicks_total", ("human",)): 2}
+    assert office.journal.database.query("SELECT count(*) FROM hit_keys") == [(0,)]
+    assert spool.files(office.folder, SPOOL)  # while its writer lives
+    for writer in office.writers:
+        writer.close()
+    office.read(6.0)
+    assert spool.files(office.folder, SPOOL) == []
+
+
+def test_a_backlog_of_many_files_is_read_in_bounded_pieces_and_in_order_of_time(office: Office) -> None:
+    """More than a piece of each file: nobody is judged before what came at the same time in another file was read."""
+    office.journal.record([message(privacy="recipients", recipients=3)])
+    for second in range(1500):
+        office.writers[second % 2].append([click(second, 1, address=f"8.8.{second % 200}.4")] * 2)
+    office.read(5000.0)
+    times = [hit.time for hit in office.events(Clicked)]
+    assert len(times) == 3000
+    assert {hit.by for hit in office.events(Clicked)} == {"human"}
+    assert times == sorted(times)
+
+
+def test_more_in_a_second_than_a_piece_holds_is_read_all_the_same(office: Office) -> None:
+    office.writers[0].append([click(0, 1)] * 3000)
+    office.read(10.0)
+    assert len(office.events(Clicked)) == 3000
+
+
+def test_a_clock_that_went_back_does_not_hold_hits_up(office: Office) -> None:
+    office.writers[0].append([click(900, 1), click(0, 2)])
+    office.read(5.0)
+    assert len(office.events(Clicked)) == 2
+
+
+def test_lines_of_another_kind_go_to_who_understands_them_each_once(office: Office) -> None:
+    def left(source: str, said: Mapping[str, Any]) -> tuple[Event, Mapping[Figure, int]]:
+        released = Released(
+            source=source, time=float(said["time"]), queue_id="", login="", sender="", action="released", by="person"
+        )
+        return released, {("unsubscribes_total", ()): 1}
+
+    others = {"left": left}
+    reader = HitReader(
+        office.folder, office.journal, robots=ROBOTS, privacy="totals", clock=lambda: office.now, others=others
+    )
+    office.writers[0].append([b'{"kind":"left","time":1}', click(0), b'{"kind":"left"}', b'{"kind":"left","time":2}'])
+    office.now = START + 10
+    while reader.work():
+        pass
+    assert [event.time for event in office.events(Released)] == [1.0, 2.0]
+    assert len(office.events(Clicked)) == 1
+    totals = office.journal.totals()
+    assert (totals["unsubscribes_total", ()], totals["errors_total", ("hits",)]) == (2, 1)
+
+
+def test_a_list_of_robots_that_changed_is_used_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "robots"
+    text = "date 2026-01-01\nrobot one\nsource https://example.com/\non click\nverdict machine\nagent ~ Chrome/\n"
+    path.write_text(text)
+    known = RobotFile(path)
+    assert not known.look()
+    path.write_text(text.replace("2026", "2027"))
+    assert known.look()
+    assert known.robots.date.year == 2027
+    path.write_text("nonsense")
+    assert not known.look()
+    path.unlink()
+    assert not known.look()
+    assert known.robots.date.year == 2027
+
+
+def test_update_robots_takes_a_good_list_that_is_not_older(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, mine, new = tmp_path / "pm.yaml", tmp_path / "mine", tmp_path / "new"
+    config.write_text(f"web: {{robots: {mine}}}\n")
+    text = DEFAULT.read_text()
+
+    def update(content: str) -> int:
+        new.write_text(content)
+        return main(["web", "-c", str(config), "--update-robots", str(new)])
+
+    assert update(text) == 0
+    assert mine.read_text() == text
+    assert update(text + "nonsense\n") == 1
+    assert update(text.replace("date 2026", "date 2020")) == 1
+    assert "older than the list in use" in capsys.readouterr().err
+    assert mine.read_text() == text
+    assert update(text.replace("date 2026", "date 2036")) == 0
+    config.write_text("")
+    assert update(text) == 78

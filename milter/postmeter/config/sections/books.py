@@ -17,6 +17,9 @@ _EVENTS = (
     "refused",
     "released",
     "clicked",
+    "opened",
+    "rejudged",
+    "unsubscribed",
     "quota_warning",
     "brake",
     "dkim_key",
@@ -28,8 +31,6 @@ _LATER_EVENTS = (
     "bounced",
     "expired",
     "complained",
-    "opened",
-    "unsubscribed",
 )
 
 
