@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -118,6 +119,9 @@ ROWS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _arguments(arguments)
+    if shutil.which("wrk") is None:
+        print("wrk is not there: sh tests/lab/install.sh bench")
+        return
     rows = [row for row in ROWS if not args.only or row.name in args.only]
     if args.before:
         rows.append(Row("before", f"postmeter web of {args.before}", _ours(1, source=args.before)))

@@ -226,6 +226,8 @@ debian12)
     pip_install "$build/venv12" -r "$build/requirements-test.txt" -c "$root/tests/debian12.txt"
     ;;
 bench)
+    install_packages wrk # not unpacked: the loader would not find its library
+    unpack_peer nginx
     unpack_peer policyd-rate-limit
     unpack_peer rspamd
     unpack_peer dkimpy-milter

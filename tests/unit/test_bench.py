@@ -69,3 +69,11 @@ def test_a_message_too_few_is_a_difference() -> None:
     ]
     uncharged = account.Account(10, 0, 10, 250, {"messages": 9})
     assert account.differences(uncharged, wanted) == ["ledger, messages is 9, not 10"]
+
+
+def test_what_wrk_prints_is_read_and_errors_are_no_figures() -> None:
+    text = "  Latency Distribution\n     50%  900.00us\n     99%    1.19s \n  12102 requests\nRequests/sec:   6036.27\n"
+    assert web.read(text) == web.Speed(6036.27, 1190.0)
+    for error in ("  Socket errors: connect 0, read 1\n", "  Non-2xx or 3xx responses: 5\n"):
+        with pytest.raises(RuntimeError):
+            web.read(text + error)
