@@ -73,6 +73,21 @@ def test_no_such_name_and_no_such_record_are_told_apart(zones: Zones) -> None:
     assert look(zones).what == f"{NAME}: there is no TXT record"
 
 
+def test_a_resolver_that_sends_in_a_circle_says_nothing_about_a_key(zones: Zones) -> None:
+    """Whatever strangers' zones hold, it is an answer about one key, and no end of looking for the others."""
+    zones.resolver.rdata[NAME, "CNAME"] = [f"{NAME}."]
+    found = look(zones)
+    assert (found.ok, found.word) == (None, "unknown")
+    assert "CNAME" in found.what
+
+
+def test_a_name_server_whose_address_leads_in_a_circle_leaves_it_open(zones: Zones) -> None:
+    zones.publish(NAME, TEXT)
+    del zones.resolver.rdata[f"ns1.{DOMAIN}", "A"]
+    zones.resolver.rdata[f"ns1.{DOMAIN}", "CNAME"] = [f"ns1.{DOMAIN}."]
+    assert everywhere(zones).ok is None
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [("SERVFAIL", "answered SERVFAIL"), ("REFUSED", "answered REFUSED"), (SILENCE, "did not answer within 2 s")],

@@ -181,6 +181,10 @@ def _exchange(
     if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         hint = ": often broken DNSSEC, or servers out of reach" if reply.rcode() == dns.rcode.SERVFAIL else ""
         raise SilentError(f"{server} answered {dns.rcode.to_text(reply.rcode())}{hint}")
+    try:
+        reply.resolve_chaining()
+    except dns.exception.DNSException as error:
+        raise SilentError(f"{server} answered what is no answer: {error}") from None
     return reply
 
 
