@@ -177,6 +177,15 @@ def test_bounces_are_not_learned_and_what_the_brake_held_only_once_it_is_let_go(
     assert profiles(host).past(ALICE, since=0).hours == {int(NOW // 3600): 1}
 
 
+def test_a_test_that_nobody_got_makes_nobody_known(host: Host) -> None:
+    """It costs nothing, and a thief could send thousands: nor does it count among mail that bounced or not."""
+    host.learn(replace(mail(NOW, "a@x.org"), facts={"discarded": "X-Postmeter-Test"}))
+    assert profiles(host).past(ALICE, since=0).hours == {}
+    assert profiles(host).lately(ALICE, login=ALICE, since=0, most=10) == set()
+    host.learn(mail(NOW + 1, "b@x.org"))
+    assert profiles(host).lately(ALICE, login=ALICE, since=0, most=10) == {"b@x.org"}
+
+
 def test_what_is_old_is_forgotten_in_its_own_time(host: Host) -> None:
     """Hours and networks after `learn`; whom a login wrote to after more than a year."""
     host.learn(mail(NOW, "a@x.org"))

@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from types import SimpleNamespace
@@ -346,6 +347,42 @@ def test_what_is_refused_last_is_not_held(running: Running) -> None:
         mta.rcpt("bob@example.net")
         taken = mta.message(FIELDS, BODY)
     assert (taken.changes, taken.reply) == ([], "451 4.7.1 too many are held")
+
+
+def nobodys(draft: Draft) -> None:
+    draft.wishes = replace(draft.wishes, test=True)
+
+
+@pytest.mark.parametrize("sender", ["alice@example.com", ""])
+def test_a_test_is_recorded_and_discarded_unchanged(running: Running, sender: str) -> None:
+    running.start(Stage("sign", sign), Stage("switches", nobodys))
+    with running.session() as mta:
+        mta.mail(sender, login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert (taken.changes, taken.verdict.code) == ([], "d")
+    assert running.told()[0] == "accepted"
+
+
+def test_a_test_that_cannot_be_recorded_is_not_taken(running: Running) -> None:
+    running.start(Stage("switches", nobodys), settle=refuse_with(Reply(451, "4.3.0", "no journal")))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, BODY).reply == "451 4.3.0 no journal"
+
+
+def test_a_test_that_is_only_observed_goes_out(running: Running) -> None:
+    """The journal says what would have been."""
+
+    def settle(draft: Draft) -> None:
+        draft.note("facts", str(draft.facts))
+
+    running.start(Stage("switches", nobodys), observe=True, settle=settle)
+    with running.session() as mta:
+        assert send(mta) == "a"
+    notes = running.told()[2]
+    assert notes[-1].text == "{'observed': {'verdict': 'discard'}}"
 
 
 def test_observing_changes_and_refuses_nothing(running: Running) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from postmeter.config.schema import Tracking
 from postmeter.mail import address, fieldtext
@@ -59,11 +60,11 @@ def step(tracking: Tracking) -> Step:
         if draft.free:
             return None
         section = sections.of(draft.from_domain, draft.message.envelope.login)
-        found = list(_found(draft.fields, everyones=section.url is not None))
+        found = list(islice(_found(draft.fields, everyones=section.url is not None), MOST_DROPPED + 1))
         if not found:
             return None
         if len(found) > MOST_DROPPED:
-            return Reply(550, "5.6.0", f"{len(found)} fields for services that track mail")
+            return Reply(550, "5.6.0", f"more than {MOST_DROPPED} fields for services that send mail")
         return _obey(draft, section, found)
 
     return obey
@@ -112,19 +113,25 @@ def _read(switch: Switch, value: bytes, draft: Draft, *, believed: bool) -> _Ask
 
 
 def _problems(said: Said, rcpt_to: Sequence[bytes], *, believed: bool) -> Iterator[str]:
-    """What is refused, each behind the field's name; what a test asks for besides is tried as if it were none."""
+    """What is refused, each behind the field's name; of a test as well, which is there to find it out."""
     if said.unreadable and said.foreign:
         yield " cannot be read"
         return
     cannot = "cannot be done here, and without it other mail would be sent"
     for key in said.foreign:
         yield f" ({key}) {cannot}" if key else f" {cannot}"
-    if said.to and [one.lower() for one in said.to] != [address.text(rcpt).lower() for rcpt in rcpt_to[:2]]:
+    if said.to and not _only(said.to, rcpt_to):
         yield f" (to) {cannot}"
     if said.apart and len(rcpt_to) > 1:
         yield f" {cannot}: every recipient would see the others"
     if said.test and not believed:
         yield " does not count for this sender, and without it the message would be sent"
+
+
+def _only(to: Sequence[str], rcpt_to: Sequence[bytes]) -> bool:
+    """Whether it names the one recipient that the message has."""
+    named = [one for each in to[:2] for one in address.mailboxes(each.encode("utf-8", "replace"))]
+    return len(rcpt_to) == 1 and [one.lower() for one in named] == [address.text(rcpt_to[0]).lower()]
 
 
 def _wish(draft: Draft, section: Tracking, asked: Sequence[_Asked]) -> None:
