@@ -27,6 +27,7 @@ _CODING = ("content-transfer-encoding", "mime-version")
 _OURS = re.compile(r"https://click\.example\.com/c/([A-Za-z0-9_-]+)")
 _CONDITION = re.compile(r"(\[if[^\]]*\]>)(.*)(<!\[endif\])", re.DOTALL | re.IGNORECASE)
 _WHOLE = html5lib.getTreeBuilder("etree", fullTree=True)
+_FORMATTING = {"a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"}
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 
 
@@ -190,7 +191,7 @@ def _added(element: Element, seen: Seen) -> bool:
     inner = Seen()
     children = [_added(child, inner) for child in element]
     texts = (element.text or "") + "".join(child.tail or "" for child in element)
-    if children and all(children) and not texts.strip():
+    if element.tag in _FORMATTING and children and all(children) and not texts.strip():
         seen.images += inner.images
         seen.traps += inner.traps
         return True

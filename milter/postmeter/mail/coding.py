@@ -17,7 +17,7 @@ IDENTITY = frozenset({"7bit", "8bit", "binary"})
 MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
 _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
 _ATOM = re.compile(rb"=..|[^=]+")
-_ESCAPE = re.compile(rb"[^!-<>-~]")  # what quoted-printable may not hold as it is
+_ESCAPE = re.compile(rb"[^ -<>-~]| \Z")  # what quoted-printable may not hold as it is: a space only within a line
 _LITERAL = bytes({*range(32, 127), *b"\t\r\n"} - {*b"="})  # what it mostly may, white space at line ends apart
 
 

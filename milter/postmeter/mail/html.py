@@ -78,8 +78,8 @@ class Page:
     links: list[Link] = field(default_factory=list)
     base: tuple[int, int] | None = None
     end: int = -1
-    """Where something can be put that shall come last: before the last `</body>`, or at the end of the document; -1
-    where that would be within a comment, a tag or a text."""
+    """Where something can be put that shall come last: before the last `</body>`, or before the document's last line
+    ends; -1 where that would be within a comment, a tag or a text."""
 
 
 def read(document: bytes, *, most: int) -> Page:
@@ -87,7 +87,7 @@ def read(document: bytes, *, most: int) -> Page:
     reader = _Reader(document, most)
     ends = reader.read(0, len(document))
     if ends and reader.page.end < 0:
-        reader.page.end = len(document)
+        reader.page.end = len(document.rstrip(b"\r\n"))
     return reader.page
 
 

@@ -60,7 +60,7 @@ def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Foun
         start, end = found.span()
         angled = line[max(0, start - 5) : start].upper().endswith((b"<", b"<URL:"))
         closed = angled and line[end : end + 1] == b">"
-        goes_on = delsp and line[end:] == b" "
+        goes_on = delsp and len(line) == end + 1 and line.endswith(b" ")
         clear = end - start <= _LONGEST and angled == closed and not goes_on
         if clear:
             end = end if closed else _end(line, start, end)
