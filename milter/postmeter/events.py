@@ -135,6 +135,21 @@ class Rejudged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unsubscribed:
+    """A person wants no more of what `scope` names (`mail.scope`). `source` is `unsubscribed:REFERENCE`: the message
+    had one recipient, and to say it again says nothing new."""
+
+    source: str
+    time: float
+    reference: str
+    recipient: str
+    """The address, at every level of privacy: whom the sender must not write to any more."""
+    scope: str
+    from_domain: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """A message left Postfix's hold queue. `source` is `released:QUEUE-ID:TIME of its hold`."""
 
@@ -201,7 +216,17 @@ class KeyChanged:
 
 
 Event: TypeAlias = (
-    Submitted | Refiltered | Refused | Clicked | Opened | Rejudged | Released | Warned | Braked | KeyChanged
+    Submitted
+    | Refiltered
+    | Refused
+    | Clicked
+    | Opened
+    | Rejudged
+    | Unsubscribed
+    | Released
+    | Warned
+    | Braked
+    | KeyChanged
 )
 
 KINDS: dict[str, type[Event]] = {
@@ -213,6 +238,7 @@ KINDS: dict[str, type[Event]] = {
         Clicked,
         Opened,
         Rejudged,
+        Unsubscribed,
         Released,
         Warned,
         Braked,

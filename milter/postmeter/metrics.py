@@ -100,7 +100,7 @@ _UNSIGNED = (
 )
 
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "mark", "make_safe", "signing")
+_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "unsubscribe", "mark", "make_safe", "signing")
 _CHORES = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
 
 METRICS: list[Meaning] = [
@@ -206,7 +206,7 @@ METRICS: list[Meaning] = [
         "Tracked links followed, by human, machine or unsure, as each looked at first.",
         {"by": ("human", "machine", "unsure")},
     ),
-    _later("unsubscribes_total", "counter", (), "One-click unsubscriptions."),
+    Meaning("unsubscribes_total", "counter", (), "One-click unsubscriptions."),
     Meaning(
         "callback_seconds",
         "histogram",

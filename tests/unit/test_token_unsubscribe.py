@@ -167,5 +167,5 @@ def test_uses_do_not_mix() -> None:
     ],
 )
 def test_what_does_not_fit_the_layout_is_not_minted(what: Unsubscribe, nonce: bytes) -> None:
-    with pytest.raises(ValueError, match="bytes|surrogates"):
+    with pytest.raises(ValueError, match=r"bytes|surrogates"):
         minted(what, nonce=nonce)

@@ -70,9 +70,9 @@ def seen(source: str, said: Mapping[str, Any]) -> Seen:
     return Seen(
         source=source,
         kind=kind,
-        time=_number(said["time"]),
-        reference=_reference(said["reference"]),
-        link=int(_number(said["link"])),
+        time=number(said["time"]),
+        reference=reference(said["reference"]),
+        link=int(number(said["link"])),
         recipient=text(said["recipient"], 510),
         target=text(said["target"], LONGEST),
         host=text(said["host"], 255),
@@ -87,18 +87,20 @@ def seen(source: str, said: Mapping[str, Any]) -> Seen:
 def lost(line: bytes) -> int:
     """How many hits a line stands for that is none: the server says so of those that it could not keep."""
     try:
-        return min(int(_number(said(line)["lost"])), _MOST_LOST)
+        return min(int(number(said(line)["lost"])), _MOST_LOST)
     except (ValueError, TypeError, KeyError, RecursionError):
         return 1
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
+    """ValueError for what is none that every database can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
         raise ValueError("not a number that fits")
     return value
 
 
-def _reference(value: object) -> str:
+def reference(value: object) -> str:
+    """Of a message."""
     if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
         raise ValueError("not a reference")
     return value

@@ -37,7 +37,7 @@ from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
 from postmeter.token import Marker, Mint, parse_secrets
-from postmeter.tracking import links, switches
+from postmeter.tracking import links, switches, unsubscribe
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def pipeline(
     quotas: Quotas,
     marked: Marks | None = None,
 ) -> Pipeline:
-    """The steps, as in docs/flow.md. A bug in `links` or `make_safe` spares the message, in another it is refused."""
+    """The steps, as in docs/flow.md. A bug in tracking or `make_safe` spares the message, in another it is refused."""
     config = material.config
     stages = [
         Stage("identity", who.step),
@@ -148,11 +148,19 @@ def reference() -> bytes:
     return secrets.token_bytes(8)
 
 
+def nonce() -> bytes:
+    return secrets.token_bytes(12)
+
+
 def _tracking(material: Material) -> list[Stage]:
     if material.mint is None:
         return []
-    step = links.step(material.config.tracking, material.mint, size_limit=material.size_limit)
-    return [Stage("links", step, spare=True)]
+    tracking, mint, limit = material.config.tracking, material.mint, material.size_limit
+    leaving = unsubscribe.step(tracking, mint, nonce=nonce, size_limit=limit)
+    return [
+        Stage("links", links.step(tracking, mint, size_limit=limit), spare=True),
+        Stage("unsubscribe", leaving, spare=True),
+    ]
 
 
 def _leaving(material: Material, why_unsigned: signing.MaySign, marked: Marks | None) -> list[Stage]:

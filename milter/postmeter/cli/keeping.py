@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.books import baselines, disk
+from postmeter.books import baselines, disk, unsubscribes
 from postmeter.books.baselines import Baselines
 from postmeter.books.blocking import Blocking
 from postmeter.books.daemon import Chore
@@ -132,6 +132,7 @@ class Books:
                 robots=self._robots.robots,
                 privacy=strictest(self._config.tracking),
                 clock=time.time,
+                others=unsubscribes.OTHERS,
             )
         if self._robots.look():
             self._reader.use(self._robots.robots)

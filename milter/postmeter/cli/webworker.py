@@ -22,7 +22,7 @@ from postmeter.runtime.certificate import Certificate
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.runtime.prefork import Post
 from postmeter.token import Mint, parse_secrets
-from postmeter.tracking import blocked, hits, web
+from postmeter.tracking import blocked, hits, leaving, pages, web
 from postmeter.tracking.clients import Clients
 from postmeter.tracking.desk import Desk, Site, hosts
 
@@ -69,7 +69,8 @@ class Keeper:
         self._beaten = float("-inf")
         self._blocklist = blocked.Blocklist(blocked.place(self._state))
         self._hits = hits.Hits(spool.Writer(material.directory, name=hits.SPOOL, now=time.time))
-        self._desk = Desk(material.site, self._blocklist, self._hits)
+        unsubscribing = {leaving.PREFIX: leaving.page(self._hits, now=time.time)}
+        self._desk = Desk(material.site, self._blocklist, self._hits, pages=unsubscribing, plain=pages.plain)
 
     async def serve(self, post: Post) -> None:
         config = self._loaded.config.web

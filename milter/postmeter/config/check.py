@@ -21,6 +21,7 @@ from postmeter.config.problem import Problem
 from postmeter.config.remote import of_store
 from postmeter.config.schema import Config, InetAddress, SocketAddress, UnixAddress
 from postmeter.config.secret_files import of_bounces, of_tracking, tracked_urls
+from postmeter.config.unsubscribing import of_unsubscribes
 
 Daemon: TypeAlias = Literal["milter", "web", "books"]
 
@@ -39,7 +40,7 @@ def check(
     found = [*_clashes(loaded)]
     if daemon == "milter":
         found += [*_listen(loaded, me, mail_owner), *rules.problems(loaded, me)]
-        found += [*_refiltered(loaded), *of_bounces(loaded, me)]
+        found += [*_refiltered(loaded), *of_bounces(loaded, me), *of_unsubscribes(loaded)]
     if daemon != "books":
         found += [*_urls(loaded), *of_tracking(loaded, me)]
     if daemon == "books":

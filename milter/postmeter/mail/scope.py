@@ -27,7 +27,7 @@ def scope(fields: Sequence[Field]) -> str:
     if len(authors) != 1 or not address.domain(authors[0]):
         return ""
     named = _list_id(fields)
-    return f"list:{address.domain(authors[0])}/{named}" if named else f"from:{_canonical(authors[0])}"
+    return f"list:{address.domain(authors[0])}/{named}" if named else f"from:{canonical(authors[0])}"
 
 
 def from_domain(scope: str) -> str:
@@ -45,9 +45,10 @@ def shown(scope: str) -> str:
     return named if f".{named}".endswith(f".{domain}") else f"{named} ({domain})"
 
 
-def _canonical(author: str) -> str:
-    local, _, _ = author.rpartition("@")
-    return f"{local.lower()}@{address.domain(author)}"
+def canonical(mailbox: str) -> str:
+    """One spelling of an address, for comparisons; what has no domain is in lower case too."""
+    local, at, _ = mailbox.rpartition("@")
+    return f"{local.lower()}@{address.domain(mailbox)}" if at else mailbox.lower()
 
 
 def _list_id(fields: Sequence[Field]) -> str:

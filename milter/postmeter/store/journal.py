@@ -11,7 +11,7 @@ from sqlite3 import Connection
 
 from postmeter.events import Event, Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import database, rows, totals, uniques
+from postmeter.store import database, rows, suppression, totals, uniques
 from postmeter.store.database import Database, Row
 from postmeter.store.rows import Entry
 
@@ -37,13 +37,16 @@ class Journal:
     ) -> int:
         """Record events, totals and positions in one transaction; returns how many events were new.
 
-        `first`: keys of hits that came for the first time, and when (`uniques`).
+        Who unsubscribes is suppressed in the same one. `first`: keys of hits that came for the first time, and when
+        (`uniques`).
         """
+        events = list(events)
         encoded = [rows.encode(event, self._host) for event in events]
         with self.database.transaction() as link:
             new = _new(link, encoded)
             rows.insert(link, new)
-            totals.add(link, figures or {})
+            suppression.add(link, suppression.wanted(events))
+            totals.add(link, {**(figures or {}), **rows.counted(new)})
             save = "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
             link.executemany(save, (positions or {}).items())
             uniques.add(link, first or {})

@@ -194,4 +194,16 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         CREATE INDEX hit_keys_since ON hit_keys (since)
         """,
     ),
+    (
+        "2026-11 suppressions",
+        """
+        CREATE TABLE suppressions (
+            address TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            since REAL NOT NULL,
+            PRIMARY KEY (address, scope, reason)
+        ) WITHOUT ROWID
+        """,
+    ),
 ]

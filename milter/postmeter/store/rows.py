@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from sqlite3 import Connection
 from typing import Any
 
 from postmeter.events import KINDS, Event, kind
+from postmeter.mail.draft import Figure
 from postmeter.store.database import Row
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
@@ -27,6 +29,10 @@ _INSERT = """
         '$.recipients', (data ->> '$.recipients') + (excluded.data ->> '$.recipients'))
     WHERE excluded.kind = 'refused'
 """
+
+
+_COUNTED: dict[str, Figure] = {"unsubscribed": ("unsubscribes_total", ())}
+"""Figures of events that may be told of again and again: they count with the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,11 @@ def source(row: Row) -> str:
 def login(row: Row) -> str:
     found: str = row[6]
     return found
+
+
+def counted(new: Iterable[Row]) -> Counter[Figure]:
+    """What new events add to the figures by themselves."""
+    return Counter(figure for _, name in {(source(row), row[1]) for row in new} if (figure := _COUNTED.get(name)))
 
 
 def counts_up(row: Row) -> bool:

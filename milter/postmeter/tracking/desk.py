@@ -80,7 +80,7 @@ class Visit:
 
 Page: TypeAlias = Callable[[Visit, Site], Answer]
 Plain: TypeAlias = Callable[[Answer, str], Answer]
-"""Makes of an answer that says no a page in one of these languages (Accept-Language)."""
+"""Makes of an answer that says no a page in one of these languages (Accept-Language), for who can show one (Accept)."""
 
 
 def hosts(config: Config) -> frozenset[str]:
@@ -122,7 +122,8 @@ class Desk:
     def answer(self, request: Request, *, secure: bool = False, body: bytes = b"") -> Answer:
         """`secure`: it came by TLS; `body`: all of it, where it matters."""
         answer = self._answer(request, secure, body)
-        if answer is answers.NOT_FOUND or answer is answers.GONE:
+        nowhere = answer is answers.NOT_FOUND or answer is answers.GONE
+        if nowhere and "text/html" in request.headers.get("Accept", ""):
             return self._plain(answer, request.headers.get("Accept-Language", ""))
         return answer
 

@@ -47,7 +47,6 @@ class Tracking:
         forms.boolean,
         "false",
         "true adds List-Unsubscribe and List-Unsubscribe-Post (RFC 8058) to bulk mail with one recipient.",
-        built=False,
     )
     unsubscribe_mailto: str | None = setting(
         optional(forms.address),
