@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.bench import account, report, signers
+from tests.bench import account, report, signers, web
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.rows import ALONE, FLOOR, OURS
 from tests.bench.run import Sample
