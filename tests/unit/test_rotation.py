@@ -53,18 +53,20 @@ def test_looks_are_often_enough_to_miss_some() -> None:
 
 
 def test_a_rotation_wants_the_kinds_that_sign() -> None:
-    assert rotation.wanted({"r": own("rsa", "active"), "e": own("ed25519", "active")}) == ["rsa", "ed25519"]
-    assert rotation.wanted({"r": own("rsa", "active"), "old": own("ed25519", "retired")}) == ["rsa"]
-    assert rotation.wanted({"r": own("rsa", "pending", 1.0)}) == []
+    assert rotation.wanted({"r": own("rsa", "active"), "e": own("ed25519", "active")}, now=10.0) == ["rsa", "ed25519"]
+    assert rotation.wanted({"r": own("rsa", "active"), "old": own("ed25519", "retired")}, now=10.0) == ["rsa"]
+    assert rotation.wanted({"r": own("rsa", "pending", 1.0)}, now=10.0) == []
 
 
 def test_to_ask_again_makes_nothing_more_and_ends_what_was_interrupted() -> None:
     """One of two keys was written; the other is made up for, the first not made again, active by now or not."""
     keys = {"r": own("rsa", "active"), "e": own("ed25519", "active"), "r2": own("rsa", "pending", 5.0)}
-    assert rotation.wanted(keys) == ["ed25519"]
-    assert rotation.wanted({**keys, "e2": own("ed25519", "pending", 5.0)}) == []
+    assert rotation.wanted(keys, now=10.0) == ["ed25519"]
+    assert rotation.wanted({**keys, "e2": own("ed25519", "pending", 5.0)}, now=10.0) == []
     done = {"r": own("rsa", "retired", 9.0), "r2": own("rsa", "active", 9.0), "e": own("ed25519", "active")}
-    assert rotation.wanted({**done, "e2": own("ed25519", "pending", 5.0)}) == []
+    assert rotation.wanted({**done, "e2": own("ed25519", "pending", 5.0)}, now=10.0) == []
+    later = rotation.wanted({**done, "e2": own("ed25519", "pending", 5.0)}, now=9.0 + 8 * DAY)
+    assert later == ["rsa"], "a key that nobody publishes must not keep the other from being changed, when asked"
 
 
 def test_new_keys_are_due_when_the_oldest_that_signs_is_too_old() -> None:
@@ -74,7 +76,14 @@ def test_new_keys_are_due_when_the_oldest_that_signs_is_too_old() -> None:
     assert rotation.due(keys, now=190 * DAY, every=190 * DAY) == []
     young = {**keys, "e": own("ed25519", "active", 150 * DAY)}
     assert rotation.due(young, now=190 * DAY, every=180 * DAY) == ["rsa"]
-    assert rotation.due({**keys, "n": own("rsa", "pending", 180 * DAY)}, now=999 * DAY, every=180 * DAY) == []
+    waiting = {**keys, "n": own("rsa", "pending", 180 * DAY)}
+    assert rotation.due({**waiting, "m": own("ed25519", "pending", 180 * DAY)}, now=999 * DAY, every=180 * DAY) == []
+
+
+def test_a_pending_key_that_nobody_publishes_keeps_no_other_from_being_changed() -> None:
+    keys = {"r": own("rsa", "active"), "e": own("ed25519", "active"), "e2": own("ed25519", "pending", DAY)}
+    assert rotation.due(keys, now=179 * DAY, every=180 * DAY) == []
+    assert rotation.due(keys, now=180 * DAY, every=180 * DAY) == ["rsa"]
 
 
 def test_the_newest_of_two_pending_keys_wins() -> None:
@@ -128,7 +137,7 @@ class Rotating(RuleBasedStateMachine):
 
     @rule()
     def rotate(self) -> None:
-        for algorithm in rotation.wanted(self.keys):
+        for algorithm in rotation.wanted(self.keys, now=0.0):
             self.keys[f"{algorithm}{len(self.keys)}"] = own(algorithm, "pending", self.now)
 
     @rule(number=st.integers(0, 9))

@@ -16,6 +16,7 @@ ALGORITHMS = ("rsa", "ed25519")
 
 _LOOKS = 24  # in `rotate_seen`
 _OFTEN, _SELDOM = 1.0, 900.0  # seconds between two looks, at the least and at the most
+_ONE_ROTATION = 7 * 86_400.0  # seconds in which who asks again means the same one
 _MISSED = 4  # looks in a row that may fail before the time begins anew
 
 
@@ -80,23 +81,26 @@ def promote(keys: Keys, ripe: Collection[str], now: float) -> dict[str, KeyState
     return states
 
 
-def wanted(keys: Keys) -> list[str]:
+def wanted(keys: Keys, *, now: float) -> list[str]:
     """The algorithms for which a rotation has to make a key: those that sign, but for what it has made already.
 
-    One that was interrupted has made some of them; what became active since is of the same rotation.
+    One that was interrupted has made some of them; what became active since is of the same rotation, for a week.
     """
     waiting = pending(keys)
-    begun = min((keys[name].state.since for name in waiting), default=float("inf"))
+    begun = max(min((keys[name].state.since for name in waiting), default=float("inf")), now - _ONE_ROTATION)
     done = {key.algorithm for key in keys.values() if key.state.state == "pending" or key.state.since > begun}
     signing = {key.algorithm for key in keys.values() if key.state.state == "active"}
     return [algorithm for algorithm in ALGORITHMS if algorithm in signing - done]
 
 
 def due(keys: Keys, *, now: float, every: float) -> list[str]:
-    """The algorithms that `rotate_every` asks new keys for. One that was changed lately, alone, is left in peace."""
-    if pending(keys):
-        return []
-    ages = {name: now - key.state.since for name, key in keys.items() if key.state.state == "active"}
+    """The algorithms that `rotate_every` asks new keys for. One that was changed lately, alone, is left in peace.
+
+    So is one of which a key is pending; it holds up no other, for nobody may ever publish it.
+    """
+    waiting = {keys[name].algorithm for name in pending(keys)}
+    signing = {name: key for name, key in keys.items() if key.state.state == "active" and key.algorithm not in waiting}
+    ages = {name: now - key.state.since for name, key in signing.items()}
     if max(ages.values(), default=0.0) < every:
         return []
     old = {keys[name].algorithm for name, age in ages.items() if age >= every / 2}
