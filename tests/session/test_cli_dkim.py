@@ -214,6 +214,38 @@ def test_a_key_that_cannot_be_read_is_told_with_the_others(place: Place) -> None
     assert f"ok     pm{TODAY}r._domainkey.example.com" in place.said
 
 
+@pytest.mark.parametrize("word", ["check", "dns"])
+def test_a_domain_that_is_broken_hides_no_other(place: Place, word: str) -> None:
+    place.run("new", "example.com")
+    place.publish("example.com")
+    missing = [{"selector": "a", "file": str(place.folder / "none.pem")}]
+    place.dkim["sign"] = [
+        {"domain": "gone.example", "keys": "auto"},
+        {"domain": "file.example", "keys": missing},
+        {"domain": "example.com", "keys": "auto"},
+    ]
+    place.dkim["opendkim_tables"] = {"key_table": "/nowhere/keys", "signing_table": "/nowhere/signing"}
+    assert place.run(word) == 1
+    assert f"pm{TODAY}r._domainkey.example.com" in place.said
+    assert "/keys/gone.example: no such directory" in place.complained
+    assert "/nowhere/" in place.complained
+    assert "none.pem: no such file" in place.said + place.complained
+
+
+def test_keys_without_end_on_one_day_are_refused_in_words(place: Place) -> None:
+    place.run("new", "example.com")
+    for letter in "bcdefghijklmnopqrstuvwxyz":
+        (place.keys / f"pm{TODAY}{letter}r.pem").touch()
+    assert place.run("new", "example.com") == 1
+    assert "no selector is free for rsa" in place.complained
+
+
+def test_a_place_for_keys_that_is_not_there_is_named(place: Place) -> None:
+    place.dkim["keys_dir"] = str(place.folder / "nowhere" / "keys")
+    assert place.run("new", "example.com") == 1
+    assert f"{place.folder / 'nowhere'}: no such directory; make it" in place.complained
+
+
 def test_mail_may_not_outlive_its_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postfix, "_ask", lambda *names: ["10d" for _ in names])
     place.run("new", "example.com")

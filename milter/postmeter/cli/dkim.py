@@ -19,6 +19,7 @@ from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
 if TYPE_CHECKING:
     from postmeter.config.load import Loaded
     from postmeter.config.schema import Config, SignEntry
+    from postmeter.submission.keyfiles import KeyProblem
     from postmeter.submission.keylist import ListedKey
     from postmeter.submission.newkeys import Owner
 
@@ -88,7 +89,7 @@ def _rotate(loaded: Loaded, domain: str, as_json: bool) -> int:
         return FOUND_A_PROBLEM
     folder = keydir.folder(config.dkim.keys_dir, domain)
     with newkeys.locked(folder, patience=_PATIENCE):
-        wanted = rotation.wanted(newkeys.own_keys(folder))
+        wanted = rotation.wanted(newkeys.own_keys(folder), now=time.time())
         if wanted:
             newkeys.add(folder, wanted, now=time.time(), signs=False, owner=_owner(config))
         waiting = rotation.pending(newkeys.own_keys(folder))
@@ -150,35 +151,64 @@ def _owner(config: Config) -> Owner:
 
 
 def _dns(loaded: Loaded, domain: str, as_json: bool) -> int:
-    keys = list(configured(loaded.config, domain))
+    from postmeter.submission.keyfiles import KeyProblem
+
+    broken: list[KeyProblem] = []
+    told: list[dict[str, object]] = []
+    for key in configured(loaded.config, domain, broken):
+        try:
+            if as_json:
+                told.append(described(key))
+            else:
+                print("\n".join(_zone(loaded.config, key)))
+        except KeyProblem as problem:
+            broken.append(problem)
     if as_json:
-        print(json.dumps({"keys": [described(key) for key in keys]}, indent=2))
-    for line in () if as_json else _zone(loaded.config, keys):
-        print(line)
-    return OK
+        print(json.dumps({"keys": told}, indent=2))
+    return complain(broken)
 
 
-def configured(config: Config, domain: str) -> Iterator[ListedKey]:
-    """All keys, or one domain's: also of a directory that the configuration does not name yet. Raises KeyProblem."""
+def complain(broken: Sequence[KeyProblem]) -> int:
+    """What is wrong with some keys, beside what was said of the others; and the exit code."""
+    for problem in broken:
+        print(f"postmeter dkim: {problem}", file=sys.stderr)
+    return FOUND_A_PROBLEM if broken else OK
+
+
+def configured(config: Config, domain: str, broken: list[KeyProblem]) -> Iterator[ListedKey]:
+    """All keys, or one domain's: also of a directory that the configuration does not name yet, or raises KeyProblem.
+
+    Configured ones that cannot be listed hide no others: what is wrong with them goes to `broken`.
+    """
     from postmeter.submission import keylist
+    from postmeter.submission.keyfiles import KeyProblem
 
-    found = [each for each in keylist.domains(config.dkim, keylist.of_tables(config.dkim)) if domain in ("", each.name)]
+    tabled: keylist.Tabled = {}
+    try:
+        tabled = keylist.of_tables(config.dkim)
+    except KeyProblem as problem:
+        broken.append(problem)
+    found = [each for each in keylist.domains(config.dkim, tabled) if domain in ("", each.name)]
     for each in found:
-        yield from each.keys(config.dkim.keys_dir)
+        try:
+            keys = each.keys(config.dkim.keys_dir)
+        except KeyProblem as problem:
+            broken.append(problem)
+            continue
+        yield from keys
     if not found and domain:
         yield from keylist.of_folder(config.dkim.keys_dir, domain)
 
 
-def _zone(config: Config, keys: Sequence[ListedKey]) -> Iterator[str]:
+def _zone(config: Config, key: ListedKey) -> Iterator[str]:
     from postmeter.submission import keyrecord, rotation
 
-    for key in keys:
-        if rotation.removable(key.state, now=time.time(), after=config.dkim.retire_after):
-            yield f"; {key.name} is not needed any more"
-            continue
-        if key.state.state != "active":
-            yield f"; {key.state.state}"
-        yield keyrecord.zone_line(key.name, key.expected().text)
+    if rotation.removable(key.state, now=time.time(), after=config.dkim.retire_after):
+        yield f"; {key.name} is not needed any more"
+        return
+    if key.state.state != "active":
+        yield f"; {key.state.state}"
+    yield keyrecord.zone_line(key.name, key.expected().text)
 
 
 def described(key: ListedKey) -> dict[str, object]:

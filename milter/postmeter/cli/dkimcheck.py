@@ -43,8 +43,9 @@ class Found:
 
 def check(loaded: Loaded, domain: str, as_json: bool) -> int:
     from postmeter.cli import postfix
-    from postmeter.cli.dkim import configured
+    from postmeter.cli.dkim import complain, configured
     from postmeter.submission.dnskeys import Dns
+    from postmeter.submission.keyfiles import KeyProblem
 
     config = loaded.config
     for problem in postfix.retirement(loaded):
@@ -52,7 +53,8 @@ def check(loaded: Loaded, domain: str, as_json: bool) -> int:
     dns = Dns(config.dkim.resolvers)
     wrong = 0
     told = []
-    for found in _each(config, dns, configured(config, domain)):
+    broken: list[KeyProblem] = []
+    for found in _each(config, dns, configured(config, domain, broken)):
         wrong += found.wrong
         if as_json:
             told.append(_plain(found))
@@ -62,7 +64,7 @@ def check(loaded: Loaded, domain: str, as_json: bool) -> int:
         print(json.dumps({"keys": told}, indent=2))
     elif wrong:
         print(f"\nThe records as they must be: postmeter dkim dns {domain}".rstrip())
-    return FOUND_A_PROBLEM if wrong else OK
+    return complain(broken) or (FOUND_A_PROBLEM if wrong else OK)
 
 
 def _each(config: Config, dns: Dns, keys: Iterator[ListedKey]) -> Iterator[Found]:

@@ -38,9 +38,10 @@ class Owner:
     uid: int
     gid: int
 
-    def give(self, path: Path) -> None:
+    def give(self, handle: int) -> None:
+        """By an open file: a name may lead elsewhere by now, where the directory is not root's."""
         if os.geteuid() == 0:
-            os.chown(path, self.uid, self.gid)
+            os.fchown(handle, self.uid, self.gid)
 
 
 def selector(algorithm: str, *, day: str, taken: Collection[str]) -> str:
@@ -49,7 +50,7 @@ def selector(algorithm: str, *, day: str, taken: Collection[str]) -> str:
         name = f"pm{day}{letter}{algorithm[0]}"
         if name not in taken:
             return name
-    raise ValueError(f"{len(_LETTERS) + 1} keys on one day")
+    raise ValueError(f"no selector is free for {algorithm} on {day}")
 
 
 def open_folder(keys_dir: Path, domain: str, owner: Owner) -> Path:
@@ -58,12 +59,22 @@ def open_folder(keys_dir: Path, domain: str, owner: Owner) -> Path:
     for path in (keys_dir, folder):
         try:
             if not path.exists():
-                path.mkdir(mode=_FOLDER)
-                path.chmod(_FOLDER)
-                owner.give(path)
+                _make_folder(path, owner)
+        except FileNotFoundError:
+            raise KeyProblem(path.parent, "no such directory", "make it, or correct dkim.keys_dir") from None
         except OSError as error:
             raise _cannot(path, error) from None
     return folder
+
+
+def _make_folder(path: Path, owner: Owner) -> None:
+    path.mkdir(mode=_FOLDER)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(handle, _FOLDER)
+        owner.give(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -127,7 +138,10 @@ def add(folder: Path, algorithms: Sequence[str], *, now: float, signs: bool, own
     day = time.strftime("%Y%m%d", time.gmtime(now))
     made: dict[str, bytes] = {}
     for algorithm in algorithms:
-        name = selector(algorithm, day=day, taken={*taken, *made})
+        try:
+            name = selector(algorithm, day=day, taken={*taken, *made})
+        except ValueError as error:
+            raise KeyProblem(folder, str(error), "take keys away that nobody needs, or wait a day") from None
         made[name] = generate(algorithm)
     if not signs:
         save(folder, {name: KeyState("pending", now) for name in made})
@@ -152,8 +166,8 @@ def _write(path: Path, private: bytes, owner: Owner) -> Path:
         with os.fdopen(handle, "wb") as file:
             file.write(private)
             file.flush()
+            owner.give(file.fileno())
             os.fsync(file.fileno())
-        owner.give(beside)
         os.link(beside, path)
         beside.unlink()
         _sync(path.parent)
