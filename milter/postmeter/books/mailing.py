@@ -48,7 +48,8 @@ class Mailer:
         """Until the server has taken it; returns whom it did not take it for. Else an OSError, smtplib's among them."""
         smtp = smtplib.SMTP(self.smtp.host, self.smtp.port, local_hostname=self.host, timeout=_PATIENCE)
         try:
-            smtp.sock.settimeout(_TAKING)
+            if smtp.sock is not None:
+                smtp.sock.settimeout(_TAKING)
             refused = smtp.send_message(message, self.sender, list(to))
             with suppress(OSError):  # it has been taken by now
                 smtp.quit()
