@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -409,6 +409,52 @@ def test_a_resolver_that_hangs_makes_nobody_wait(tmp_path: Path, monkeypatch: py
         send(accounts, charge())
     woken.set()
     assert time.monotonic() - began < SLOW
+
+
+def test_a_server_that_answers_slowly_costs_no_more_than_one_that_hangs(shared: Redis, tmp_path: Path) -> None:
+    """To log in and choose a database are several questions: each is answered in time, and all of them are not."""
+    with Slow(shared.port, TIMEOUT * 0.8) as port:
+        where = place(tmp_path, f"redis://127.0.0.1:{port}/3", timeout=TIMEOUT)
+        with opened(where) as accounts:
+            began = time.monotonic()
+            with pytest.raises(StoreDownError):
+                send(accounts, charge())
+            assert time.monotonic() - began < 2 * TIMEOUT
+
+
+class Slow:
+    """Stands before a server; each answer is `seconds` late. Use as a context manager, which is its port."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._port, self._seconds = port, seconds
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self._open = [self._door]
+
+    def __enter__(self) -> int:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return int(self._door.getsockname()[1])
+
+    def __exit__(self, *_: object) -> None:
+        for wire in self._open:
+            with suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+            wire.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._door.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [client, server]
+                threading.Thread(target=self._pass_on, args=(client, server, 0.0), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(server, client, self._seconds), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket, seconds: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(seconds)  # that it is slow is what is tested
+                target.sendall(data)
 
 
 def test_after_a_failure_nobody_asks_for_a_while(tmp_path: Path) -> None:

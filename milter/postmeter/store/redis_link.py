@@ -52,6 +52,7 @@ class Link(Connection):
 
     def ask(self, command: Sequence[Any], deadline: float) -> Any:
         """One command and its answer. RefusedError leaves the connection as good as it was."""
+        self._deadline = deadline
         try:
             self._wire.settimeout(_left(deadline))
             self.send_packed_command(self.pack_command(*command), check_health=False)
@@ -64,6 +65,11 @@ class Link(Connection):
     def fresh(self) -> bool:
         """Whether it can be used again: between two commands a server says nothing, but that it hangs up."""
         return not self._poll.poll(0)
+
+    def read_response(self, *arguments: Any, **more: Any) -> Any:
+        """Called by redis-py too, for each of the answers by which it logs in: they have one deadline together."""
+        self._wire.settimeout(_left(self._deadline))
+        return super().read_response(*arguments, **more)
 
     def _connect(self) -> socket.socket:
         """Called by redis-py for a socket that is connected; what it sends next must not be late either."""
