@@ -52,7 +52,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -186,6 +186,20 @@ class Mint:
         """The tracked URL. ValueError when a part does not fit the layout or the target is no text (lone surrogate)."""
         return self._url(base_url, LINK, _pack(reference, link, recipient) + target.encode())
 
+    def link_urls(self, base_url: str, *, reference: bytes, recipient: bytes = b"") -> Callable[[int, str], str]:
+        """What makes the tracked URLs of one message, each of a number and a target: the same ones as `link_url`."""
+        prefix, head, state = self._maker(base_url, LINK)
+        first = _pack(reference, 0, recipient)
+        before, after = head + first[:_REFERENCE], first[_REFERENCE + 1 :]
+
+        def url(link: int, target: str) -> str:
+            content = before + _varint(link) + after + target.encode()
+            mac = state.copy()
+            mac.update(content)
+            return prefix + _encode(content + mac.digest()).decode("ascii")
+
+        return url
+
     def open_url(self, base_url: str, *, reference: bytes, recipient: bytes = b"") -> str:
         """The address of the image that tells that a message was opened. ValueError as for links."""
         return self._url(base_url, OPEN, _pack(reference, 0, recipient))
@@ -227,10 +241,7 @@ class Mint:
         return None
 
     def pseudonym(self, address: bytes) -> bytes:
-        """Eight bytes that stand for a recipient, the same ones as long as the newest secret is; no address is told.
-
-        Addresses that differ in the case of their domain are one (RFC 5321 section 2.4).
-        """
+        """Eight bytes that stand for a recipient while the newest secret is that; a domain's case is no difference."""
         local, at, domain = address.rpartition(b"@")
         name = local + at + domain.lower()
         return blake2b(name, key=self._person, digest_size=8, person=b"postmeter person").digest()

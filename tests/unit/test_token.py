@@ -250,3 +250,17 @@ def test_a_link_is_no_open_and_an_open_no_link() -> None:
     assert Mint([NEW]).open_link(HOST, opened) is None
     assert Mint([NEW]).open_open(HOST, mint(bare)) is None
     assert Mint([NEW]).open_open("other.example", opened) is None
+
+
+@given(links)
+def test_the_urls_of_one_message_are_those_of_each_link(link: Link) -> None:
+    made = Mint([NEW]).link_urls(BASE, reference=link.reference, recipient=link.recipient)
+    assert made(link.link, link.target) == f"{BASE}/c/{mint(link)}"
+
+
+def test_a_pseudonym_is_stable_tells_no_address_and_needs_the_secret() -> None:
+    first = Mint([NEW, OLD]).pseudonym(b"Alice@Example.com")
+    assert first == Mint([NEW]).pseudonym(b"Alice@example.com")
+    assert len(first) == 8
+    others = [Mint([NEW]).pseudonym(b"alice@example.com"), Mint([OLD]).pseudonym(b"Alice@example.com")]
+    assert len({first, *others}) == 3

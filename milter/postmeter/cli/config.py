@@ -146,10 +146,13 @@ def _signed(dkim: Dkim) -> Iterator[str]:
 def _tracked(config: Config) -> str:
     urls = sorted({url for _, url in tracked_urls(config)})
     overrides = [*config.tracking.domains.values(), *config.tracking.logins.values()]
-    if not urls or {config.tracking.links, *(known.get("links", "off") for known in overrides)} == {"off"}:
+    links = {config.tracking.links, *(known.get("links", "off") for known in overrides)} != {"off"}
+    opens = config.tracking.opens or any(known.get("opens") for known in overrides)
+    if not urls or not (links or opens):
         return "nothing"
     kind = "bulk mail" if config.tracking.mail == "bulk" else "all mail"
-    return f"links in {kind}, by {', '.join(urls)}"
+    what = " and ".join(["links"] * links + ["opens"] * opens)
+    return f"{what} in {kind}, by {', '.join(urls)}"
 
 
 def _arguments(parser: ArgumentParser) -> None:

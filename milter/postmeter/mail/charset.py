@@ -26,7 +26,7 @@ _ISO_2022 = {  # what leads back to ASCII or nearly so, what leads away
 _AWAY = {  # text in another set with the shifts around it; it has to end within its line
     name: re.compile(rb"%s[^\r\n]*?(?:%s|(\Z|[\r\n]))" % (away, back)) for name, (back, away) in _ISO_2022.items()
 }
-_DESIGNATOR = {"iso-2022-jp": b"", "iso-2022-kr": rb"\x1b\$\)C|"}  # what SO leads to: once, and not always at a line start
+_DESIGNATOR = {"iso-2022-jp": b"", "iso-2022-kr": rb"\x1b\$\)C|"}  # what SO leads to; not always at a line start
 _SHIFT = {name: re.compile(_DESIGNATOR[name] + b"|".join(pair)) for name, pair in _ISO_2022.items()}
 _CONTROLS = re.compile(rb"[\x0e\x0f\x1b]")
 _ROMAN = b"\x1b(J"  # as ASCII but for two characters: the yen sign and the overline

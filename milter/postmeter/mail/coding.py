@@ -142,12 +142,12 @@ def _encoded_at(raw: bytes, start: int, count: int) -> int:
     """The first place behind `start` before which `count` octets are encoded.
 
     The least solution of place = start + count + what decoding leaves out before it, approached from below: what is
-    left out never shrinks as the place grows, so no solution is passed over.
+    left out never shrinks as the place grows, so no solution is passed over. A soft line break counts as a whole from
+    its first octet on: no solution lies within it.
     """
     at, seen = start + count, start
     while seen < at:
-        begun = max(start, seen - 2)  # a soft line break may lie across what was seen
-        left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", begun, at)
+        left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", seen, at + 2)
         seen, at = at, at + left_out
     return at
 

@@ -25,8 +25,9 @@ _PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they a
     rb"|[iI](?![fF])|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR])|[bB](?![aA][sS])|[vV](?!:))[a-zA-Z0-9:-]*+"
 )
 _PLAIN = re.compile(  # text and tags as most are written; whatever it does not match is read at leisure
-    rb"[^<]*+(?:<(?:" + _PLAIN_NAME + rb"(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
-    + rb"[\t\n\f\r /]*+>|(?![a-zA-Z/!?]))[^<]*+)" + _AT_ONCE
+    rb"[^<]*+(?:<(?:/(?![bB][oO])[a-zA-Z][a-zA-Z0-9]*+>|" + _PLAIN_NAME
+    + rb"(?:>|(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE + rb"[\t\n\f\r /]*+>)"
+    + rb"|(?![a-zA-Z/!?]))[^<]*+)" + _AT_ONCE
 )
 _OTHER = rb"(?:" + _WS + rb"++(?!(?i:href)=)[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
 _PLAIN_LINK = re.compile(  # a link as most are written
@@ -245,7 +246,8 @@ def visible_text(document: bytes, link: Link) -> bytes:
     stop = min(len(document), link.after + _LONGEST_TEXT)
     found = (_SHAPE_END if name == b"v:" else _TEXT_END).search(document, link.after, stop)
     stop = found.start() if found else stop
-    text = _MARKUP.sub(b"", document[link.after : stop])
+    text = document[link.after : stop]
+    text = _MARKUP.sub(b"", text) if b"<" in text else text
     if b"&" in text:
         text = html.unescape(text.decode("latin-1")).encode("ascii", "replace")
     return text.strip()

@@ -269,7 +269,7 @@ class _Rewrite:
 class _Tokens:
     """The URLs of one message, and the number of the last link."""
 
-    __slots__ = ("_base", "_mint", "_recipient", "_reference", "number")
+    __slots__ = ("_base", "_mint", "_recipient", "_reference", "_url", "number")
 
     def __init__(self, draft: Draft, base_url: str, mint: Mint, privacy: str) -> None:
         recipients = draft.message.envelope.rcpt_to
@@ -279,21 +279,17 @@ class _Tokens:
         self._reference = draft.message.reference
         one = privacy != "totals" and len(recipients) == 1
         self._recipient = mint.pseudonym(recipients[0]) if one else b""
+        self._url = mint.link_urls(base_url, reference=self._reference, recipient=self._recipient)
 
     def link(self, target: str) -> bytes:
         self.number += 1
-        return self._link(self.number, target).encode("ascii")
+        return self._url(self.number, target).encode("ascii")
 
     def trap(self) -> str:
-        return self._link(0, f"{self._base.rstrip('/')}/")
+        return self._url(0, f"{self._base.rstrip('/')}/")
 
     def open(self) -> str:
         return self._mint.open_url(self._base, reference=self._reference, recipient=self._recipient)
-
-    def _link(self, number: int, target: str) -> str:
-        return self._mint.link_url(
-            self._base, reference=self._reference, link=number, target=target, recipient=self._recipient
-        )
 
 
 def _base(view: View, page: html.Page) -> str:
