@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from postmeter.config.schema import Dkim, KeyEntry, SignEntry
 from postmeter.mail.address import ascii_domain
-from postmeter.submission import keyring
+from postmeter.submission import keyring, keys
 from postmeter.submission.keyfiles import Guard, KeyProblem
 from postmeter.submission.keyring import Keyring
 
@@ -267,3 +270,33 @@ def test_besides_root_one_account_may_own_or_share_a_key(tmp_path: Path) -> None
         Guard(2).check(file)
     with pytest.raises(KeyProblem, match="group bin can read or write it"):
         Guard(0).check(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root may")
+def test_what_keeps_us_from_a_key_is_named_with_its_mode_and_the_command() -> None:
+    """The directory where it is a directory: to change the key's owner would mend nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        top, folder = Path(name), Path(name) / "keys"
+        folder.mkdir(mode=0o750)
+        top.chmod(0o755)
+        file = write(folder / "key", SEED)
+        with as_daemon(), pytest.raises(KeyProblem) as caught:
+            keys.load(file)
+        assert (caught.value.path, caught.value.fix) == (folder, f"chmod o+x {folder}")
+        assert str(caught.value).startswith(f"{folder}: daemon may not enter it (mode 0750), and so not read {file}; ")
+        folder.chmod(0o751)
+        with as_daemon(), pytest.raises(KeyProblem) as caught:
+            keys.load(file)
+        told = f"{file}: daemon may not read it (mode 0600); chown daemon {file} && chmod u+r {file}"
+        assert str(caught.value) == told
+
+
+@contextmanager
+def as_daemon() -> Iterator[None]:
+    os.setegid(1)
+    os.seteuid(1)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

@@ -12,6 +12,8 @@ import pwd
 import stat
 from pathlib import Path
 
+from postmeter.config import permissions
+
 
 class KeyProblem(Exception):  # noqa: N818 (it may be no more than a warning, which is collected and not raised)
     """What is wrong with a key file and how to mend it; `fatal` False for what signs, but badly.
@@ -44,10 +46,26 @@ def unreadable(path: Path, error: OSError) -> KeyProblem:
     if isinstance(error, NotADirectoryError):
         return KeyProblem(path, "is not a directory", "make it one, or name another path")
     if isinstance(error, PermissionError):
-        name = _account(os.geteuid())
-        fix = f"chown {name} {path}, and let {name} enter the directories above it"
-        return KeyProblem(path, f"user {name} may not read it", fix)
+        return _forbidden(path)
     return KeyProblem(path, f"cannot be read: {error.strerror}", "check the disk and the path")
+
+
+def _forbidden(path: Path) -> KeyProblem:
+    """Which of the directories above is closed to us, or else the path itself; as far as modes tell."""
+    me = permissions.myself()
+    fault = permissions.barrier(path, me)
+    if fault is not None:
+        what = fault.what.replace(str(fault.path), "it")
+        return KeyProblem(fault.path, f"{what}, and so not read {path}", fault.fix)
+    try:
+        state = path.stat()
+    except OSError:  # it is gone, or not by its mode
+        return KeyProblem(path, f"{me.name} may not read it", "look at access lists, and at what confines the service")
+    if permissions.may(me, state, permissions.READ):
+        fix = "look at access lists, and at what confines the service"
+    else:
+        fix = f"chown {me.name} {path} && chmod u+r {path}"
+    return KeyProblem(path, f"{me.name} may not read it ({permissions.mode(state)})", fix)
 
 
 class Guard:
