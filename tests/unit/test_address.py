@@ -103,6 +103,7 @@ def test_what_real_mail_has_in_from(value: bytes, expected: list[str]) -> None:
         b" <@evil.example:b@good.example>",  # a route (RFC 5322 4.4)
         b" b@good .example",
         b" b@good.example\r\revil",
+        b" (\rFrom: a@evil.example\r) b@good.example",  # to some programs a bare CR ends the line
         b" b@good.example\x00evil",
         b" b@evil.example@good.example",
         b" b@",

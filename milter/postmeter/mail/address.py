@@ -90,7 +90,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_MARK = re.compile(rb"[()]|\\.?", re.DOTALL)
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")  # some programs end a line at a bare CR
 _DOMAIN = re.compile(rb"[^.]+(?:\.[^.]+)*\.?")
 _APART = ("apart", b"")
 
