@@ -181,6 +181,16 @@ class Cluster:
         for node in (target, source, *self.nodes):
             node.cli("CLUSTER", "SETSLOT", str(slot), "NODE", target.cli("CLUSTER", "MYID"))
 
+    def cut_off(self, alone: Redis, *, heir: Redis) -> None:
+        """The node and the others forget each other; its slots become the heir's, empty."""
+        name, (first, last) = alone.cli("CLUSTER", "MYID"), _slots(alone)
+        others = [node for node in self.nodes if node is not alone]
+        for node in others:
+            alone.cli("CLUSTER", "FORGET", node.cli("CLUSTER", "MYID"))
+            node.cli("CLUSTER", "FORGET", name)
+        heir.cli("CLUSTER", "ADDSLOTSRANGE", first, last)
+        self._wait_until_whole(others)
+
     def _join(self) -> None:
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
@@ -193,3 +203,10 @@ class Cluster:
         while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in nodes):
             assert time.monotonic() < until, "the cluster does not come together"
             time.sleep(0.05)  # a bounded wait for a condition
+
+
+def _slots(node: Redis) -> tuple[str, str]:
+    """The first and the last; between them all are its own."""
+    mine = next(line for line in node.cli("CLUSTER", "NODES").splitlines() if "myself" in line)
+    first, _, last = mine.split()[-1].partition("-")
+    return first, last

@@ -569,6 +569,18 @@ def test_all_keys_of_a_message_lie_in_one_slot(cluster: Cluster, tmp_path: Path)
     remote.close()
 
 
+def test_a_node_that_has_lost_the_others_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """Cut off from its cluster it still answers, but only that it may not; its slots have got another owner."""
+    with Cluster() as cluster:
+        where = place(tmp_path, cluster.url, timeout=TIMEOUT)
+        with opened(where) as accounts:
+            send(accounts, charge())
+            alone = cluster.owner(key(where))
+            cluster.cut_off(alone, heir=cluster.other(alone))
+            wait_until(lambda: "CLUSTERDOWN" in alone.cli("EXISTS", key(where), check=False))
+            wait_until(lambda: charged(accounts))
+
+
 def test_one_node_that_is_left_is_enough_to_find_the_others(cluster: Cluster, tmp_path: Path) -> None:
     """The nodes named first are gone; the last one knows who has our slot."""
     where = place(tmp_path, f"redis+cluster://127.0.0.1:1,127.0.0.1:2,127.0.0.1:{cluster.nodes[0].port}")

@@ -21,6 +21,10 @@ from redis.exceptions import RedisError, ResponseError
 from postmeter.config.schema import SocketAddress, UnixAddress
 from postmeter.store.turn import deaf
 
+_FIRST_WORDS = {
+    "NoScriptError": "NOSCRIPT", "MovedError": "MOVED", "AskError": "ASK",
+    "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN",
+}  # fmt: skip
 _LEAST = 0.001  # seconds; a timeout of 0 would mean not to wait at all (socket(2), O_NONBLOCK)
 
 
@@ -163,8 +167,7 @@ def _left(deadline: float) -> float:
 
 def _words(error: ResponseError) -> str:
     """As the server said it: redis-py cuts the first word off those that it knows."""
-    known = {"NoScriptError": "NOSCRIPT", "MovedError": "MOVED", "AskError": "ASK"}.get(type(error).__name__, "")
-    text = str(error)
+    known, text = _FIRST_WORDS.get(type(error).__name__, ""), str(error)
     return text if text.startswith(known) else f"{known} {text}"
 
 

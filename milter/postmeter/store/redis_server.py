@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 REST = 1.0
 """Seconds after a failure in which nobody is kept waiting."""
 
+_CUT_OFF = ("CLUSTERDOWN", "MASTERDOWN")  # a node that its cluster has lost, and may have replaced
 _HOPS = 4  # redirections of one command: moved, asked to go on, and one of each while slots are on their way
 _IDLE = 16  # connections kept; more at a time are made, and closed again
 
@@ -84,6 +85,8 @@ class RedisServer:
         try:
             answer = send(self.deadline())
         except RefusedError as error:  # nobody was kept waiting, and it may be about this one message
+            if error.kind in _CUT_OFF:
+                self._ask_another()
             raise StoreDownError(f"{self._store}: {error}") from None
         except LinkError as error:
             raise self._failed(error) from None
@@ -100,14 +103,19 @@ class RedisServer:
             self._rests_until = monotonic() + self._timeout + REST  # we try; the others go on without
 
     def _failed(self, error: LinkError) -> StoreDownError:
+        self._ask_another()
         with self._mutex:
             self._login = None  # a new password takes effect
-            self._nodes.append(self._nodes.pop(0))  # another one may know better
             if not self._failure:
                 self._since = monotonic()
             self._failure = str(error)
             self._rests_until = monotonic() + REST
         return StoreDownError(self._failure)
+
+    def _ask_another(self) -> None:
+        """The next command begins with another node of a cluster, which may know better."""
+        with self._mutex:
+            self._nodes.append(self._nodes.pop(0))
 
     def _recovered(self) -> None:
         with self._mutex:
