@@ -135,6 +135,8 @@ def test_whom_quotas_count(client: Client, login: str, expected: str) -> None:
         ("alice", "x@shop.example", {}, ""),
         ("alice", "x@shop.example", {"alice": ("example.com",)}, "from_mismatch"),
         ("alice", "x@example.com", {"alice": ("example.com",)}, ""),
+        ("alice@", "x@shop.example", {"alice": ("example.com",)}, "from_mismatch"),
+        ("alice@.", "x@shop.example", {}, "from_mismatch"),
         ("", "x@shop.example", {}, ""),
         ("alice", "x@bücher.example", {"alice": ("xn--bcher-kva.example",)}, ""),
         ("alice@bücher.example", "x@xn--bcher-kva.example", {}, ""),

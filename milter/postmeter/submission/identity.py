@@ -115,7 +115,7 @@ class Identity:
         if any(allowed == "any" for allowed in lists):
             return True
         own = address.domain(name)
-        if not own and not lists:
+        if "@" not in name and not lists:  # `joe@` has no domain either, and is not who the list of `joe` is for
             return True
         return draft.from_domain == own or any(draft.from_domain in allowed for allowed in lists)
 
