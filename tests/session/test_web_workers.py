@@ -136,7 +136,7 @@ class Renewed:
         self.files.mkdir()
         self.count = 0
         self.renew()
-        place.more = f", certificate: {self.files}/server.pem, key: {self.files}/key.pem, timeout: 1s"
+        place.more = f", certificate: {self.files}/server.pem, key: {self.files}/key.pem, timeout: 20s"
         place.write()
 
     def renew(self) -> None:
@@ -213,6 +213,8 @@ def test_old_tls_and_plain_http_get_nothing_and_cost_nobody_else_anything(renewe
 
 def test_a_handshake_that_does_not_go_on_is_cut_off_in_time(renewed: Renewed) -> None:
     place = renewed.place
+    place.more = place.more.replace("timeout: 20s", "timeout: 1s")
+    place.write()
     with place.running(), socket.create_connection(("127.0.0.1", place.port), timeout=10) as silent:
         began = time.monotonic()
         assert place.status() == 302
@@ -229,7 +231,7 @@ def test_a_hit_by_tls_says_so(renewed: Renewed) -> None:
 
 def test_a_stop_does_not_wait_for_a_handshake(renewed: Renewed) -> None:
     place = renewed.place
-    place.more = place.more.replace("timeout: 1s", "timeout: 60s")
+    place.more = place.more.replace("timeout: 20s", "timeout: 60s")
     place.write()
     with place.running() as process, socket.create_connection(("127.0.0.1", place.port), timeout=10):
         assert place.status() == 302
