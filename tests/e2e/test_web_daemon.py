@@ -63,7 +63,7 @@ def test_a_reload_takes_up_new_hosts_and_a_bad_configuration_changes_nothing(
     place.write(host="new.example")
     running.send_signal(signal.SIGUSR1)
     wait_for(lambda: place.status(host="new.example") == 302)
-    assert place.status() == 404
+    wait_for(lambda: place.status() == 404)  # the last worker that knew it has left
     place.config.write_text("nonsense: 1\n")
     running.send_signal(signal.SIGUSR1)
     assert place.status(host="new.example") == 302

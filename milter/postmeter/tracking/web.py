@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 once = OnceAMinute(log)
 
 _TEND = 1.0  # seconds; a block must take effect within five
-_LAST = 0.1  # seconds at the end in which what has been sent to us already is read
+_NEW = 1.0  # seconds that somebody who was let in gets for the first request, also at the end
+_LOOK = 0.02  # seconds between two looks at them
 _DRAIN = 5.0  # seconds for answers in flight at the end; they take a millisecond
 _AT_ONCE = 128  # connections let in before the next look at those who are in already
 _SHARED = 8  # the same where other processes wait at this door
@@ -70,7 +71,7 @@ class Response(web.StreamResponse):
 class Connection(web.RequestHandler):
     """aiohttp's connection with bounds: so many bytes, and so much time, for each request."""
 
-    __slots__ = ("got", "limit", "secure", "since")
+    __slots__ = ("got", "limit", "mute", "secure", "since")
 
     def __init__(self, server: Server, *, limit: int, timeout: float) -> None:
         super().__init__(
@@ -85,13 +86,19 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.asked()
+        self.mute = True
         self.secure = transport.get_extra_info("sslcontext") is not None
         super().connection_made(transport)
 
     def asked(self) -> None:
         """A whole request has come: bytes and time count anew."""
+        self.mute = False
         self.got = 0
         self.since = time.monotonic()
+
+    def is_new(self) -> bool:
+        """It has just come, and has not asked for anything yet."""
+        return self.mute and time.monotonic() - self.since < _NEW
 
     def data_received(self, data: bytes) -> None:
         self.got += len(data)
@@ -168,6 +175,13 @@ class Server(web.Server):
             transport = connection.transport
             if isinstance(connection, Connection) and connection.since < oldest and transport is not None:
                 transport.abort()
+
+    async def leave(self) -> None:
+        """Every answer is its connection's last one; who has just been let in may still ask."""
+        self.leaving = True
+        await asyncio.sleep(_LOOK)  # for those at the door
+        while any(isinstance(connection, Connection) and connection.is_new() for connection in self.connections):
+            await asyncio.sleep(_LOOK)
 
     async def drain(self) -> None:
         """Answers in flight are finished; who has not asked for anything is let go at once."""
@@ -261,7 +275,6 @@ async def serve(
     finally:
         door.close()
         left()
-        server.leaving = True
-        await asyncio.sleep(_LAST)
+        await server.leave()
         door.clear()
         await server.drain()
