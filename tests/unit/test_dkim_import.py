@@ -6,6 +6,7 @@ With POSTMETER_REWRITE=1 the latter are written anew, to be read through.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -155,6 +156,30 @@ def test_names_are_added_to_our_list_and_taken_from_it(tmp_path: Path) -> None:
 def test_what_is_left_out_is_told_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
     told = [f"{each.what}: {each.why}" for each in carried(tmp_path, text).left]
     assert any(why in each for each in told), told
+
+
+@given(st.data())
+def test_inside_are_the_networks_without_their_exceptions(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """As dkimf_checkip does it: the longest prefix that says something decides, and its ! first."""
+    numbers = st.integers(0, 255)
+    entries = data.draw(st.lists(st.tuples(st.booleans(), numbers, st.integers(25, 32)), max_size=6))
+    hosts = ",".join(f"{'!' * out}192.0.2.{number}/{bits}" for out, number, bits in entries) or "203.0.113.1"
+    found = put(carried(tmp_path_factory.mktemp("conf"), f"InternalHosts {hosts}"), "senders", "networks")
+    assert isinstance(found, list)
+    networks = [ipaddress.ip_network(each) for each in found]
+    number = data.draw(numbers)
+    address = ipaddress.ip_address(f"192.0.2.{number}")
+    says = [(bits, out) for out, other, bits in entries if number >> (32 - bits) == other >> (32 - bits)]
+    assert any(address in network for network in networks) is (not max(says, default=(0, True))[1])
+
+
+@pytest.mark.parametrize("hosts", ["0.0.0.0/0", "localhost"])
+def test_this_host_stays_inside(tmp_path: Path, hosts: str) -> None:
+    """An empty list would leave the mail of local programs unsigned."""
+    out = carried(tmp_path, f"InternalHosts {hosts}")
+    assert put(out, "senders", "networks") == ["127.0.0.0/8", "::1/128"]
 
 
 @pytest.mark.parametrize(("seconds", "expire"), [("864000", "864000s"), ("604800", "7d"), ("86400", "7d"), ("0", None)])

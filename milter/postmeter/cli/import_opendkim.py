@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from postmeter.cli import import_tables, opendkimreasons
 from postmeter.cli.carried import Carried, Value
@@ -174,21 +175,50 @@ def _macros(conf: OpendkimConf, out: Carried) -> Iterator[str]:
             out.leave(setting.where, f"MacroList {entry}", f"{why} (milter_macro_daemon_name) in senders.daemon_names")
 
 
+_Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+_LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1")))
+
+
 def _networks(conf: OpendkimConf, setting: Setting, out: Carried) -> Iterator[str]:
+    """Exceptions are cut out: OpenDKIM asks for the longest prefix first, with ! and then without."""
+    inside: list[_Network] = []
+    outside: list[_Network] = []
     for entry in _entries(conf, setting, out):
-        bare = re.sub(r"[\[\]]", "", entry)
+        bare = re.sub(r"[\[\]]", "", entry).removeprefix("!")
+        local = entry.lower() == "localhost"
         try:
-            network = ipaddress.ip_network(bare, strict=False)
+            named = _LOOPBACK if local else (ipaddress.ip_network(bare, strict=False),)
         except ValueError:
-            why = "exceptions are not known: list the networks without it" if entry.startswith("!") else "no address"
-            name = "" if entry.startswith("!") else ": names are not looked up, list its address or network"
-            out.leave(setting.where, f"InternalHosts {entry}", f"{why}{name}")
-            continue
-        if network.prefixlen == 0:
-            why = "all the world would be inside; clients with a login are ours without it"
+            why = "no address: names are not looked up, list its address or network"
             out.leave(setting.where, f"InternalHosts {entry}", why)
+            continue
+        if entry.startswith("!"):
+            outside += named
+        elif named[0].prefixlen == 0:
+            why = "all the world would be inside, and only this host is: clients with a login are ours without it"
+            out.leave(setting.where, f"InternalHosts {entry}", why)
+            inside += [here for here in _LOOPBACK if not any(_within(network, here) for network in inside)]
         else:
-            yield str(network)
+            inside += named
+    yield from dict.fromkeys(str(part) for network in inside for part in _without(network, outside))
+
+
+def _without(network: _Network, exceptions: list[_Network]) -> list[_Network]:
+    left = [network]
+    for exception in exceptions:
+        if _within(exception, network):
+            left = [part for each in left for part in _cut(each, exception)]
+    return sorted(left, key=lambda part: int(part.network_address))
+
+
+def _cut(network: _Network, exception: _Network) -> list[_Network]:
+    if _within(network, exception):
+        return []
+    return list(network.address_exclude(exception)) if _within(exception, network) else [network]  # type: ignore[arg-type]
+
+
+def _within(inner: _Network, outer: _Network) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def _address(text: str) -> bool:

@@ -234,6 +234,9 @@ def _senders(said: Section, path: Path, out: Carried) -> None:
     if _off(said, "sign_authenticated"):
         out.put("senders", "authenticated", False)
     networks = [] if _off(said, "sign_local") else ["127.0.0.0/8", "::1"]
+    if networks:
+        private = "rspamd signed for all of its local_addrs, 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16 among them"
+        out.advise(f"{private}. Here only this host is trusted: list in senders.networks who else is.")
     found = list(_networks(said, path, out))
     if found or not networks:
         out.put("senders", "networks", [*networks, *found], "sign_local and sign_networks")
