@@ -84,6 +84,22 @@ def test_the_least_file_limits_signs_and_tracks_nothing(place: Path, capsys: pyt
     ] * 3
 
 
+def test_every_level_of_quotas_and_what_few_have_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quota = (
+        "quota:\n  store: redis://127.0.0.1\n  domains: {limits: [9 messages/day]}\n  total: {limits: [1G/day]}\n"
+        "  networks: {rules: [{service: smtps, limits: unlimited}]}\n"
+        "  brake: {mode: on, action: hold}\n"
+    )
+    code, out, _ = run(capsys, write(place, quota))
+    assert code == 0
+    assert [line for line in out if line.split()[0] in ("limits", "counts", "holds", "brakes")] == [
+        "  limits   a From domain: 9 messages/day; a network: 1 rule; all mail: 1G/day; over: defer",
+        "  counts   in Redis at 127.0.0.1:6379; when that is gone: accept",
+        "  holds    at most 100 messages of a sender, for postmeter-release.timer to let go",
+        "  brakes   stolen accounts: on, to hold; signs: network, bounces, strangers",
+    ]
+
+
 def test_a_mistake_in_the_file_ends_with_78(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(place, "lgo: {}\n")
     assert run(capsys, path) == (78, [], [f"{path}:3: lgo: unknown key; did you mean log?"])

@@ -428,6 +428,19 @@ def test_a_password_that_goes_over_the_network_in_the_clear_is_warned_of(place: 
     assert look(redis(place, more, store="redis://127.0.0.1")) == []
 
 
+def test_a_password_for_no_redis_is_warned_of(place: Path) -> None:
+    (told,) = look(redis(place, "  store_password_file: /etc/postmeter/redis.password\n", store="sqlite"))
+    assert told.startswith("pm.yaml:5: quota.store_password_file: warning: is not used")
+
+
+@pytest.mark.parametrize(("mode", "signs"), [("on", "[bounces]"), ("observe", "[]")])
+def test_a_brake_that_could_stop_nobody_is_warned_of(place: Path, mode: str, signs: str) -> None:
+    """Hard bounces are recorded nowhere yet."""
+    (told,) = look(loaded(place, f"quota:\n  brake: {{mode: {mode}, signs: {signs}}}\n"))
+    assert "quota.brake.signs: warning: with these the brake stops nobody" in told
+    assert look(loaded(place, "quota:\n  brake: {mode: on, signs: [bounces, network]}\n")) == []
+
+
 def test_a_missing_redis_library_is_told_with_its_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postmeter.config.remote.find_spec", lambda name: None)
     (told,) = look(redis(place))

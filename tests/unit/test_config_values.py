@@ -164,6 +164,21 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(rest: str, scheme:
     assert "SESAME" not in mistake.what + mistake.fix
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://h:6379?password=SESAME", "redis://h:6379/0?password=SESAME", "redis:SESAME@h/0", "redis:/u:SESAME@h",
+        "redis+unix:///run/redis.sock?db=3&password=SESAME", "redis+unix:///run/redis.sock?password=SESAME",
+        "u:SESAME@h",
+    ],
+)  # fmt: skip
+def test_a_password_in_the_wrong_form_is_not_repeated_either(text: str) -> None:
+    """As other programs write it, or with a slash too few."""
+    mistake = mistake_in(stores.store, text)
+    assert mistake is not None
+    assert "SESAME" not in mistake.what + mistake.fix
+
+
 PARSERS = [
     amounts.duration, amounts.size, amounts.limit, amounts.whole, amounts.decimal, amounts.percent, amounts.boolean,
     amounts.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,

@@ -21,7 +21,7 @@ from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.rotating import of_rotation
-from postmeter.config.schema import Config, Dkim, Limit, Quota, Senders
+from postmeter.config.schema import Config, Dkim, Limit, Quota, Rule, Senders
 from postmeter.config.secret_files import tracked_urls
 from postmeter.config.tls import of_web
 
@@ -99,6 +99,7 @@ def summary(config: Config) -> Iterator[tuple[str, str]]:
     yield "listens", _listeners(config)
     yield "ours", _senders(config.senders)
     yield "limits", _limits(config.quota)
+    yield from _quotas(config.quota)
     yield "signs", ", ".join(_signed(config.dkim)) or "nothing"
     yield "tracks", _tracked(config)
     yield "journal", str(config.journal.path)
@@ -121,13 +122,32 @@ def _senders(senders: Senders) -> str:
 
 
 def _limits(quota: Quota) -> str:
-    rules = f"{len(quota.rules)} {'rule' if len(quota.rules) == 1 else 'rules'}" if quota.rules else ""
-    text = ", ".join(part for part in (_texts(quota.limits), rules) if part)
+    levels = (
+        ("", _texts(quota.limits, quota.rules)),
+        ("a From domain: ", _texts(quota.domains.limits, quota.domains.rules)),
+        ("a network: ", _texts(quota.networks.limits, quota.networks.rules)),
+        ("all mail: ", _texts(quota.total.limits)),
+    )
+    text = "; ".join(name + limits for name, limits in levels if limits)
     return f"{text}; over: {quota.over}" if text else "nothing"
 
 
-def _texts(limits: tuple[Limit, ...]) -> str:
-    return ", ".join(limit.text for limit in limits)
+def _texts(limits: tuple[Limit, ...], rules: tuple[Rule, ...] = ()) -> str:
+    ruled = [f"{len(rules)} {'rule' if len(rules) == 1 else 'rules'}"] if rules else []
+    return ", ".join([*(limit.text for limit in limits), *ruled])
+
+
+def _quotas(quota: Quota) -> Iterator[tuple[str, str]]:
+    """What few have."""
+    from postmeter.submission.levels import may_hold
+
+    if quota.store is not None:
+        yield "counts", f"in Redis at {quota.store}; when that is gone: {quota.on_store_down}"
+    if may_hold(quota):
+        yield "holds", f"at most {quota.hold_at_most} messages of a sender, for postmeter-release.timer to let go"
+    if quota.brake.mode != "off":
+        action = f", to {quota.brake.action}" if quota.brake.mode == "on" else ""
+        yield "brakes", f"stolen accounts: {quota.brake.mode}{action}; signs: {', '.join(quota.brake.signs)}"
 
 
 def _signed(dkim: Dkim) -> Iterator[str]:

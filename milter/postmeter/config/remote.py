@@ -21,6 +21,9 @@ def of_store(loaded: Loaded, me: Person) -> Iterator[Problem]:
     """`quota.store` and the keys beside it, where that names a Redis."""
     quota = loaded.config.quota
     if quota.store is None:
+        for key in ("store_password_file", "store_ca"):
+            if getattr(quota, key) is not None:
+                yield loaded.warning(f"quota.{key}", "is not used: quotas are in SQLite", "name a Redis in quota.store")
         return
     if find_spec("redis") is None:
         yield loaded.problem("quota.store", "Python's redis library is not there", "apt-get install python3-redis")

@@ -1,4 +1,4 @@
-"""What `check` tells about the rules of quotas: those that nothing reaches, and files of names that cannot be used."""
+"""What `check` tells about quotas: rules that nothing reaches, files of names that cannot be used, an idle brake."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _CONDITIONS = ("login", "logins_file", "group", "network", "service", "from_doma
 def problems(loaded: Loaded, me: Person) -> Iterator[Problem]:
     yield from _unreached(loaded)
     yield from files(loaded, me)
+    yield from _idle_brake(loaded)
 
 
 def files(loaded: Loaded, me: Person) -> Iterator[Problem]:
@@ -49,6 +50,13 @@ def _unreached(loaded: Loaded) -> Iterator[Problem]:
             if _unconditional(rule):
                 what = "this rule has no conditions, so that those behind it are never reached"
                 yield loaded.warning(f"quota.{name}rules[{index}]", what, "move it to the end")
+
+
+def _idle_brake(loaded: Loaded) -> Iterator[Problem]:
+    brake = loaded.config.quota.brake
+    if brake.mode != "off" and not {"network", "strangers"} & set(brake.signs):
+        what = "with these the brake stops nobody: hard bounces are not recorded yet"
+        yield loaded.warning("quota.brake.signs", what, "add network, strangers or both")
 
 
 def _unconditional(rule: Rule) -> bool:

@@ -42,18 +42,22 @@ def store(text: str) -> RedisStore | None:
     if at and ":" in user:
         fix = "write it into a file of its own and name that in quota.store_password_file"
         raise MistakeError("a password does not stand in this file", fix)
-    if kind not in _KINDS:
-        raise MistakeError(f"{quoted(text)} is not a store", _FIX)
+    if kind not in _KINDS or "://" not in text:
+        shown = "this" if "@" in text or "?" in text else quoted(text)  # there may be a password in it
+        raise MistakeError(f"{shown} is not a store", _FIX)
+    rest, asked, more = rest.partition("?")
+    if asked and not (kind == "redis+unix" and re.fullmatch(r"db=[0-9]+", more)):
+        fix = "leave it out; a password goes into the file that quota.store_password_file names"
+        raise MistakeError("what stands behind the ? means nothing here", fix)
     if at and not re.fullmatch(r"[^\s/:@]{1,64}", user):
         raise MistakeError(f"{quoted(user)} is not a user of Redis", "write it like redis://postmeter@HOST:6379/0")
     if kind == "redis+unix":
-        return _unix(rest, user)
+        return _unix(rest, user, number=more.removeprefix("db=") or "0")
     return _inet(rest, user, tls=kind.startswith("rediss"), cluster=kind.endswith("+cluster"))
 
 
-def _unix(text: str, user: str) -> RedisStore:
-    path, _, number = text.partition("?db=")
-    return RedisStore(places=(UnixAddress(values.path(path)),), user=user, database=_database(number or "0"))
+def _unix(path: str, user: str, *, number: str) -> RedisStore:
+    return RedisStore(places=(UnixAddress(values.path(path)),), user=user, database=_database(number))
 
 
 def _inet(text: str, user: str, *, tls: bool, cluster: bool) -> RedisStore:
@@ -70,7 +74,10 @@ def _inet(text: str, user: str, *, tls: bool, cluster: bool) -> RedisStore:
 def _place(text: str) -> InetAddress:
     """HOST:PORT; without a port it is Redis' own."""
     bare = text.endswith("]") if text.startswith("[") else ":" not in text
-    return values.inet(f"{text}:{_PORT}" if bare else text)
+    try:
+        return values.inet(f"{text}:{_PORT}" if bare else text)
+    except MistakeError as mistake:
+        raise MistakeError(mistake.what, f"write it like redis://redis.example.com:{_PORT}/0") from None
 
 
 def _database(text: str) -> int:
