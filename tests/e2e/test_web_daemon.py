@@ -18,6 +18,7 @@ from postmeter.cli.main import main
 from postmeter.runtime import spool
 from postmeter.store.journal import Journal
 from postmeter.tracking import blocked
+from tests.bench import cpu
 from tests.lab.redirects import Place, opened, wait_for
 
 ROOT = os.geteuid() == 0
@@ -60,10 +61,12 @@ def test_new_secrets_are_taken_up_and_old_ones_given_up(place: Place, running: s
 def test_a_reload_takes_up_new_hosts_and_a_bad_configuration_changes_nothing(
     place: Place, running: subprocess.Popen[bytes]
 ) -> None:
+    (old,) = set(cpu.tree(running.pid)) - {running.pid}
     place.write(host="new.example")
     running.send_signal(signal.SIGUSR1)
-    wait_for(lambda: place.status(host="new.example") == 302)
-    wait_for(lambda: place.status() == 404)  # the last worker that knew it has left
+    wait_for(lambda: old not in cpu.tree(running.pid))
+    assert place.status(host="new.example") == 302
+    assert place.status() == 404
     place.config.write_text("nonsense: 1\n")
     running.send_signal(signal.SIGUSR1)
     assert place.status(host="new.example") == 302
