@@ -59,6 +59,21 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def test_who_is_frozen_is_shown_while_redis_is_gone(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a break-in nobody wants to wait for it."""
+    pytest.importorskip("redis")
+    place.put("freeze", ALICE)
+    place.config.write_text(place.config.read_text() + "  store: redis://127.0.0.1:1\n")
+    assert place.run("quota", "show") == 1
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{ALICE}  frozen")
+    assert told.err.startswith("postmeter quota: the Redis of the quotas: 127.0.0.1:1: ")
+    assert place.run("quota", "show", ALICE, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["accounts"], [order["kind"] for order in found["orders"]]) == (None, ["freeze"])
+    assert place.run("quota", "reset", ALICE) == 1
+
+
 def test_every_level_is_shown_busiest_first(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.charge("sender", ALICE, 2)
     place.charge("domain", "example.com", 8)

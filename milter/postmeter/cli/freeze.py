@@ -80,7 +80,7 @@ def _put(book: Database, login: str) -> None:
 def _said(login: str, config: Config) -> str:
     if config.mode == "observe":
         return f"{login}: frozen, but mode is observe: nothing is refused, its mail leaves as before"
-    others = "" if config.quota.store is None else "; on the other hosts within a few seconds"
+    others = "" if config.quota.store is None else "; on the other hosts within a few seconds, as soon as Redis answers"
     return f"{login}: frozen; every message of it is refused from now on{others}"
 
 

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from postmeter.store.redis_orders import RedisOrders
 
 log = logging.getLogger(__name__)
+once = logs.OnceAMinute(log)
 
 _PATIENCE = 1.0  # seconds to wait for a locked journal: a stop must not take longer than two
 _HITS = 0.5  # seconds between two looks for clicks
@@ -162,10 +162,13 @@ class Books:
         return self._baselines
 
     def _exchange_orders(self) -> None:
-        """Hosts that share quotas share orders. A store that is gone shows on the page (`quota_store_up`)."""
-        if self._orders is not None:
-            with suppress(StoreDownError):
-                self._orders.exchange(self._open_journal().database, time.time())
+        """Hosts that share quotas share orders."""
+        if self._orders is None:
+            return
+        try:
+            self._orders.exchange(self._open_journal().database, time.time())
+        except StoreDownError as error:
+            once.log(logging.WARNING, "orders", "orders do not reach other hosts, nor theirs us: %s", error)
 
     def _sweep_ledger(self) -> bool:
         return ledger.sweep(self._open_journal().database, time.time(), most=_SWEEP) == _SWEEP

@@ -21,6 +21,7 @@ from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.schema import Config
 from postmeter.store import accounting, database, ledger, orders
+from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.orders import Order
 
@@ -31,6 +32,9 @@ def run(args: Namespace) -> int:
     config = load(args.config)
     try:
         return int(args.do(args, config))
+    except StoreDownError as error:
+        print(usage.gone(error), file=sys.stderr)
+        return FOUND_A_PROBLEM
     except (StoreError, OSError) as error:
         print(f"postmeter: {error}", file=sys.stderr)
         return FOUND_A_PROBLEM

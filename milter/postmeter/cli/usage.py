@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from postmeter.cli.command import OK
+from postmeter.cli.command import FOUND_A_PROBLEM, OK
 from postmeter.config.schema import Config, Limit
 from postmeter.mail import address
 from postmeter.runtime.logs import one_line
 from postmeter.store import accounting, database, held, ledger, orders
+from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import Database
 from postmeter.store.ledger import Usage
 from postmeter.store.orders import Order
@@ -84,30 +85,44 @@ class Waiting:
 
 
 def run(args: Namespace, config: Config) -> int:
-    """Busiest first; a login that was asked for by name is shown with all its limits, used or not."""
+    """Busiest first; a login that was asked for by name is shown with all its limits, used or not.
+
+    Orders and held mail are this host's own: they are shown when a Redis is gone, too.
+    """
     now = time.time()
     name = args.login.lower() if args.login else None
     book = database.open(config.journal.path, readonly=True)
     ordered = [order for order in orders.read(book, now) if name in (None, order.login)]
     waiting = _waiting(book, name)
-    lines = sorted(
-        _lines(config, book, ordered, name=name, now=now),
-        key=lambda line: (-line.share, line.level, line.key, line.window, line.unit),
-    )
+    lines = _sorted(_lines(config, book, ordered, name=name, now=now))
     book.close()
     if args.json:
         told = {
-            "accounts": [line.as_json() for line in lines],
+            "accounts": None if lines is None else [line.as_json() for line in lines],
             "orders": [_order_json(order) for order in ordered],
             "held": [one.as_json() for one in waiting],
         }
         print(json.dumps(told, indent=2))
-        return OK
-    terminal = sys.stdout.isatty()
-    _print(lines, now, bars=terminal, most=_SCREEN if terminal and not args.all else len(lines))
-    for text in (*map(_ordered, ordered), *map(_held, waiting)):
-        print(text)
-    return OK
+    else:
+        if lines is not None:
+            terminal = sys.stdout.isatty()
+            _print(lines, now, bars=terminal, most=_SCREEN if terminal and not args.all else len(lines))
+        for text in (*map(_ordered, ordered), *map(_held, waiting)):
+            print(text)
+    return FOUND_A_PROBLEM if lines is None else OK
+
+
+def gone(error: StoreDownError) -> str:
+    return f"postmeter quota: the Redis of the quotas: {error}"
+
+
+def _sorted(lines: Iterable[Line]) -> list[Line] | None:
+    """None when the store does not answer, which is said."""
+    try:
+        return sorted(lines, key=lambda line: (-line.share, line.level, line.key, line.window, line.unit))
+    except StoreDownError as error:
+        print(gone(error), file=sys.stderr)
+        return None
 
 
 def _lines(
