@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from postmeter import sealed  # noqa: F401  before workers are forked, for it takes one of them 0.1 s
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
 from postmeter.runtime import heartbeat, spool
