@@ -186,6 +186,15 @@ def test_a_test_that_nobody_got_makes_nobody_known(host: Host) -> None:
     assert profiles(host).lately(ALICE, login=ALICE, since=0, most=10) == {"b@x.org"}
 
 
+def test_a_login_that_is_spelled_anew_each_time_is_one(host: Host) -> None:
+    """Where the server of SASL logins does not mind case: each spelling would be a sender with one message."""
+    host.learn(*(replace(mail(NOW + nth, f"{nth}@x.org", login=name), sender=ALICE)
+                 for nth, name in enumerate((ALICE, "Alice@example.com", "ALICE@example.com", ""))))  # fmt: skip
+    host.learn(mail(NOW + 9, "nobody@x.org", login=BOB), mail(NOW - HOUR, "old@x.org"))
+    found = profiles(host).lately(ALICE, login="aLICE@example.com", since=NOW, most=10)
+    assert found == {"0@x.org", "1@x.org", "2@x.org", "3@x.org"}
+
+
 def test_what_is_old_is_forgotten_in_its_own_time(host: Host) -> None:
     """Hours and networks after `learn`; whom a login wrote to after more than a year."""
     host.learn(mail(NOW, "a@x.org"))

@@ -18,6 +18,8 @@ HOUR = 3600
 POSITION = "baselines"
 """The position in the journal up to which has been learned."""
 
+_AMONG = 2000  # newest events of all, some milliseconds
+
 SLICES = 256
 """In so many parts `sweep` forgets; each is a short transaction."""
 
@@ -122,16 +124,17 @@ class Profiles:
     def lately(self, sender: str, *, login: str, since: float, most: int) -> set[str]:
         """Whom a sender wrote to since then, as the journal has it: those of its newest messages, `most` at most.
 
-        `login` as it was spelled. A name from a certificate is in no index: it is sought in the newest messages of all.
+        `login` as it was spelled. Spelled otherwise, or named by a certificate, it is in no index: it is sought among
+        the newest messages of all, or else whoever spells it anew each time would look like somebody who just began.
         """
-        if login:
-            where = "login = ? AND login != '' AND time >= ? AND kind = 'submitted' ORDER BY time DESC LIMIT ?"
-            values: tuple[object, ...] = (_storable(login), since, most)
-        else:
-            where = "seq > (SELECT max(seq) FROM events) - ? AND time >= ? AND data ->> '$.sender' = ?"
-            values = (most, since, _storable(sender))
         sent = "iif(data ->> '$.facts.discarded' IS NULL, data ->> '$.recipients', NULL)"  # a test went to nobody
-        rows = self._database.query(f"SELECT {sent} FROM events WHERE {where}", values)
+        by_login = "login = ? AND login != '' AND time >= ? AND kind = 'submitted' ORDER BY time DESC LIMIT ?"
+        rows = self._database.query(f"SELECT {sent} FROM events WHERE {by_login}", (_storable(login), since, most))
+        others = "seq > (SELECT max(seq) FROM events) - ? AND time >= ? AND login != ? AND kind = 'submitted'"
+        rows += self._database.query(
+            f"SELECT {sent} FROM events WHERE {others} AND data ->> '$.sender' = ? ORDER BY seq DESC LIMIT ?",
+            (_AMONG, since, _storable(login), _storable(sender), most),
+        )
         return {recipient for (listed,) in rows if listed for recipient in json.loads(listed)}
 
     def _hash(self, recipient: str) -> int:
