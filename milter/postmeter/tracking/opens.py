@@ -16,7 +16,7 @@ LARGEST_AMP = 200_000
 
 _STYLE = (
     "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
-    "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:0 -1px -1px 0!important;"
+    "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:-1px -1px 0 0!important;"
     "padding:0!important;border:0!important"
 )
 
