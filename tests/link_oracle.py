@@ -149,8 +149,17 @@ def _tree(text: str) -> Element:
 def _same(old: Element, new: Element, base: str, seen: Seen) -> None:
     assert old.tag == new.tag
     _same_attributes(old, new, base, seen)
-    was, now = list(_content(old, Seen())), list(_content(new, seen))
+    was, now = list(_content(old, Seen(), deep=False)), []
+    for deep in (False, True):
+        added = Seen()
+        now = list(_content(new, added, deep=deep))
+        if (added.images or added.traps) and now and isinstance(now[-1], str) and not now[-1].strip():
+            now = now if was[-1:] == now[-1:] else now[:-1]  # the page's last line end, behind the image
+        if len(was) == len(now):
+            break
     assert len(was) == len(now), (was, now)
+    seen.images += added.images
+    seen.traps += added.traps
     for one, other in zip(was, now, strict=True):
         if isinstance(one, str) or isinstance(other, str):
             assert one == other
@@ -160,11 +169,14 @@ def _same(old: Element, new: Element, base: str, seen: Seen) -> None:
             _same(one, other, base, seen)
 
 
-def _content(parent: Element, seen: Seen) -> Iterator[Element | str]:
-    """Text and elements without what was put at the end of the page; neighbouring texts are one."""
+def _content(parent: Element, seen: Seen, *, deep: bool) -> Iterator[Element | str]:
+    """Text and elements without what was put at the end of the page; neighbouring texts are one.
+
+    `deep`: without what stands only around that, either: formatting that was open there begins anew for it.
+    """
     text = "" if _is_comment(parent) else parent.text or ""
     for child in parent:
-        if not _added(child, seen):
+        if not _added(child, seen, deep=deep):
             if text:
                 yield text
                 text = ""
@@ -179,21 +191,24 @@ def _is_comment(element: Element) -> bool:
     return tag is Comment
 
 
-def _added(element: Element, seen: Seen) -> bool:
-    """Whether it is ours, or stands only around something of ours (formatting that had been left open)."""
+def _added(element: Element, seen: Seen, *, deep: bool) -> bool:
+    """Whether it is ours."""
     if element.tag == "img" and element.attrib.get("src", "").startswith(f"{BASE}/o/"):
         token = element.attrib["src"].removeprefix(f"{BASE}/o/")
         assert MINT.open_open(HOST, token) is not None
         assert element.attrib["alt"] == ""
         seen.images += 1
         return True
-    if element.tag == "a" and element.attrib.get("tabindex") == "-1" and not len(element) and not element.text:
+    trap = element.attrib.get("tabindex") == "-1" and not len(element) and not element.text
+    if trap and str(element.tag).rpartition("}")[2] == "a":
         link = MINT.open_link(HOST, element.attrib.get("href", "").removeprefix(f"{BASE}/c/"))
         if link is not None and link.link == 0:
             seen.traps += 1
             return True
+    if not deep:
+        return False
     inner = Seen()
-    children = [_added(child, inner) for child in element]
+    children = [_added(child, inner, deep=True) for child in element]
     texts = (element.text or "") + "".join(child.tail or "" for child in element)
     if element.tag in _FORMATTING and children and all(children) and not texts.strip():
         seen.images += inner.images
@@ -208,7 +223,7 @@ def _same_attributes(old: Element, new: Element, base: str, seen: Seen) -> None:
         if name in was and name not in now:
             assert name != "clicktracking" or was[name].lower() == "off"
             del was[name]
-    tag = str(old.tag).lower()
+    tag = str(old.tag).rpartition("}")[2].lower()  # in SVG, too, an `a` is a link
     if (tag in ("a", "area") or tag.startswith("v:")) and "href" in was and was["href"] != now.get("href"):
         found = _OURS.fullmatch(now["href"])
         assert found, now["href"]

@@ -126,6 +126,48 @@ def test_decoded_parts_differ_only_in_href_values(pages: list[tuple[str, str]]) 
     assert draft.body.count(b"\r\n--boundary") == max(0, len(pages))
 
 
+MESS = st.sampled_from(
+    [
+        LINK,
+        "<a href=http://example.com/a clicktracking=off>",
+        "<a href='https://example.com/?a=1&copy=2&amp;b'ses:no-track title=x>y</a>",
+        "<AREA\r\nHREF = 'http://example.com/&#x41;'>",
+        "<!--[if mso]><v:rect href='http://example.com/v'><a href=\"http://example.com/w\">x</a></v:rect><![endif]-->",
+        "<!--[if !mso]><!-->",
+        "<!--<![endif]-->",
+        "<v:shape href=http://example.com/s>",
+        "<base href='http://example.org/d/'>",
+        "<a href='rel/x?y'>z</a>",
+        "<table><tr><td>",
+        "</td></tr></table>",
+        "<b><i><p>",
+        "</p></b>",
+        "<svg><a href='http://example.com/svg'>s</a></svg>",
+        "<style>a{}</style>",
+        "<title></title>",
+        "<noscript><a href='http://example.com/n'>n</a></noscript>",
+        "<!-- x </body> -->",
+        "text < & > \" ' ",
+        "<p class='",
+        "'>",
+        '"',
+        "\r\n",
+        "\xe4\u20ac",
+        "<textarea>",
+        "<script><!--",
+        "<br",
+    ]
+)
+
+
+@given(st.lists(MESS, max_size=15).map("".join), st.sampled_from(["utf-8", "utf-16le", "windows-1252", "x"]))
+def test_any_page_stays_the_same_to_a_browser(page: str, charset: str) -> None:
+    """Whatever it is made of: html5lib sees only what may differ, and the record undoes it."""
+    octets = CODERS["base64"](f"<p>{page}</body></html>".encode("utf-8" if charset == "x" else charset))
+    head = f"Content-Type: text/html; charset={'us-ascii' if charset == 'x' else charset}\r\n"
+    run(f"{head}Content-Transfer-Encoding: base64\r\n\r\n".encode() + octets, opens=True, honeypot="<svg>" not in page)
+
+
 def tracked(body: bytes) -> list[str]:
     return re.findall(r"/c/[A-Za-z0-9_-]+", body.decode())
 
@@ -592,3 +634,12 @@ def test_what_a_sender_asks_for_is_done(wishes: Wishes, keys: dict[str, Any], li
 def test_a_bulk_message_is_known_as_one() -> None:
     assert run(f"{BULK}{HTML}\r\n\r\n{LINK}").facts["bulk"] is True
     assert "bulk" not in run(f"{HTML}\r\n\r\n{LINK}").facts
+
+
+def test_no_hidden_link_is_put_within_another() -> None:
+    """It would end the other one, and move what comes behind."""
+    for page in (f"{LINK}<a name=x>y", f"{LINK}<A HREF=z>y<!-- </a> -->"):
+        draft = run(f"{HTML}\r\n\r\n{page}", honeypot=True)
+        assert skipped(draft)["no_place"] == 1
+        assert draft.facts["links"] == 1
+    assert b"tabindex" in run(f"{HTML}\r\n\r\n{LINK}<a name=x>y</a>", honeypot=True).body

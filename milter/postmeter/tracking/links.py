@@ -249,6 +249,9 @@ class _Rewrite:
         if plan.end < 0 and (trapped or self._asked.opens):
             self._skipped[parts.NO_PLACE] += 1
             return b""
+        if trapped and opens.within_link(plan.leaf.view.octets[: plan.end]):
+            self._skipped[parts.NO_PLACE] += 1
+            trapped = False
         done += [changes.TRAP] * bool(trapped) + [changes.OPENS] * self._asked.opens
         trap = opens.trap(tokens.trap()) if trapped else b""
         return trap + (opens.image(tokens.open()) if self._asked.opens else b"")

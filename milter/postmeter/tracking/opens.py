@@ -1,12 +1,15 @@
 """What is put at the end of a page: an image that tells that it was read, and a link that only robots follow.
 
-Pure text. Neither has an effect on how the page looks, whatever style it has for images or links. The image is not
-hidden by `display: none`: some programs do not load what they do not show, and filters count hidden things against a
-mail. It floats, a pixel large in a box of no size, and says so with more weight than a style sheet has. Outlook reads
-no such weight and goes by width and height. The link has no text and is not displayed, so that nobody can follow it.
+Pure: text in, text out. Neither has an effect on how the page looks, whatever style it has for images or links. The
+image is not hidden by `display: none`: some programs do not load what they do not show, and filters count hidden things
+against a mail. It floats, a pixel large in a box of no size, and says so with more weight than a style sheet has.
+Outlook reads no such weight and goes by width and height. The link has no text and is not displayed, so that nobody can
+follow it.
 """
 
 from __future__ import annotations
+
+import re
 
 CLIPPED = 102_400
 """Octets of HTML behind which Gmail shows "Message clipped" instead: what comes last is not loaded then."""
@@ -14,6 +17,8 @@ CLIPPED = 102_400
 LARGEST_AMP = 200_000
 """Octets that AMP may have; of more, programs show the HTML instead (amp.dev, AMP for Email Format)."""
 
+_COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
+_OPENING = re.compile(rb"<[aA](?=[\t\n\f\r />])")
 _STYLE = (
     "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
     "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:-1px -1px 0 0!important;"
@@ -23,6 +28,12 @@ _STYLE = (
 
 def image(url: str) -> bytes:
     return f'<img src="{url}" alt="" width="1" height="1" border="0" style="{_STYLE}">'.encode("ascii")
+
+
+def within_link(page: bytes) -> bool:
+    """Whether its end may be within a link: another one there would end it, and move what comes behind."""
+    page = _COMMENT.sub(b"", page)
+    return _OPENING.search(page, max(page.rfind(b"</a"), page.rfind(b"</A"), 0)) is not None
 
 
 def trap(url: str) -> bytes:
