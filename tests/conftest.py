@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests import corpora
-from tests.lab import postfix, redis, verify
+from tests.lab import chromium, postfix, redis, verify
 
 # How long an example takes says more about the machine than about the code: no deadline. `make unit` is for in between.
 settings.register_profile("quick", deadline=None, max_examples=12, database=None)
@@ -53,6 +53,14 @@ def needs_verifiers() -> None:
 def needs_miltertest() -> None:
     """For a test that runs a script for OpenDKIM's miltertest(8)."""
     _want("" if shutil.which("miltertest") else "Debian's miltertest is not installed")
+
+
+@pytest.fixture(scope="session")
+def needs_chromium() -> None:
+    """For a test that shows pages to a browser: in `make all` alone, which installs one."""
+    if os.environ.get("POSTMETER_ALL") != "1":
+        pytest.skip("a browser judges in `make all` only")
+    _want(chromium.missing())
 
 
 @pytest.fixture(scope="session")
