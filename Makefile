@@ -32,7 +32,8 @@ types: setup  ## mypy, strict
 e2e: setup  ## end to end on a private Postfix
 	$(PYTEST) -q tests/e2e
 
-all: lint types  ## everything, whole corpora, nothing skipped; with Debian 12's Python packages; the benchmark
+all: lint types  ## everything, whole corpora, nothing skipped, in a browser too; with Debian 12's Python packages; the benchmark
+	@$(INSTALL) all
 	POSTMETER_ALL=1 $(PYTEST) -q tests
 	@$(MAKE) --no-print-directory all-debian12
 	@$(MAKE) --no-print-directory bench
@@ -41,11 +42,12 @@ all-debian12:
 	@$(INSTALL) debian12
 	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
-bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature and a redirect beside peers'
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
 	@$(INSTALL) bench || echo "bench: without the peers"
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.ledger
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.signers
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.links
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
 
 clean:  ## remove what was built; installed Debian packages stay

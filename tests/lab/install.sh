@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make run` and `make test` need on Debian 12 or later and says what it does.
 #
-#   sh tests/lab/install.sh run | test | debian12 | bench
+#   sh tests/lab/install.sh run | test | all | debian12 | bench
 #
 # Debian packages from the system's own sources, a virtual environment in build/venv made with Debian's python3, and
 # a Postfix that is never started as a service and never put in place of another mail server: where one is installed,
@@ -206,7 +206,7 @@ for_root() {
 command -v dpkg-query >/dev/null || fail "this is not Debian: see README.md for what is needed"
 if up_to_date; then exit 0; fi
 [ "$(id -u)" = 0 ] || for_root
-case $want in debian12 | bench) sh "$0" test ;; esac
+case $want in all | debian12 | bench) sh "$0" test ;; esac
 mkdir -p "$build"
 exec 9>"$build/.lock"
 flock 9
@@ -220,6 +220,7 @@ run | test)
     if [ "$want" = test ]; then requirements test; else requirements; fi >"$build/requirements-$want.txt"
     pip_install "$build/venv" -r "$build/requirements-$want.txt"
     ;;
+all) install_packages chromium-headless-shell fonts-dejavu-core ;;
 debian12)
     make_venv "$build/venv12"
     requirements test >"$build/requirements-test.txt"
@@ -232,8 +233,10 @@ bench)
     unpack_peer rspamd
     unpack_peer dkimpy-milter
     unpack_peer python3-authres # dkimpy-milter's; the rest that it needs is in build/venv
+    requirements bench >"$build/requirements-bench.txt"
+    pip_install "$build/venv" -r "$build/requirements-bench.txt"
     ;;
-*) fail "what is $want? One of: run test debian12 bench" ;;
+*) fail "what is $want? One of: run test all debian12 bench" ;;
 esac
 state >"$build/.installed-$want"
 say "done"
