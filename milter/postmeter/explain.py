@@ -21,7 +21,7 @@ from postmeter.submission.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`verdict` is accept, hold, discard, refuse or pass (not ours); `before` and `after` are whole messages with CRLF."""
+    """`verdict` is accept, hold, discard, refuse or pass (not ours); `before` and `after` are whole messages."""
 
     verdict: str
     notes: tuple[Note, ...]
