@@ -239,6 +239,21 @@ def test_a_thief_gets_19_messages_out_and_only_that_login_is_stopped(host: Host,
     assert blast(host, second, friends[:15], login=BOB) == 15
 
 
+def test_a_patient_thief_teaches_the_brake_nothing_within_a_week(host: Host) -> None:
+    """For two days he sends 19 an hour to strangers: by then his network is ripe, and strangers are half of all."""
+    host.learn(*a_month())
+    host.learn(*(
+        mail(NOW + hour * HOUR + nth, f"p{hour}.{nth}@example.net", network="203.0.113.0/24")
+        for hour in range(50) for nth in range(19)
+    ))  # fmt: skip
+    host.now = NOW + 51 * HOUR
+    host.learn()
+    assert blast(host, host.recorder(Brake(mode="on")), strangers(60), client="203.0.113.9") == 19
+    (braked,) = host.events(Braked)
+    assert isinstance(braked, Braked)
+    assert braked.signs == ("strangers",)
+
+
 def test_more_than_usual_alone_stops_nobody(host: Host) -> None:
     """From her own network, to people she knows: forty of them, and each message settled and recorded once."""
     host.learn(*a_month())

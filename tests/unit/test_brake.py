@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from postmeter.config.schema import Brake
 from postmeter.mail.message import Client
 from postmeter.store.profiles import House, Past
-from postmeter.submission.brake import Look, evidence, signs, usual, young
+from postmeter.submission.brake import Look, evidence, signs, usual, usually, young
 from postmeter.submission.network import network
 
 HOUR, WEEK = 3600, 7 * 86_400
@@ -110,7 +110,17 @@ def test_whoever_hardly_ever_writes_is_measured_like_a_new_login() -> None:
     assert young(past({}, first=0.0), NOW)
     assert young(past(dict.fromkeys(range(1, 50), 1), first=NOW - 6 * 86_400), NOW)
     assert young(past({5: 1, 700: 3}), NOW)
-    assert not young(past(dict.fromkeys(range(100, 105), 1)), NOW)
+    assert not young(past(dict.fromkeys(range(200, 205), 1)), NOW)
+
+
+def test_the_last_week_makes_nothing_usual_once_there_is_an_older_one() -> None:
+    thief = dict.fromkeys(range(24), 1)
+    old, new = past(thief | {300: 4}), past(thief, first=NOW - 10 * 86_400)
+    known = replace(old, strangers=dict.fromkeys(old.hours, 1))
+    assert young(old, NOW)
+    assert usually(known, NOW) == 0.25
+    assert not young(new, NOW)
+    assert usually(replace(new, strangers=new.hours), NOW) == 1.0
 
 
 @given(address=st.ip_addresses(), bits=st.tuples(st.integers(0, 32), st.integers(0, 128)))

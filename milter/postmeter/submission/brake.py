@@ -97,14 +97,20 @@ def _ceiling(samples: Sequence[int], settings: Brake) -> float:
     return middle + settings.deviations * median(abs(sample - middle) for sample in samples)
 
 
-def usually(past: Past) -> float:
+def usually(past: Past, now: float) -> float:
     """The share of strangers in an hour, on average: one hour of thousands weighs no more than any other."""
-    return mean(past.strangers[hour] / max(count, 1) for hour, count in past.hours.items()) if past.hours else 0.0
+    known = _seasoned(past, now)
+    return mean(past.strangers[hour] / max(past.hours[hour], 1) for hour in known) if known else 0.0
 
 
 def young(past: Past, now: float) -> bool:
     """Too little is known of that login to tell by it what is strange."""
-    return not past.first or past.first > now - WEEK or len(past.hours) < FEW_HOURS
+    return not past.first or past.first > now - WEEK or len(_seasoned(past, now)) < FEW_HOURS
+
+
+def _seasoned(past: Past, now: float) -> list[int]:
+    """Hours of more than a week ago, once there are two: a patient thief could else make his own ways the account's."""
+    return [hour for hour in past.hours if past.first > now - 2 * WEEK or hour < (now - WEEK) // HOUR]
 
 
 def signs(look: Look, settings: Brake) -> tuple[str, ...]:
@@ -237,7 +243,7 @@ class Watch:
             hour,
             usual(past, now=now, house=self._house, settings=self._settings),
             young(past, now),
-            usually(past),
+            usually(past, now),
         )
         if len(self._measures) >= _KEPT:
             self._measures.clear()
