@@ -7,6 +7,7 @@ holds the directory it comes again. Knows nothing of when it is called.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,6 @@ def _event(key: ListedKey, change: str, what: str, fix: str, *, when: float, rec
     )
 
 
-
 class RotationWork:
     """For a thread of its own: finds domains whose keys have to be rotated, and looks for each in its time."""
 
@@ -183,7 +183,8 @@ class RotationWork:
         self._rotations, self._ticks, self.close = rotations, ticks, close
         self._domains = [ascii_domain(entry.domain) for entry in rotations.dkim.sign if entry.keys == "auto"]
         self._pause = rotation.pause(rotations.dkim.rotate_seen)
-        self._waiting: dict[str, float] = {}  # domain: when it is looked for again
+        self._waiting: set[str] = set()
+        self._looks: list[tuple[float, str]] = []  # a heap: when each of them is looked for again
         self._at = 0  # of the domains that are gone through
         self._begun = self._next = self._asked = float("-inf")
         self._asking = False
@@ -191,11 +192,11 @@ class RotationWork:
     def work(self) -> bool:
         """One domain's look at DNS, or a slice of the search."""
         now = self._ticks()
-        due = min(self._waiting, key=lambda domain: self._waiting[domain], default="")
-        if due and self._waiting[due] <= now:
-            del self._waiting[due]
+        if self._looks and self._looks[0][0] <= now:
+            _, due = heapq.heappop(self._looks)
+            self._waiting.remove(due)
             if self._do(due, self._rotations.advance):
-                self._waiting[due] = now + self._pause
+                self._wait(due, now + self._pause)
             return True
         return self._search(now) if now >= self._next else False
 
@@ -206,7 +207,7 @@ class RotationWork:
             if self._asking:
                 self._do(domain, self._rotations.begin_due)
             if domain not in self._waiting and self._do(domain, self._rotations.stirs):
-                self._waiting[domain] = now
+                self._wait(domain, now)
         self._at += _SLICE
         if self._at < len(self._domains):
             return True
@@ -214,6 +215,10 @@ class RotationWork:
         self._asked = self._begun if self._asking else self._asked
         self._next = now + max(min(_FIND, max(self._pause, 1.0)), _REST * (self._ticks() - self._begun))
         return False
+
+    def _wait(self, domain: str, until: float) -> None:
+        self._waiting.add(domain)
+        heapq.heappush(self._looks, (until, domain))
 
     def _begin_every(self) -> float:
         every = self._rotations.dkim.rotate_every
