@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,27 @@ def _deadly(call: Any, nth: int, calls: Iterator[int]) -> Any:
         return call(*args, **kwargs)
 
     return dying
+
+
+def test_dead_zones_keep_no_other_key_waiting(rotating: Rotating) -> None:
+    """A look at each takes half a minute; one that answers must be seen within four pauses, or its day begins anew."""
+    looks: list[tuple[float, str]] = []
+
+    class Slow(Rotations):
+        def stirs(self, domain: str) -> bool:
+            return True
+
+        def advance(self, domain: str) -> bool:
+            looks.append((rotating.now, domain))
+            rotating.now += 30.0 if domain != DOMAIN else 0.1
+            return True
+
+    dead = tuple(SignEntry(domain=f"dead{nth}.example", keys="auto") for nth in range(200))
+    rotating.rotations = Slow(
+        replace(rotating.dkim, sign=(*rotating.dkim.sign, *dead)), rotating.rotations.dns,
+        rotating.journal.database, "mx", ME, lambda: rotating.now,
+    )  # fmt: skip
+    rotating.work = RotationWork(rotating.rotations, ticks=lambda: rotating.now, close=lambda: None)
+    rotating.goes_by(DAY)
+    seen = [when for when, domain in looks if domain == DOMAIN]
+    assert max(b - a for a, b in pairwise(seen[1:])) < HOUR

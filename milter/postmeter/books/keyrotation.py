@@ -36,6 +36,8 @@ _SLICE = 200  # directories looked at in one piece of work
 _REST = 20  # looking for it takes a twentieth of the time at most
 _BEGIN = 6 * 3600.0  # seconds at most between two questions whether `rotate_every` is over
 _WEEK = 7 * 86_400.0
+_SLOW = 5.0  # seconds: a zone some of whose servers are dead, and it is asked about one after the other
+_DEAD = 400  # times as long it is left alone, so that a hundred of these leave three quarters of the time to others
 _RECENT = 30 * 86_400.0  # seconds for which a state's change is told if nobody has told it
 
 
@@ -196,7 +198,8 @@ class RotationWork:
             _, due = heapq.heappop(self._looks)
             self._waiting.remove(due)
             if self._do(due, self._rotations.advance):
-                self._wait(due, now + self._pause)
+                took = self._ticks() - now
+                self._wait(due, now + max(self._pause, _DEAD * took if took > _SLOW else 0.0))
             return True
         return self._search(now) if now >= self._next else False
 
