@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -69,9 +71,17 @@ class Chromium:
         self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Chromium:
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="postmeter-chromium-"))
+        # What was killed may still be writing when its folder goes.
+        place = tempfile.TemporaryDirectory(prefix="postmeter-chromium-", ignore_cleanup_errors=True)
+        folder = self._stack.enter_context(place)
         command = [_program(), f"--user-data-dir={folder}", *_OPTIONS]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             port = self._port(Path(folder, "DevToolsActivePort"))
             self._tab = _Tab(port)
@@ -86,8 +96,8 @@ class Chromium:
     ) -> None:
         if hasattr(self, "_tab"):
             self._run(self._tab.close())
-        self._process.terminate()
-        self._process.wait(_LONGEST)
+        os.killpg(self._process.pid, signal.SIGKILL)  # Debian's program is a script that starts another
+        self._process.wait()
         self._loop.close()
         self._stack.close()
 
