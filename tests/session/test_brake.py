@@ -294,6 +294,15 @@ def test_who_was_released_by_a_person_is_left_alone_for_a_day(host: Host) -> Non
     assert blast(host, worker, strangers(100, 200)) < 100
 
 
+def test_a_release_by_a_clock_that_is_years_ahead_spares_nobody_for_years(host: Host) -> None:
+    host.learn(*a_month())
+    database = Database(host.path, sync="normal", readonly=False)
+    put(database, Order(kind="brake", login=ALICE, since=NOW + 365 * DAY))
+    assert lift(database, "brake", ALICE, NOW + 365 * DAY + 1)
+    assert blast(host, host.recorder(Brake(mode="on")), strangers(60)) == 19
+    assert host.orders() == [ALICE]
+
+
 def test_held_instead_of_deferred(host: Host) -> None:
     """`action: hold`: the message that gave the thief away is taken, on record as held, and charged nothing."""
     host.learn(*a_month())

@@ -197,7 +197,7 @@ class Watch:
     def suspect(self, draft: Draft, over: Overdrawn, now: float) -> Braked | None:
         """Who sends more than usual and shows a second sign; None for who may go on: it is looked at again later."""
         name, recipients = answerable(draft.message.envelope), over.used + over.charge.amount
-        if self._released(name, at_once=True) > now - REPRIEVE:
+        if self._reprieved(name, now, at_once=True):
             return None
         try:
             measure = self._measure(name, now)
@@ -224,7 +224,11 @@ class Watch:
         )
 
     def _spared(self, name: str, now: float) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._except) or self._released(name) > now - REPRIEVE
+        return any(fnmatchcase(name, pattern) for pattern in self._except) or self._reprieved(name, now)
+
+    def _reprieved(self, name: str, now: float, *, at_once: bool = False) -> bool:
+        """A host whose clock is years ahead spares nobody for years."""
+        return abs(now - self._released(name, at_once=at_once)) < REPRIEVE
 
     def _ready(self, now: float) -> bool:
         """Whether there is a week to compare with, and the books have come after all mail within a day."""
