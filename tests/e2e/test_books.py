@@ -132,7 +132,7 @@ def test_run_has_the_tracking_server_where_links_are_tracked() -> None:
             seen = postmeter.metrics().figure("daemon_seen_timestamp_seconds", daemon=daemon)
             assert abs(seen - time.time()) < 60, daemon
         postmeter.reload("run")
-        postmeter.wait_for(r"web\[\d+\]: secrets and hosts read again", daemon="run")
+        postmeter.wait_for(r"web\[\d+\]: reloaded: 1 new workers", daemon="run")
         assert postmeter.stop("run") == 0
         assert postmeter.pids() == []
 
