@@ -105,7 +105,7 @@ def usually(past: Past, now: float) -> float:
 
 def young(past: Past, now: float) -> bool:
     """Too little is known of that login to tell by it what is strange."""
-    return not past.first or past.first > now - WEEK or len(_seasoned(past, now)) < FEW_HOURS
+    return not past.first or past.first > now - WEEK or len(past.hours) < FEW_HOURS
 
 
 def _seasoned(past: Past, now: float) -> list[int]:
