@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import parse_headers
@@ -559,6 +560,13 @@ def test_a_body_over_the_bound_is_cut_off(paged: Running) -> None:
     for raw in (posted(paged, "/u/x", b"x" * 9000), posted(paged, "/u/x", b"x" * 9000, length=10**9)):
         assert b"HTTP/1.1 200" not in raw
     assert paged.ask("/u/x").status == 200
+
+
+def test_a_body_is_not_unpacked_whatever_it_says_it_is(paged: Running) -> None:
+    """A hundred bytes would be a hundred thousand, and noise an error of ours."""
+    for body in (zlib.compress(bytes(100_000), 9), b"noise"):
+        raw = posted(paged, "/u/x", body, "Content-Encoding: deflate")
+        assert json.loads(parse(raw).body)["body"] == len(body)
 
 
 def test_a_body_that_does_not_come_is_cut_off_in_time(paged: Running) -> None:

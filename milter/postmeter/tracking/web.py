@@ -80,6 +80,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # None is what switches it off
             keepalive_timeout=timeout,
             lingering_time=0,  # a body is not read
+            auto_decompress=False,  # a body of a few bytes may say gigabytes, and no client of ours compresses
             logger=_SILENT,
         )
         self.limit = limit
