@@ -106,6 +106,13 @@ def test_links_in_a_spool_are_not_followed(tmp_path: Path) -> None:
     assert spool.files(tmp_path, "hits") == []
 
 
+@pytest.mark.parametrize("name", [b"hits-\xff.jsonl", b"hits-\n.jsonl", b"hits-\x1b[2J.jsonl"])
+def test_a_file_whose_name_no_database_or_log_can_hold_is_none_of_the_spool_s(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).write_bytes(b"{}\n")
+    (tmp_path / "hits-1.jsonl").write_bytes(b"{}\n")
+    assert spool.files(tmp_path, "hits") == [tmp_path / "hits-1.jsonl"]
+
+
 @contextlib.contextmanager
 def disk_full_at(size: int) -> Iterator[None]:
     """No file of this process can grow beyond this: write(2) takes what fits and then fails, like a full disk."""

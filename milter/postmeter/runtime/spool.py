@@ -89,9 +89,11 @@ class Writer:
 def files(directory: Path, name: str) -> list[Path]:
     """The spool's files, oldest first; none while the directory does not exist.
 
-    A link is none of them: whoever may write here must not make us read or lock what only we may open.
+    A link is none of them: whoever may write here must not make us read or lock what only we may open. Nor is a name
+    that no writer gives and that no database or log can hold.
     """
-    return sorted(path for path in directory.glob(f"{name}-*.jsonl") if path.is_file() and not path.is_symlink())
+    found = (path for path in directory.glob(f"{name}-*.jsonl") if path.name.isascii() and path.name.isprintable())
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def discard(path: Path, offset: int) -> int | None:
