@@ -88,6 +88,35 @@ def test_a_blocked_login_s_messages_are_all_blocked_those_to_come_too(place: Pla
     assert listed(place) == blocked.Blocked()
 
 
+def test_a_login_is_the_same_in_any_case(place: Place) -> None:
+    """Both as it is typed, and as its mail was sent before the block and after it."""
+    journal = Journal(place.state / "journal.db")
+    journal.record([submitted(b"referenc", login="Alice@example.com"), submitted(b"secondrf", number=2)])
+    journal.record([submitted(b"otherref", login="bob@example.com", number=3)])
+    journal.record([submitted(b"nologin-", login="", number=4)])
+    books = Blocking(database.open(place.state / "journal.db"), place.state)
+    assert links(place, "block", "--login", "ALICE@example.com") == 0
+    assert listed(place).messages == {b"referenc", b"secondrf"}
+    books.refresh()
+    journal.record([submitted(b"fifthref", login="aLice@example.com", number=5)])
+    books.refresh()
+    assert listed(place).messages == {b"referenc", b"secondrf", b"fifthref"}
+    assert links(place, "unblock", "--login", "alice@EXAMPLE.com") == 0
+    assert listed(place) == blocked.Blocked()
+
+
+def test_a_block_of_a_login_as_it_was_typed_once_holds_and_can_be_lifted(place: Place) -> None:
+    """0.1.0 kept them so."""
+    Journal(place.state / "journal.db").record([submitted(b"referenc")])
+    opened = database.open(place.state / "journal.db")
+    with opened.transaction() as link:
+        link.execute("INSERT INTO blocks VALUES ('login', 'Alice@example.com', 1.0)")
+    Blocking(opened, place.state).refresh()
+    assert listed(place).messages == {b"referenc"}
+    assert links(place, "unblock", "--login", "Alice@example.com") == 0
+    assert listed(place) == blocked.Blocked()
+
+
 def test_books_put_an_older_list_right(place: Place) -> None:
     """Whoever wrote last, the list says what the database says, two seconds later at most."""
     books = Blocking(database.open(place.state / "journal.db"), place.state)

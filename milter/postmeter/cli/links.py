@@ -76,7 +76,7 @@ def _change(blocks: Blocks, args: Namespace) -> int:
 
 def _named(blocks: Blocks, args: Namespace) -> tuple[Kind, list[str]]:
     if args.login is not None:
-        return "login", [args.login] if args.login else []
+        return "login", [args.login.lower()] if args.login else []
     if args.host is not None:
         return "host", _host(args.host)
     return "message", _messages(blocks, args.message.strip())
