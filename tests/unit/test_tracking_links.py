@@ -21,7 +21,7 @@ from postmeter.mail.draft import Draft, Wishes
 from postmeter.mail.message import Envelope, Message, ReplaceBody
 from postmeter.tracking import links, parts
 from postmeter.tracking.bulk import is_bulk
-from postmeter.tracking.settings import effective
+from postmeter.tracking.settings import Sections, effective
 from tests.link_oracle import BASE, HOST, MINT, differences
 
 LINK = '<a href="https://example.com/">Shop</a>'
@@ -297,6 +297,8 @@ def test_a_login_beats_its_domain_and_both_the_section() -> None:
     assert effective(tracking, "example.com", "a@example.com").url == "https://go.example.com"
     assert effective(tracking, "example.com", "").max_links == 5
     assert effective(tracking, "", "").max_links == 1000
+    sections = Sections(tracking, lambda section: section)
+    assert sections.of("", "A@Example.COM").max_links == 7, "case makes no other login"
     page = f"{HTML}\r\n\r\n{LINK}"
     off: dict[str, Any] = {"domains": {"example.com": {"links": "off"}}, "logins": {"a@example.com": {"links": "html"}}}
     assert run(page, **off).facts == {}

@@ -21,13 +21,14 @@ class Sections(Generic[T]):
     def __init__(self, tracking: Tracking, build: Callable[[Tracking], T]) -> None:
         self._tracking = tracking
         self._build = build
+        self._logins = {name.lower(): name for name in tracking.logins}
         self._made: dict[tuple[str, str], T] = {}
 
     def of(self, from_domain: str, login: str) -> T:
-        """For a From domain, empty when there is none such, and a login, empty without one."""
+        """For a From domain, empty when there is none such, and a login in any case, empty without one."""
         key = (
             from_domain if from_domain in self._tracking.domains else "",
-            login if login in self._tracking.logins else "",
+            self._logins.get(login.lower(), ""),
         )
         if key not in self._made:
             self._made[key] = self._build(effective(self._tracking, *key))
