@@ -73,11 +73,17 @@ def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Foun
 
 def _end(line: bytes, start: int, end: int) -> int:
     """Without the punctuation of the sentence, and without a bracket that was open before."""
+    unpaired: dict[int, int] = {}
     while end > start:
         last = line[end - 1]
-        opening = _OPENING.get(last)
-        unpaired = opening and line.count(opening, start, end) < line.count(line[end - 1 : end], start, end)
-        if last not in _TRAILING and not unpaired:
+        if last in _OPENING:
+            if last not in unpaired:
+                opened = line.count(_OPENING[last], start, end)
+                unpaired[last] = line.count(line[end - 1 : end], start, end) - opened
+            if unpaired[last] <= 0:
+                break
+            unpaired[last] -= 1
+        elif last not in _TRAILING:
             break
         end -= 1
     return end
