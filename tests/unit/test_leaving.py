@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from time import process_time
 from typing import cast
 from urllib.parse import urlencode
 
@@ -139,6 +140,18 @@ def test_both_forms_of_the_rfc_are_understood(kind: str, body: bytes) -> None:
 )
 def test_what_only_looks_like_it_is_not(kind: str, body: bytes) -> None:
     assert not one_click(kind, body)
+
+
+def test_a_body_that_begins_a_field_again_and_again_takes_no_longer_than_others() -> None:
+    """Each beginning was followed to the end of the line: a tenth of a second for a body of 16 kB."""
+    body = b"--x\r\n" + b"Content-Disposition:" * 800
+
+    def seconds() -> float:
+        start = process_time()
+        assert not one_click("multipart/form-data; boundary=x", body)
+        return process_time() - start
+
+    assert min(seconds() for _ in range(3)) < 0.03
 
 
 @given(st.text(max_size=60) | st.just("multipart/form-data; boundary=x"), st.binary(max_size=300))

@@ -27,7 +27,7 @@ KIND = "unsubscribe"
 _ONE_CLICK = ("list-unsubscribe", "one-click")  # RFC 8058 section 3.2
 _MOST_PAIRS = 100
 _BOUNDARY = re.compile(r'(?i:;\s*boundary=)"?([^";\s]+)')  # RFC 2046 section 5.1.1
-_NAME = re.compile(rb'(?i:content-disposition:[^\r\n]*[;\s]name=)"?([^";\r\n]*)')  # RFC 7578 section 4.2
+_NAME = re.compile(rb'(?im:^content-disposition:[^\r\n]*[;\s]name=)"?([^";\r\n]*)')  # RFC 7578 section 4.2
 
 
 def page(hits: Hits, *, now: Callable[[], float]) -> Page:
