@@ -69,12 +69,18 @@ def unfreeze(args: Namespace) -> int:
     return OK
 
 
-def _put(book: Database, login: str) -> None:
+def wait_until_seen() -> None:
     """Comes back when every worker of this host has looked again."""
     from postmeter.store import orders
 
-    orders.put(book, orders.Order(kind="freeze", login=login.lower(), since=time.time()))
     time.sleep(orders.EVERY + _SLACK)
+
+
+def _put(book: Database, login: str) -> None:
+    from postmeter.store import orders
+
+    orders.put(book, orders.Order(kind="freeze", login=login.lower(), since=time.time()))
+    wait_until_seen()
 
 
 def _said(login: str, config: Config) -> str:

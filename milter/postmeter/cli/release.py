@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE
-from postmeter.cli.freeze import postfix_option
+from postmeter.cli.freeze import postfix_option, wait_until_seen
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -65,12 +65,14 @@ def _due(args: Namespace, config: Config) -> int:
 
 
 def _by_person(args: Namespace, config: Config) -> int:
+    """Comes back when every worker knows that the brake is off."""
     from postmeter.store import orders
 
-    name, said = args.login.lower(), []
+    name, said, lifted = args.login.lower(), [], False
     with _Desk(args, config) as desk, alone(config.journal.path):
         try:
-            if orders.lift(desk.database, "brake", name, time.time()):
+            lifted = orders.lift(desk.database, "brake", name, time.time())
+            if lifted:
                 said.append("the brake is off")
             outcome = desk.releaser.by_person(name, delete=args.delete)
             if outcome.any():
@@ -78,6 +80,8 @@ def _by_person(args: Namespace, config: Config) -> int:
         finally:
             if said:
                 print(f"{args.login}: {'; '.join(said)}")
+    if lifted:
+        wait_until_seen()
     if not said:
         print(f"{args.login}: nothing is held, and no brake is on", file=sys.stderr)
     return OK if said else FOUND_A_PROBLEM
