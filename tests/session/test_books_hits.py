@@ -105,6 +105,21 @@ def test_another_reader_goes_on_where_the_last_one_stopped(tmp_path: Path) -> No
     assert journal.totals() == {("clicks_total", ("unsure",)): 2}
 
 
+def test_of_thousands_of_files_the_oldest_are_read_first_and_a_bounded_number_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    for number in range(1000, 1200):
+        (tmp_path / f"hits-{number}.jsonl").write_bytes(replace(HIT, time=float(number)).line() + b"\n")
+    reader = HitReader(tmp_path, journal, robots=ROBOTS, privacy="recipients", clock=time.time)
+    assert reader.work()
+    first = [entry.event.time for entry in journal.events(limit=1000) if isinstance(entry.event, Clicked)]
+    assert sorted(first) == [float(number) for number in range(1000, 1000 + len(first))]
+    assert 0 < len(first) < 100
+    while spool.files(tmp_path, "hits"):
+        reader.work()
+    assert len(read(tmp_path, journal)) == 200
+    assert spool.files(tmp_path, "hits") == []
+
+
 def test_places_of_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     journal.record([], positions={"hits:hits-gone.jsonl": "1:2", "log:mail": "3:4"})

@@ -38,6 +38,7 @@ SETTLE = 2.0
 _PREFIX = "hits:"
 _CHUNK = 512 * 1024  # bytes, about 1000 hits: a transaction of some milliseconds, so that no message waits for it
 _LEAST = 64 * 1024  # bytes of a file, however many there are
+_FILES = 64  # the oldest ones at a time: a day in which nobody read them leaves thousands
 _ORIGINS = 10_000  # messages whose origin is remembered
 
 Other: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[Event, Mapping[Figure, int]]]
@@ -117,6 +118,7 @@ class HitReader:
         """One bounded piece of all files together; true when there is more that needs no waiting."""
         files = spool.files(self._directory, SPOOL)
         places = self._read_places(files)
+        files = files[:_FILES]
         chunk = max(_LEAST, _CHUNK // max(1, len(files)))
         parts = [part for path in files if (part := self._read(path, places, chunk)) is not None]
         self._take(parts)
