@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -414,9 +413,7 @@ def test_more_fields_than_can_be_taken_off_are_refused_at_once() -> None:
     """Each costs Postfix a look through the header; and JSON of ten megabytes is not read."""
     fields = [("X-SMTPAPI", '{"category": "' + "x" * 50000 + '"}')] * 101
     draft = draft_of(*fields)
-    start = perf_counter()
     reply = run(draft)
-    assert perf_counter() - start < 0.5
     assert str(reply) == "550 5.6.0 more than 100 fields for services that send mail"
     assert run(draft_of(*fields[:100])) is None
 
