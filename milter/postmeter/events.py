@@ -215,6 +215,125 @@ class KeyChanged:
     """What DNS has to show, where there is something to publish."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What an attempt to deliver to one recipient came to, as Postfix's log tells it; the base of those that follow.
+
+    `source` is `log:PLACE of the line:N`. `recipient` is the address that the sender named (`orig_to` where an alias
+    changed it), `final` the one it was sent to, where that is another.
+    """
+
+    source: str
+    time: float
+    queue_id: str
+    reference: str
+    login: str
+    from_domain: str
+    recipient: str
+    final: str = ""
+    campaign: str = ""
+    relay: str = ""
+    provider: str = ""
+    dsn: str = ""
+    text: str = ""
+    """The last word of the other side, or of Postfix."""
+    delay: float = 0.0
+    """Seconds since the message came in."""
+    delays: tuple[float, ...] = ()
+    """Before the queue, in it, to connect, to hand over: Postfix's `delays=a/b/c/d`, in seconds."""
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent(Delivery):
+    """The next server took it (RFC 3464 section 2.3.3: `relayed` or `delivered`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred(Delivery):
+    """Not yet: Postfix will try again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounced(Delivery):
+    """Refused for good; one a recipient, whoever told it first. From a bounce: `source` is `dsn:SHA256:N`."""
+
+    hard: bool = False
+    """The address is at fault, not the mail, its sender or the mailbox's size: only this may suppress."""
+    by: str = "log"
+    """Who told: `log`, or `dsn` when it was taken at first and came back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired(Delivery):
+    """Postfix gave up after `maximal_queue_lifetime`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """What became of a recipient cannot be known any more. `source` is `unknown:REFERENCE:RECIPIENT`."""
+
+    source: str
+    time: float
+    queue_id: str
+    reference: str
+    login: str
+    from_domain: str
+    recipient: str
+    campaign: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untaken:
+    """We took it and Postfix did not after all: its charge was given back. `source` is `untaken:REFERENCE`."""
+
+    source: str
+    time: float
+    queue_id: str
+    reference: str
+    login: str
+    from_domain: str
+    recipients: tuple[str, ...]
+    campaign: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complained:
+    """A person called it spam, and the report is believed (RFC 5965). `source` is `arf:SHA256`."""
+
+    source: str
+    time: float
+    reference: str
+    login: str
+    from_domain: str
+    recipient: str
+    campaign: str = ""
+    provider: str = ""
+    reporter: str = ""
+    """User-Agent or Reporting-MTA of the report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppressed:
+    """A recipient that was not written to. `source` is `suppressed:REFERENCE:RECIPIENT`."""
+
+    source: str
+    time: float
+    queue_id: str
+    reference: str
+    login: str
+    from_domain: str
+    recipient: str
+    reason: str
+    """`bounced`, `complained`, `unsubscribed` or `manual`."""
+    scope: str
+    campaign: str = ""
+    observed: bool = False
+    """It was only looked on: the recipient got the message."""
+
+
 Event: TypeAlias = (
     Submitted
     | Refiltered
@@ -227,6 +346,14 @@ Event: TypeAlias = (
     | Warned
     | Braked
     | KeyChanged
+    | Sent
+    | Deferred
+    | Bounced
+    | Expired
+    | Unknown
+    | Untaken
+    | Complained
+    | Suppressed
 )
 
 KINDS: dict[str, type[Event]] = {
@@ -243,6 +370,14 @@ KINDS: dict[str, type[Event]] = {
         Warned,
         Braked,
         KeyChanged,
+        Sent,
+        Deferred,
+        Bounced,
+        Expired,
+        Unknown,
+        Untaken,
+        Complained,
+        Suppressed,
     )
 }
 
