@@ -1,0 +1,46 @@
+"""Whether a refusal is the address's fault: the only kind that may keep mail from it later on.
+
+Pure. Hard are the statuses of RFC 3463 section 3.2 that say "nobody is there": 5.1.1 no such mailbox, 5.1.3 no address,
+5.1.6 moved away, 5.1.10 a null MX (RFC 7505), and of section 3.3 only 5.2.1, a mailbox that is disabled. All else may
+pass or says something of the mail, its sender or the network: 5.2.2 a full mailbox, 5.7.x policy and reputation, and
+our own 5.4.4 and 5.4.6 (no route, a loop). Knows nothing of logs, reports or what is suppressed.
+"""
+
+from __future__ import annotations
+
+import re
+
+HARD = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+
+_STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
+_REPLY = re.compile(r"(?<![\d.])([45])\d\d(?=[ -])")
+_FAR = 2000  # characters of a diagnostic that are looked at: what matters stands at its beginning
+
+
+def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
+    """Of a final refusal with this status (`5.1.1`) and the words that came with it.
+
+    `at_rcpt`: the recipient's own server said so when it was told the recipient, or in a report of its own. Where the
+    words hold a status of their own, both must agree: a gateway often puts 5.1.1 over what was a matter of policy.
+    """
+    if not at_rcpt:
+        return False
+    said = statuses(diagnostic)
+    own = _plain(status)
+    if own in ("", "5.0.0") and said:
+        own, said = said[0], said[1:]
+    reply = _REPLY.search(diagnostic[:_FAR])
+    if reply and reply[1] == "4":
+        return False
+    return own in HARD and all(each in HARD or each == "5.0.0" for each in said)
+
+
+def statuses(text: str) -> list[str]:
+    """The enhanced status codes in what a server said, in their order."""
+    return [_plain(match[0]) for match in _STATUS.finditer(text[:_FAR])]
+
+
+def _plain(status: str) -> str:
+    """Without leading zeros, which RFC 3463 section 2 forbids and some write."""
+    match = _STATUS.search(status[:20])
+    return ".".join(str(int(part)) for part in match.groups()) if match else ""

@@ -1,0 +1,42 @@
+"""Which refusals are the address's fault."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from postmeter.mail.hardness import HARD, hard, statuses
+
+
+@pytest.mark.parametrize("status", sorted(HARD))
+def test_nobody_is_there(status: str) -> None:
+    assert hard(status, f"550 {status} no such user here", at_rcpt=True)
+
+
+@pytest.mark.parametrize("status", ["5.2.2", "5.7.1", "5.7.26", "5.4.4", "5.4.6", "5.0.0", "5.3.4", "4.1.1", ""])
+def test_a_full_mailbox_policy_our_own_troubles_and_what_may_pass_are_soft(status: str) -> None:
+    assert not hard(status, "no such user", at_rcpt=True)
+
+
+def test_only_the_recipients_own_server_can_say_so() -> None:
+    assert not hard("5.1.1", "550 5.1.1 no such user", at_rcpt=False)
+
+
+def test_a_status_that_says_nothing_gives_way_to_that_in_the_words() -> None:
+    assert hard("5.0.0", "550 5.1.1 <a@example.com>: user unknown", at_rcpt=True)
+    assert not hard("5.0.0", "550 5.7.1 blocked", at_rcpt=True)
+
+
+def test_policy_in_the_words_outweighs_a_gateways_status() -> None:
+    assert not hard("5.1.1", "550 5.7.1 Client host blocked", at_rcpt=True)
+    assert not hard("5.1.1", "450 4.1.1 unknown for now", at_rcpt=True)
+
+
+def test_an_address_of_the_internet_is_no_status() -> None:
+    assert hard("5.1.1", "host mx.example.com[192.0.2.25] said: 550 no (10.5.7.1)", at_rcpt=True)
+    assert statuses("from 15.7.1.1 and 5.7.1") == ["5.7.1"]
+
+
+@given(st.text(max_size=300), st.text(max_size=5000), st.booleans())
+def test_any_text_is_answered(status: str, diagnostic: str, at_rcpt: bool) -> None:
+    assert hard(status, diagnostic, at_rcpt=at_rcpt) in (True, False)
