@@ -206,4 +206,49 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "2026-11 fates",
+        """
+        CREATE TABLE fate_groups (
+            id INTEGER PRIMARY KEY,
+            from_domain TEXT NOT NULL,
+            login TEXT NOT NULL,
+            campaign TEXT NOT NULL,
+            UNIQUE (from_domain, login, campaign)
+        );
+        CREATE TABLE fates (
+            reference TEXT NOT NULL,
+            recipient TEXT NOT NULL,
+            sender INTEGER NOT NULL,
+            time REAL NOT NULL,
+            status TEXT NOT NULL,
+            at REAL NOT NULL,
+            provider TEXT NOT NULL,
+            provider_at REAL,
+            flags INTEGER NOT NULL,
+            PRIMARY KEY (reference, recipient)
+        ) WITHOUT ROWID;
+        CREATE INDEX fates_recipient ON fates (recipient);
+        CREATE TABLE message_ids (
+            digest INTEGER NOT NULL,
+            reference TEXT NOT NULL,
+            PRIMARY KEY (digest, reference)
+        ) WITHOUT ROWID
+        """,
+    ),
+    (
+        "2026-11 figures",
+        """
+        CREATE TABLE figures (
+            day INTEGER NOT NULL,
+            from_domain TEXT NOT NULL,
+            login TEXT NOT NULL,
+            campaign TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            what TEXT NOT NULL,
+            value INTEGER NOT NULL,
+            PRIMARY KEY (day, from_domain, login, campaign, provider, what)
+        ) WITHOUT ROWID
+        """,
+    ),
 ]
