@@ -1,0 +1,95 @@
+"""Read a line of Postfix's log: who wrote it, which message it is about, and what it says.
+
+Knows one line at a time: nothing of the message that other lines tell of, of files, journals or of mail that is ours. A
+log is foreign text. Senders choose addresses, the other side chooses replies, and disks and daemons cut lines: whatever
+comes in, no exception goes out, and the time it takes grows with the line's length only.
+
+Formats: postlog(1), the log lines of bounce(8), cleanup(8), pickup(8), qmgr(8), smtp(8), smtpd(8), postsuper(1); stamps
+of RFC 3164 section 4.1.2 and RFC 3339; `tls=` of Postfix 3.11; rsyslog's `message repeated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from postmeter.delivery import stamps, wording
+
+NAMES = ("postfix",)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one line says. Text holds neither control characters nor surrogates."""
+
+    time: float
+    host: str
+    instance: str
+    """The syslog_name: `postfix`, `postfix-out`; empty where no Postfix wrote it (`suppressed`)."""
+    service: str
+    """`submission` of `postfix/submission/smtpd`, else empty."""
+    daemon: str
+    pid: int
+    queue_id: str
+    """Empty for NOQUEUE and for lines about no message."""
+    what: str
+    """See `wording`; `suppressed` where a log daemon dropped lines; `broken`, cut or damaged; else `other`."""
+    values: Mapping[str, str]
+
+
+def parse(line: bytes, *, now: float, names: Collection[str] = NAMES) -> Line | None:
+    """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines."""
+    text = _text(line)
+    if text.startswith("<"):  # the priority of RFC 3164, where a daemon was told to write it
+        text = text[1:].partition(">")[2]
+    found = stamps.split(text, now)
+    if found is None:
+        return None
+    time, rest = found
+    host, _, rest = rest.partition(" ")
+    tag, separator, message = rest.partition(": ")
+    if not separator:
+        tag = tag.removesuffix(":")
+    name, _, number = tag.removesuffix("]").partition("[")
+    pid = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+    return _line(time, host, name, pid, message, names)
+
+
+def entry(
+    time: float, host: str, identifier: str, pid: int, message: str | bytes, names: Collection[str] = NAMES
+) -> Line | None:
+    """An entry of the journal, with the same answers."""
+    raw = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
+    return _line(time, host, identifier, pid, _text(raw), names)
+
+
+def _text(line: bytes) -> str:
+    text = line.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    # copytruncate leaves a hole where a daemon does not append: NULs, then its next line
+    return text.strip("\0\r\n\t ").translate(_CONTROLS)
+
+
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "?")
+
+
+def _line(time: float, host: str, name: str, pid: int, message: str, names: Collection[str]) -> Line | None:
+    who = _who(name, tuple(names))
+    if who is None:
+        lost = wording.dropped(name, message)
+        return Line(time, host, "", "", name, pid, "", "suppressed", lost) if lost else None
+    instance, service, daemon = who
+    queue_id, what, values = wording.read(daemon, message)
+    return Line(time, host, instance, service, daemon, pid, queue_id, what, values)
+
+
+@lru_cache(maxsize=256)
+def _who(name: str, names: tuple[str, ...]) -> tuple[str, str, str] | None:
+    """Instance, service and daemon of a syslog tag, the longest instance name first."""
+    for instance in sorted(names, key=len, reverse=True):
+        if name.startswith(f"{instance}/"):
+            service, _, daemon = name[len(instance) + 1 :].rpartition("/")
+            return instance, service, daemon
+    return None
