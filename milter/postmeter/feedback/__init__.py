@@ -1,0 +1,1 @@
+"""What came back: bounces, complaints, automatic replies, read and told apart."""
