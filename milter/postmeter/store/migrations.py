@@ -251,4 +251,11 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "2026-11 veil",
+        """
+        CREATE TABLE veil (key BLOB NOT NULL);
+        INSERT INTO veil VALUES (randomblob(32))
+        """,
+    ),
 ]
