@@ -4,7 +4,8 @@ SHELL = /bin/sh
 .PHONY: help setup run test unit lint types e2e all all-debian12 bench clean
 
 PYTHON = build/venv/bin/python
-PYTEST = $(PYTHON) -m pytest
+# Two files at a time, since most tests wait for something; a file's own tests one after the other, in its one lab.
+PYTEST = $(PYTHON) -m pytest -n 2 --dist loadfile
 INSTALL = sh tests/lab/install.sh
 
 help:  ## show this
@@ -40,7 +41,7 @@ all: lint types  ## everything, whole corpora, nothing skipped, in a browser too
 
 all-debian12:
 	@$(INSTALL) debian12
-	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
+	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -n 2 --dist loadfile -q tests/unit tests/session
 
 bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench

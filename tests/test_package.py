@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from postmeter import __version__
-from tests.lab.dns import free_port
+from tests.lab.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 _BUILD = "from setuptools import build_meta as b; b.build_wheel('dist'); b.build_sdist('dist')"

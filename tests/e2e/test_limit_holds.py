@@ -55,7 +55,8 @@ def open_lab_once(needs_postfix: None) -> Iterator[OpenLab]:
 
 
 def test_without_faults_exactly_the_limit_is_accepted(lab: Lab) -> None:
-    tally = crowd(lab)
+    tally = Tally()
+    crowd(lab, tally)
     assert tally.accepted == LIMIT
     assert tally.doubtful == 0
     assert used(lab) == LIMIT
@@ -66,10 +67,11 @@ def test_with_workers_killed_at_random_never_more_and_the_books_agree(lab: Lab) 
     """Ledger equals journal, every message at the sink is in the journal, which is ahead by at most those in flight."""
     stop = threading.Event()
     killed: list[int] = []
-    killer = threading.Thread(target=kill_at_random, args=(lab, stop, killed))
+    tally = Tally()
+    killer = threading.Thread(target=kill_at_random, args=(lab, stop, killed, tally))
     killer.start()
     try:
-        tally = crowd(lab)
+        crowd(lab, tally)
     finally:
         stop.set()
         killer.join()
@@ -84,16 +86,14 @@ def test_with_workers_killed_at_random_never_more_and_the_books_agree(lab: Lab) 
     assert len(events) - len(arrived) <= tally.doubtful
 
 
-def crowd(lab: Lab) -> Tally:
+def crowd(lab: Lab, tally: Tally) -> None:
     """All clients at once, each until not even one recipient is taken any more."""
-    tally = Tally()
     clients = [threading.Thread(target=send_until_refused, args=(lab, tally, number)) for number in range(CLIENTS)]
     for client in clients:
         client.start()
     for client in clients:
         client.join(120)
         assert not client.is_alive(), "a client hangs"
-    return tally
 
 
 def send_until_refused(lab: Lab, tally: Tally, number: int) -> None:
@@ -131,9 +131,14 @@ def send_one(client: Client, tally: Tally, recipients: list[str]) -> str:
     return "taken"
 
 
-def kill_at_random(lab: Lab, stop: threading.Event, killed: list[int]) -> None:
+def kill_at_random(lab: Lab, stop: threading.Event, killed: list[int], tally: Tally) -> None:
+    """One worker whenever some more recipients were taken: however fast they are, most die before the limit."""
     chance = random.Random(7)
-    while not stop.wait(chance.uniform(0.02, 0.2)):
+    due = 10
+    while not stop.wait(chance.uniform(0.01, 0.05)):
+        if tally.accepted < due:
+            continue
+        due = tally.accepted + chance.randint(10, 30)
         workers = lab.postmeter.workers()
         if workers:
             with contextlib.suppress(ProcessLookupError):

@@ -5,7 +5,6 @@ Knows nothing of DKIM: whoever wants keys published puts them into `records`, at
 
 from __future__ import annotations
 
-import socket
 import socketserver
 import threading
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+
+from tests.lab.ports import free_port as free_port
 
 _TXT_PIECE = 255  # RFC 1035 section 3.3: a character-string
 _UDP_SIZE = 512  # RFC 1035 section 4.2.1; more than that goes over TCP
@@ -133,10 +134,3 @@ def _quoted(text: str) -> str:
     """A TXT value as master-file text: character-strings of at most 255 octets, quotes and backslashes escaped."""
     pieces = [text[at : at + _TXT_PIECE] for at in range(0, max(len(text), 1), _TXT_PIECE)]
     return " ".join('"' + piece.replace("\\", "\\\\").replace('"', '\\"') + '"' for piece in pieces)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

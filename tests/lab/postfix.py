@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.lab import tls
-from tests.lab.dns import free_port
 from tests.lab.folder import CLONE, for_everybody, give, group_id, new_folder
+from tests.lab.ports import free_port
 from tests.lab.settings import MAIN_CF, MASTER_CF, QUEUES
 
 HOST = "mail.example.com"

@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
-from tests.lab.dns import free_port
 from tests.lab.figures import Metrics
 from tests.lab.folder import CLONE, for_everybody, give, group_id, new_folder
 from tests.lab.keys import DkimKey, make_key
+from tests.lab.ports import free_port
 
 USER = "nobody"
 _BOUND = 30.0  # seconds that a daemon may take to be ready on a busy machine

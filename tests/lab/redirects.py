@@ -6,7 +6,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,13 +18,9 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 from postmeter.token import Mint
+from tests.lab.ports import free_port
 
 SOURCE = Path("milter").resolve()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @dataclass

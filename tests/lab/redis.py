@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from tests.lab.dns import free_port
 from tests.lab.folder import new_folder
+from tests.lab.ports import free_port
 from tests.lab.tls import Certificates, make
 
 _BOUND = 20.0  # seconds for a server to answer, or a cluster to agree

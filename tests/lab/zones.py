@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from tests.lab.dns import NameServer, free_port
+from tests.lab.dns import NameServer
+from tests.lab.ports import free_port
 
 
 class Zones:

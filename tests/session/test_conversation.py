@@ -22,8 +22,8 @@ from postmeter.mail.message import Envelope, Field
 from postmeter.mail.reply import Reply
 from postmeter.submission.pipeline import Gate, Stage
 from postmeter.submission.session import Session
-from tests.lab.dns import free_port
 from tests.lab.mta import Mta
+from tests.lab.ports import free_port
 from tests.session.conftest import Running
 
 FIELDS = [("From", b" alice@example.com"), ("Subject", b" hello")]

@@ -29,7 +29,7 @@ from postmeter.store.database import Database
 from postmeter.store.journal import Journal
 from postmeter.submission.identity import Identity, Whose
 from postmeter.submission.notice import Notices as Own
-from tests.lab.dns import free_port
+from tests.lab.ports import free_port
 from tests.lab.sink import Delivery, Sink
 
 ADMIN = "postmaster@example.com"

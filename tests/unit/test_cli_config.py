@@ -16,11 +16,19 @@ from postmeter.cli.main import main
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that everyone may enter, Postfix too."""
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory that everyone may enter, Postfix too. postconf(1) rests a second before it says that it finds none
+    of its files, or where they were written just now: it gets old ones.
+    """
     with TemporaryDirectory(prefix="postmeter-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "postfix").mkdir()
+        (place / "postfix/main.cf").write_text("myhostname = mail.example.com\n")
+        (place / "postfix/master.cf").touch()
+        os.utime(place / "postfix/main.cf", (0, 0))
+        monkeypatch.setenv("MAIL_CONFIG", str(place / "postfix"))
+        yield place
 
 
 def write(place: Path, text: str = "") -> str:
