@@ -21,7 +21,7 @@ SOURCE = ROOT / "milter"
 PACKAGE = "postmeter"
 
 LEVELS: list[frozenset[str]] = [
-    frozenset({"mail", "events", "sealed", "token"}),
+    frozenset({"mail", "events", "sealed", "tag", "token"}),
     frozenset({"config", "metrics", "store", "runtime"}),
     frozenset({"submission", "tracking", "delivery", "feedback"}),
     frozenset({"report", "trace", "explain", "doctor", "books"}),
