@@ -56,7 +56,10 @@ def known_as(link: Connection, address: str) -> tuple[str, str]:
     return forms(address, key(link))
 
 
-def among(address: str, names: Iterable[str], key: bytes) -> bool:
-    """Whether one of these, addresses in any spelling or hashes, is that address."""
-    wanted = forms(address, key)
-    return any(name == wanted[1] or canonical(name) == wanted[0] for name in names)
+def named(address: str, names: Iterable[str], key: bytes) -> str:
+    """How one of these names that address, spelled otherwise or hashed; empty where none does.
+
+    Who records what became of a recipient calls it as its message does: so both stay together when it is hashed.
+    """
+    plain, veiled = forms(address, key)
+    return next((name for name in names if name == veiled or canonical(name) == plain), "")
