@@ -332,6 +332,30 @@ class Suppressed:
     campaign: str = ""
     observed: bool = False
     """It was only looked on: the recipient got the message."""
+    evidence: str = ""
+    """Why it is suppressed, in the words of whoever said so."""
+    since: float = 0.0
+    until: float | None = None
+    """When it ends; None for never."""
+    quiet: bool = False
+    """The client asked for no report of it (RFC 3461 section 4.1: NOTIFY without FAILURE)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistrusted:
+    """A provider refuses more recipients for good than can be true: its bounces suppress nobody for a while.
+    `source` is `mistrusted:PROVIDER:TIME`."""
+
+    source: str
+    time: float
+    provider: str
+    recipients: int
+    """Whose fate became known in the hour before."""
+    hard: int
+    """Of these, the hard bounces."""
+    suppressed: int
+    """Whom bounces at this provider had suppressed in that hour: these stay so until a person undoes it."""
+    until: float
 
 
 Event: TypeAlias = (
@@ -354,6 +378,7 @@ Event: TypeAlias = (
     | Untaken
     | Complained
     | Suppressed
+    | Mistrusted
 )
 
 KINDS: dict[str, type[Event]] = {
@@ -378,6 +403,7 @@ KINDS: dict[str, type[Event]] = {
         Untaken,
         Complained,
         Suppressed,
+        Mistrusted,
     )
 }
 

@@ -258,4 +258,37 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         INSERT INTO veil VALUES (randomblob(32))
         """,
     ),
+    (
+        "2026-11 suppressions with evidence",
+        """
+        ALTER TABLE suppressions ADD COLUMN until REAL;
+        ALTER TABLE suppressions ADD COLUMN evidence TEXT NOT NULL DEFAULT '';
+        ALTER TABLE suppressions ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+        ALTER TABLE suppressions ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+        CREATE INDEX suppressions_since ON suppressions (since);
+        CREATE TABLE hard_bounces (
+            address TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            reference TEXT NOT NULL,
+            time REAL NOT NULL,
+            provider TEXT NOT NULL,
+            evidence TEXT NOT NULL,
+            PRIMARY KEY (address, scope, reference)
+        ) WITHOUT ROWID;
+        CREATE INDEX hard_bounces_time ON hard_bounces (time);
+        CREATE TABLE provider_bounces (
+            provider TEXT NOT NULL,
+            slot INTEGER NOT NULL,
+            recipients INTEGER NOT NULL,
+            hard INTEGER NOT NULL,
+            PRIMARY KEY (provider, slot)
+        ) WITHOUT ROWID;
+        CREATE TABLE mistrusted (
+            provider TEXT PRIMARY KEY, since REAL NOT NULL, until REAL NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE bounced_lately (
+            login TEXT PRIMARY KEY, fates TEXT NOT NULL, last REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+    ),
 ]
