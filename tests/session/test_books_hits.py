@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from postmeter.books.hits import HitReader
 from postmeter.books.robotfile import RobotFile
 from postmeter.cli.main import main
-from postmeter.events import Clicked, Event, Opened, Rejudged, Released, Submitted
+from postmeter.events import Clicked, Event, Opened, Rejudged, Released, Sent, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
 from postmeter.store.journal import Journal
@@ -310,6 +310,44 @@ def test_what_comes_within_a_minute_is_another_event_and_no_total_goes_down(offi
         first.source, "click", "human", "machine", "honeypot",
     )  # fmt: skip
     assert office.journal.totals() == {("clicks_total", ("human",)): 1, ("clicks_total", ("machine",)): 1}
+
+
+def delivered(at: float) -> Sent:
+    return Sent(
+        source=f"log:1:{at}:0",
+        time=START + at,
+        queue_id="4bX",
+        reference=b"referenc".hex(),
+        login="news@example.com",
+        from_domain="example.com",
+        recipient="reader0@example.net",
+    )
+
+
+@pytest.mark.parametrize("log_first", [True, False])
+def test_who_follows_a_link_before_the_message_is_delivered_is_no_person(office: Office, *, log_first: bool) -> None:
+    """Greylisting kept it for an hour, and its reader's gateway looked at the link as it came. The log may tell of it
+    before the click is judged, or after: then the verdict is another one from now on."""
+    office.journal.record([message(privacy="recipients")])
+    office.writers[0].append([click(0, 1)])
+    if log_first:
+        office.journal.record([delivered(0.5)])
+    office.read(5.0)
+    if not log_first:
+        assert [hit.by for hit in office.events(Clicked)] == ["human"]
+        office.journal.record([delivered(0.5)])
+    office.read(6.0)
+    office.read(7.0)
+    verdicts = [(hit.by, hit.reason) for hit in (*office.events(Clicked), *office.events(Rejudged))]
+    expected = ("machine", "before_delivery")
+    assert verdicts == ([expected] if log_first else [("human", "browser"), expected])
+
+
+def test_the_first_delivery_to_anybody_is_that_of_a_shared_message(office: Office) -> None:
+    office.journal.record([message(recipients=2, privacy="recipients"), delivered(900.0), delivered(-300.0)])
+    office.writers[0].append([click(0, 1)])
+    office.read(5.0)
+    assert [hit.by for hit in office.events(Clicked)] == ["human"]
 
 
 def test_a_click_counts_as_an_open_where_nobody_has_seen_one(office: Office) -> None:

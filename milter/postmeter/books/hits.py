@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from postmeter.books import spooled
 from postmeter.books.discretion import Origin, clicked, opened, rejudged, unique_key
 from postmeter.books.spooled import Seen
-from postmeter.books.verdicts import About, Judge, Judged
+from postmeter.books.verdicts import MINUTE, About, Judge, Judged
 from postmeter.events import Event, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
@@ -125,7 +125,16 @@ class HitReader:
         if any(part.taken for part in parts):
             self._record(parts, places)
             return True
+        self._review()
         return False
+
+    def _review(self) -> None:
+        """The log tells of deliveries later than robots come."""
+        changed = self._judge.review(self._clock() - MINUTE)
+        if changed:
+            entry = _Entry()
+            self._add_hits(entry, changed)
+            self._journal.record(entry.events)
 
     def _read_places(self, files: Iterable[Path]) -> dict[str, str]:
         """The places of those files; of files that are gone nothing needs to be kept."""
@@ -238,7 +247,7 @@ class HitReader:
 
     def _about(self, reference: str) -> About:
         origin = self._origin(reference)
-        return About(origin.time, single=not origin.shared)
+        return About(origin.time, self._journal.delivered(reference), single=not origin.shared)
 
     def _origin(self, reference: str) -> Origin:
         """A message that is not known may become so, when an emergency spool is replayed: that is not remembered."""

@@ -123,7 +123,7 @@ class Notices:
             if not 0 <= now - last < _GAPS[_kind(topic)] and not self._resting(topic, ticks):
                 try:
                     self._tell(topic, now)
-                except BaseException:  # a letter that cannot be written must not keep the others waiting
+                except Exception:  # boundary: a letter that cannot be written must not keep the others waiting
                     self._rest(topic)
                     raise
                 return True

@@ -24,9 +24,12 @@ _HARDNESS = {HUMAN: 0, UNSURE: 1, MACHINE: 2}
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a judge has to know of a message. `handed_in` is None where it is not ours, or not known any more."""
+    """What a judge has to know of a message. `handed_in` is None where it is not ours, or not known any more;
+    `delivered`, when the first server took it, as long as the log does not say.
+    """
 
     handed_in: float | None = None
+    delivered: float | None = None
     single: bool = True
     """It went to one recipient, so that all hits are one person's or a robot's."""
 
@@ -40,13 +43,21 @@ class Judged:
     before: Verdict | None = None
 
 
+@dataclass(slots=True)
+class _Recent:
+    """What is remembered of a message: what was known of it, and its last hits."""
+
+    about: About
+    judged: list[Judged]
+
+
 class Judge:
     """One a process. `about` tells of the message of a reference."""
 
     def __init__(self, robots: Robots, about: Callable[[str], About]) -> None:
         self.robots = robots
         self._about = about
-        self._recent: OrderedDict[str, list[Judged]] = OrderedDict()
+        self._recent: OrderedDict[str, _Recent] = OrderedDict()
 
     def judge(self, ripe: Sequence[Seen], ahead: Iterable[Seen]) -> list[Judged]:
         """The verdicts on `ripe`, which must come one after the other in time, and those that they change.
@@ -61,15 +72,33 @@ class Judge:
             self._recent.popitem(last=False)
         return found
 
+    def review(self, since: float) -> list[Judged]:
+        """What has become known of the delivery of messages shows their hits since then in another light."""
+        waiting = [
+            reference
+            for reference, recent in self._recent.items()
+            if recent.about.delivered is None and recent.judged and recent.judged[-1].seen.time >= since
+        ]
+        return [changed for reference in waiting for changed in self._review(reference)]
+
+    def _review(self, reference: str) -> list[Judged]:
+        recent, about = self._recent[reference], self._about(reference)
+        if about.delivered is None:
+            return []
+        window = _Window([old.seen for old in recent.judged], single=about.single)
+        changed = list(self._again(recent.judged, window, about))
+        self._recent[reference] = _Recent(about, _current(recent.judged, changed))
+        return changed
+
     def _judge(self, reference: str, hits: list[Seen], later: list[Seen]) -> list[Judged]:
         about = self._about(reference)
-        known = [old for old in self._recent.pop(reference, []) if old.seen.time > hits[0].time - MINUTE]
+        before = self._recent.pop(reference, _Recent(about, []))
+        known = [old for old in before.judged if old.seen.time > hits[0].time - MINUTE]
         around = sorted([*(old.seen for old in known), *hits, *later], key=lambda hit: hit.time)
         window = _Window(around, single=about.single)
         new = [Judged(hit, self._verdict(hit, window, about)) for hit in hits]
         changed = list(self._again(known, window, about))
-        current = {old.seen.source: old for old in (*known, *changed, *new)}
-        self._recent[reference] = list(current.values())[-_MOST:]
+        self._recent[reference] = _Recent(about, _current(known, [*changed, *new]))
         return [*new, *changed]
 
     def _again(self, known: Iterable[Judged], window: _Window, about: About) -> Iterator[Judged]:
@@ -79,6 +108,7 @@ class Judge:
                 yield Judged(old.seen, verdict, old.verdict)
 
     def _verdict(self, hit: Seen, window: _Window, about: About) -> Verdict:
+        begun = about.handed_in if about.delivered is None else about.delivered
         sight = Sight(
             kind=hit.kind,
             method=hit.method,
@@ -86,7 +116,8 @@ class Judge:
             address=hit.address,
             fields=hit.fields,
             secure=hit.secure,
-            since=None if about.handed_in is None else hit.time - about.handed_in,
+            since=None if begun is None else hit.time - begun,
+            delivered=about.delivered is not None,
             links=window.links(hit),
             asked=window.asked(hit),
             trapped=window.trapped(hit),
@@ -133,6 +164,12 @@ class _Window:
                 if place >= len(self._around) or (self._around[place].time - hit.time) * step > SECOND:
                     break
                 yield self._around[place]
+
+
+def _current(known: Iterable[Judged], newer: Iterable[Judged]) -> list[Judged]:
+    """The last verdict on each hit, of the last hits."""
+    found = {one.seen.source: one for one in (*known, *newer)}
+    return list(found.values())[-_MOST:]
 
 
 def _is_trap(hit: Seen) -> bool:

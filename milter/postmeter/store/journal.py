@@ -95,6 +95,12 @@ class Journal:
         found = self._entries(where, reference)
         return found[0].event if found and isinstance(found[0].event, Submitted) else None
 
+    def delivered(self, reference: str) -> float | None:
+        """When the first server took the message of that reference, as far as the log has told."""
+        sql = "SELECT min(time) FROM events WHERE reference = ? AND reference != '' AND kind = 'sent'"
+        [(when,)] = self.database.query(sql, (reference,))
+        return None if when is None else float(when)
+
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)
 
