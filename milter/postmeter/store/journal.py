@@ -5,7 +5,7 @@ Sequence numbers are never reused. Knows nothing of limits: messages of ours com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -34,11 +34,12 @@ class Journal:
         figures: Mapping[Figure, int] | None = None,
         positions: Mapping[str, str] | None = None,
         first: Mapping[bytes, float] | None = None,
+        also: Callable[[Connection, Set[str]], None] | None = None,
     ) -> int:
         """Record events, totals and positions in one transaction; returns how many events were new.
 
         Who unsubscribes is suppressed in the same one. `first`: keys of hits that came for the first time, and when
-        (`uniques`).
+        (`uniques`). `also` writes what must be true together with them, told the sources of those that were new.
         """
         events = list(events)
         encoded = [rows.encode(event, self._host) for event in events]
@@ -50,7 +51,10 @@ class Journal:
             save = "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
             link.executemany(save, (positions or {}).items())
             uniques.add(link, first or {})
-        return len({rows.source(row) for row in new})
+            sources = {rows.source(row) for row in new}
+            if also is not None:
+                also(link, sources)
+        return len(sources)
 
     def position(self, name: str) -> str:
         """The position saved under that name; empty when there is none."""
@@ -100,6 +104,12 @@ class Journal:
         sql = "SELECT min(time) FROM events WHERE reference = ? AND reference != '' AND kind = 'sent'"
         [(when,)] = self.database.query(sql, (reference,))
         return None if when is None else float(when)
+
+    def bounced(self, reference: str) -> set[str]:
+        """The recipients of that message of whom it is known that it came back, as they were written then."""
+        sql = """SELECT DISTINCT data ->> 'recipient' FROM events
+            WHERE reference = ? AND reference != '' AND kind IN ('bounced', 'expired')"""
+        return {str(recipient) for (recipient,) in self.database.query(sql, (reference,))}
 
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)

@@ -108,6 +108,14 @@ class Ledger:
             self._changed[look.name] = micro
         return outcome, told
 
+    def refund(self, charges: Iterable[Charge], at: float, now: float) -> None:
+        """Take back what was charged at that time; of an account that has forgotten it, nothing."""
+        micro = _micro(now)
+        for charge in charges:
+            slot = self._slot(charge.name, charge)
+            slot.window = slot.window.settled(micro).given_back(_micro(at), charge.amount)
+            self._changed[charge.name] = micro
+
     def save(self, link: Connection) -> None:
         """Once: what was not there before is inserted."""
         for name, micro in self._changed.items():

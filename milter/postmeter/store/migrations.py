@@ -291,4 +291,43 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "2026-11 lives",
+        """
+        CREATE TABLE lives (
+            host TEXT NOT NULL,
+            instance TEXT NOT NULL,
+            queue_id TEXT NOT NULL,
+            arrival REAL NOT NULL,
+            data TEXT NOT NULL,
+            PRIMARY KEY (host, instance, queue_id, arrival)
+        ) WITHOUT ROWID;
+        CREATE TABLE awaited (
+            reference TEXT PRIMARY KEY,
+            time REAL NOT NULL,
+            service TEXT NOT NULL,
+            watched INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE refunds (reference TEXT PRIMARY KEY, at REAL NOT NULL, charges TEXT NOT NULL)
+        """,
+    ),
+    (
+        "2026-11 shipping",
+        """
+        CREATE TABLE shipping (
+            instance TEXT NOT NULL,
+            prior TEXT NOT NULL,
+            began INTEGER NOT NULL,
+            claimed INTEGER NOT NULL,
+            shipped INTEGER NOT NULL,
+            whole INTEGER NOT NULL
+        );
+        CREATE TABLE unshipped (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            what TEXT NOT NULL,
+            key TEXT NOT NULL,
+            UNIQUE (what, key)
+        )
+        """,
+    ),
 ]

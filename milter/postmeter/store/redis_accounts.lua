@@ -227,6 +227,7 @@ local function take_back(account, amount, at)
   local times, amounts = spread(account)
   local nth = 1
   while nth < #times and times[nth] < at do nth = nth + 1 end
+  if times[nth] < at then return end
   amount = math.min(amount, amounts[nth])
   amounts[nth] = amounts[nth] - amount
   gather(account, times, amounts)
@@ -244,6 +245,12 @@ local function give_back(at, warned)
     account.told, changed[account.key] = told, true
   end
   save_changed()
+  return {now, 0}
+end
+
+-- As give_back, for the message whose mark is the last key: once.
+local function refund(at)
+  if redis.call('SET', KEYS[#KEYS], 1, 'NX', 'EX', 31622400) then return give_back(at, {}) end
   return {now, 0}
 end
 
@@ -270,5 +277,6 @@ if verb == 'look' then return look() end
 if verb == 'reset' then return reset() end
 if verb == 'check' then return {now, 1, unpack(overdrawn(true) or {0, 0, 0, 0})} end
 if verb == 'give back' then return give_back(request[4], request[5]) end
+if verb == 'refund' then return refund(request[4]) end
 if request[2] > 0 and now > request[2] then return {now, 2} end
 return settle()

@@ -64,6 +64,14 @@ class RedisLedger:
         """Undo what `settle` charged, and what it said somebody is warned of."""
         self._run("give back", charges, now, 0, verdict.at, [(nth + 1, percent) for nth, percent, _ in verdict.told])
 
+    def refund(self, charges: Sequence[Charge], at: float, now: float, *, reference: str) -> None:
+        """Undo what a message was charged at that time, once, however often it is asked: a year remembers it."""
+        names = [self._prefix + name for name in dict.fromkeys(charge.name for charge in charges)]
+        mark = self._name(f"refunded-{reference}")  # no second colon: not the name of an account
+        self._server.run(
+            ACCOUNTS, [*names, mark], "refund", _json([self._now(now), 0, _rows(charges), round(at * MICROSECONDS)])
+        )
+
     def usage(self, now: float, *, level: str | None = None, key: str | None = None) -> list[Usage]:
         """What every key, or those of a level, or one of a level, has used; accounts that are empty are left out."""
         if key is None:
@@ -106,15 +114,8 @@ class RedisLedger:
                 return
 
     def _run(self, verb: str, charges: Sequence[Charge], now: float, until: int = 0, *more: object) -> Any:
-        names = {charge.name: 0 for charge in charges}
-        for nth, name in enumerate(names, 1):
-            names[name] = nth
-        rows = [
-            (names[each.name], each.unit, each.window, each.limit, each.amount, each.enforce, each.warn)
-            for each in charges
-        ]
-        keys = [self._prefix + name for name in names]
-        return self._server.run(ACCOUNTS, keys, verb, _json([self._now(now), until, rows, *more]))
+        keys = [self._prefix + name for name in dict.fromkeys(charge.name for charge in charges)]
+        return self._server.run(ACCOUNTS, keys, verb, _json([self._now(now), until, _rows(charges), *more]))
 
     def _now(self, now: float) -> int:
         return int(now * MICROSECONDS) if self._caller_clock else 0
@@ -130,6 +131,15 @@ class RedisLedger:
 
     def _name(self, name: str) -> str:
         return self._prefix + name
+
+
+def _rows(charges: Sequence[Charge]) -> list[tuple[object, ...]]:
+    """As the script wants them, each with the number of its key among those of all charges."""
+    numbers = {name: nth for nth, name in enumerate(dict.fromkeys(charge.name for charge in charges), 1)}
+    return [
+        (numbers[each.name], each.unit, each.window, each.limit, each.amount, each.enforce, each.warn)
+        for each in charges
+    ]
 
 
 def _verdict(answer: Sequence[int], charges: Sequence[Charge]) -> Verdict:

@@ -12,14 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from threading import Lock
 from time import monotonic
 
 from postmeter.events import Event, Released, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.store import warnings
-from postmeter.store.accounts import Account, Charge, Held, Hold, Overdrawn, Settled, StoreDownError
+from postmeter.store.accounts import DONE, Account, Charge, Held, Hold, Overdrawn, Settled, StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.folio import MICROSECONDS
 from postmeter.store.redis_ledger import RedisLedger, Verdict
@@ -67,14 +66,21 @@ class RemoteSettler:
         known = charges and event and not isinstance(event, Submitted) and self._journal.knows(event)
         if hold is not None or known:
             return self._journal.settle((), event, figures, now, hold=hold)
-        write = partial(self._journal.settle, (), event, figures, now)
+        def write(at: int) -> None:
+            if isinstance(event, Submitted) and "charged_at" in event.facts:
+                event.facts["charged_at"] = at / MICROSECONDS  # by the clock of who charged
+            self._journal.settle((), event, figures, now)
+
         return self._charge(charges, write, now, login=getattr(event, "login", ""))
 
     def release(self, message: Held, event: Released, now: float) -> Settled:
         """As `Accounts.release`; StoreDownError as for `settle`: the message stays held."""
         goes = event.action == "released" and not self._journal.knows(event)
         charges = message.charges if goes else ()
-        write = partial(self._journal.release, replace(message, charges=()), event, now)
+
+        def write(at: int) -> None:
+            self._journal.release(replace(message, charges=()), event, now)
+
         return self._charge(charges, write, now, login=event.login)
 
     def add(self, figures: Mapping[Figure, int]) -> None:
@@ -85,12 +91,13 @@ class RemoteSettler:
         self._journal.close()
 
     def _charge(
-        self, charges: Sequence[Charge], write: Callable[[], Settled], now: float, *, login: str
+        self, charges: Sequence[Charge], write: Callable[[int], None], now: float, *, login: str
     ) -> Settled:
-        """What is charged is also written, or else given back."""
+        """What is charged is also written, or else given back. `write` is told when, by the store's clock."""
         due = [charge for charge in charges if charge.amount]
         if not due:
-            return write()
+            write(int(now * MICROSECONDS))
+            return DONE
         verdict = self._ledger.settle(due, now)
         if verdict.settled.refused is not None:
             self._memory.keep(verdict.settled.refused, seconds=verdict.frees_at - verdict.at / MICROSECONDS)
@@ -99,9 +106,11 @@ class RemoteSettler:
         self._tell(due, verdict, login=login)
         return verdict.settled
 
-    def _write(self, charges: Sequence[Charge], write: Callable[[], Settled], verdict: Verdict, *, now: float) -> None:
+    def _write(
+        self, charges: Sequence[Charge], write: Callable[[int], None], verdict: Verdict, *, now: float
+    ) -> None:
         try:
-            write()
+            write(verdict.at)
         except StoreError:
             with suppress(StoreDownError):
                 self._ledger.give_back(charges, verdict, now)

@@ -17,7 +17,7 @@ clock before they queued), it stays, and the new charge is dated like it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -78,6 +78,19 @@ class Window:
         if times and times[-1] >= now:
             return Window(self.length, times, (*amounts[:-1], amounts[-1] + amount))
         return _joined(self.length, (*times, now), (*amounts, amount))
+
+    def given_back(self, at: int, amount: int) -> Window:
+        """Without what was charged at that time, if it still counts.
+
+        It lies in the first entry that ends then or later, for joining only ever delays; what others put there stays.
+        """
+        nth = bisect_left(self.times, at)
+        if nth == len(self.times):
+            return self
+        left = max(self.amounts[nth] - amount, 0)
+        keep = slice(nth, nth + 1) if left else slice(0, 0)
+        times = (*self.times[:nth], *self.times[keep], *self.times[nth + 1 :])
+        return Window(self.length, times, (*self.amounts[:nth], *((left,) if left else ()), *self.amounts[nth + 1 :]))
 
     def pack(self) -> bytes:
         """The entries as they lie in the ledger; the length is part of the row's key."""

@@ -162,8 +162,11 @@ class Recorder:
         return reply
 
     def _settle(self, draft: Draft, charges: Sequence[Charge], hold: Hold | None = None) -> Settled:
+        now = time()
+        if "charged" in draft.facts:
+            draft.facts["charged_at"] = now
         event = submitted(draft, network=self._network(draft)) if draft.mark is None else refiltered(draft, draft.mark)
-        return self._settler.settle(charges, event, self._figures(draft), time(), hold=hold)
+        return self._settler.settle(charges, event, self._figures(draft), now, hold=hold)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
         """What it is charged is owed until it leaves; but for the brake's, which has had its say then."""
@@ -179,6 +182,7 @@ class Recorder:
         draft.facts["held"] = draft.hold
         if "charged" in draft.facts:
             draft.facts["owed"] = draft.facts.pop("charged")
+        draft.facts.pop("charged_at", None)
         if self._hold_at_most and not self._settle(draft, (), hold).full:
             log.info("%s: to the hold queue: %s", queue_id, why)
             return None
@@ -213,6 +217,7 @@ class Recorder:
         once.log(logging.ERROR, "store", "quotas are not kept, on_store_down: %s: %s", policy, error)
         draft.figures["quota_store_errors_total", ()] += 1
         draft.facts.pop("charged", None)
+        draft.facts.pop("charged_at", None)
         draft.hold = ""
         if not self._uncharged and not self._observe and draft.message.envelope.mail_from:
             self.refused(draft.message.envelope, DOWN, stage="store", draft=draft)
