@@ -67,10 +67,18 @@ def entry(
 def _text(line: bytes) -> str:
     text = line.decode("utf-8", "backslashreplace")
     if text.isprintable():
-        return text
+        return _ended(text) if text.endswith(_ENDS) else text
     # copytruncate leaves a hole where a daemon does not append: NULs, then its next line
-    return text.strip("\0\r\n\t ").translate(_CONTROLS)
+    return _ended(text.strip("\0\r\n\t ")).translate(_CONTROLS)
 
+
+def _ended(text: str) -> str:
+    while text.endswith(_ENDS):
+        text = text[:-4]
+    return text
+
+
+_ENDS = ("#012", "#015", "#011")  # how rsyslog writes a line's end that came with the line
 
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "?")
 
