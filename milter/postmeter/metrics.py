@@ -27,6 +27,9 @@ PREFIX = "postmeter_"
 BUCKETS = ("0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10")
 _BOUNDS = tuple(float(bound) for bound in BUCKETS)
 
+DELAYS = ("1", "2", "5", "10", "30", "60", "300", "900", "3600", "14400", "86400", "432000")
+"""Seconds until a message is delivered; 432000 is Postfix's maximal_queue_lifetime."""
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -37,6 +40,8 @@ class Meaning:
     labels: tuple[str, ...]
     help: str
     known: Known = field(default_factory=dict)
+    buckets: tuple[str, ...] = BUCKETS
+    """Of a histogram."""
     built: bool = True
 
 
@@ -99,9 +104,14 @@ _UNSIGNED = (
     "error",
 )
 
+# Why somebody is suppressed; the rules are those of store.suppression.
+_SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
+
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "unsubscribe", "mark", "make_safe", "signing")
-_CHORES = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
+_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "unsubscribe", "return_path", "mark",
+          "make_safe", "signing")  # fmt: skip
+_CHORES: tuple[str, ...] = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
+_CHORES += ("following", "shipping")
 
 METRICS: list[Meaning] = [
     Meaning(
@@ -181,17 +191,57 @@ METRICS: list[Meaning] = [
         "Links, parts and messages left as they were although tracking is on, by reason.",
         {"reason": _OF_MESSAGES + _OF_PARTS + _OF_LINKS},
     ),
-    _later(
+    Meaning(
         "deliveries_total",
         "counter",
         ("status", "domain", "provider"),
-        "Recipients of mail of ours, by what became of them.",
+        "Recipients of mail of ours, by what became of them: each counts once for every status that it comes to.",
+        {"status": ("sent", "deferred", "bounced", "expired", "unknown")},
     ),
-    _later("delivery_delay_seconds", "histogram", (), "From submission to delivery."),
+    Meaning("delivery_delay_seconds", "histogram", (), "From submission to delivery.", buckets=DELAYS),
     _later("queue_recipients", "gauge", ("state", "provider"), "Recipients in Postfix's queue."),
-    _later("bounces_total", "counter", ("type", "provider"), "Recipients whose mail came back."),
-    _later("complaints_total", "counter", (), "Feedback reports about mail of ours."),
-    _later("suppressed_total", "counter", ("reason",), "Recipients not written to because they are suppressed."),
+    Meaning(
+        "bounces_total",
+        "counter",
+        ("type", "provider"),
+        "Recipients whose mail came back: hard when the address is at fault, soft when not, expired when Postfix gave "
+        "up.",
+        {"type": ("hard", "soft", "expired")},
+    ),
+    Meaning("complaints_total", "counter", (), "Feedback reports about mail of ours."),
+    Meaning(
+        "suppressed_total",
+        "counter",
+        ("reason",),
+        "Recipients not written to because they are suppressed.",
+        {"reason": _SUPPRESSED},
+    ),
+    Meaning(
+        "suppression_observed_total",
+        "counter",
+        ("reason",),
+        "Recipients that suppression.observe wrote to although they are suppressed.",
+        {"reason": _SUPPRESSED},
+    ),
+    Meaning(
+        "bounce_rate",
+        "gauge",
+        ("domain",),
+        "Hard bounces of 7 days over the recipients whose delivery was decided, by From domain.",
+    ),
+    Meaning("complaint_rate", "gauge", ("domain",), "Complaints of 7 days over delivered recipients, by From domain."),
+    Meaning(
+        "rated_recipients",
+        "gauge",
+        ("domain",),
+        "Recipients of 7 days whose delivery was decided, by From domain: what the rates are worth.",
+    ),
+    Meaning(
+        "login_recipients",
+        "gauge",
+        ("login", "status"),
+        "Recipients of 7 days of the metrics.per_login busiest logins, by what became of them.",
+    ),
     Meaning(
         "opens_total",
         "counter",
@@ -222,7 +272,7 @@ METRICS: list[Meaning] = [
     ),
     _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
-    _later("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
+    Meaning("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
     Meaning("webhook_failures_total", "counter", (), "Webhook calls that failed."),
     Meaning("webhook_dropped_total", "counter", (), "Events that a webhook did not take within retry_for: given up."),
     Meaning("daemon_seen_timestamp_seconds", "gauge", ("daemon",), "When a daemon of this host was last alive."),

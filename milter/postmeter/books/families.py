@@ -15,10 +15,11 @@ from typing import TypeAlias, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from postmeter.mail.draft import Figure
-from postmeter.metrics import BUCKETS, METRICS, PREFIX, Meaning
+from postmeter.metrics import METRICS, PREFIX, Meaning
 
 OTHER = "other"
 SERVICES = 20  # smtpd services by name; a busy master.cf has about ten
+PROVIDERS = 30  # of mail; the table that we bring along has fewer
 _LE = "le"  # the label of a histogram's bounds
 
 Labels: TypeAlias = tuple[str, ...]
@@ -28,10 +29,11 @@ Value = TypeVar("Value", int, float)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which domains and services are shown by name from the start. Other services get a place while there is room."""
+    """What is shown by name from the start. Other services and providers get a place while there is room."""
 
     domains: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
 
 
 class Collector:
@@ -45,10 +47,12 @@ class Collector:
         self, scope: Scope, *, totals: Callable[[], Mapping[Figure, int] | None], gauges: Callable[[], Gauges]
     ) -> None:
         self._totals, self._gauges = totals, gauges
-        self._known = {"domain": scope.domains, "service": scope.services[:SERVICES]}
+        providers = tuple(dict.fromkeys([*scope.providers[: PROVIDERS - 1], OTHER]))
+        self._known = {"domain": scope.domains, "service": scope.services[:SERVICES], "provider": providers}
         self._bounds = {
             "domain": _Names(scope.domains, at_most=len(scope.domains)),
             "service": _Names(scope.services, at_most=SERVICES),
+            "provider": _Names(providers, at_most=PROVIDERS),
         }
 
     def collect(self) -> Iterator[Metric]:
@@ -122,7 +126,7 @@ def _histogram(meaning: Meaning, values: Mapping[Labels, int]) -> Metric:
         cells = {labels[-1]: value for labels, value in values.items() if labels[:-1] == series}
         total = cells.pop("sum", 0) / 1_000_000
         count = cells.pop("count", 0)
-        buckets = [(bound, _at_most(cells, float(bound))) for bound in BUCKETS]
+        buckets = [(bound, _at_most(cells, float(bound))) for bound in meaning.buckets]
         family.add_metric(list(series), [*buckets, ("+Inf", count)], total)
     return family
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
+from typing import TypeAlias
 
 from postmeter import __version__
 from postmeter.books import keyfigures
@@ -24,6 +25,8 @@ from postmeter.store.journal import Journal
 
 DAEMONS = ("milter", "web", "books")
 
+Look: TypeAlias = Callable[[Database], Gauges]
+
 once = OnceAMinute(logging.getLogger(__name__))
 
 
@@ -31,15 +34,17 @@ class Host:
     """`journal` opens one to be read and closed again; `loaded` is when the configuration was taken over.
 
     `brakes`: the brake is on; orders of one that is not stop nobody. `store` tells whether a store of the quotas
-    beside the journal answers; `domains` are those whose keys are shown by name.
+    beside the journal answers; `domains` are those whose keys are shown by name; `looks` tell what else is so now.
     """
 
     def __init__(
         self, journal: Callable[[], Journal], *, state: Path, loaded: float, brakes: bool = False,
         store: Callable[[], bool] | None = None, domains: Sequence[str] = (), clock: Callable[[], float] = time,
+        looks: Sequence[Look] = (),
     ) -> None:  # fmt: skip
         self._journal, self._state, self._loaded = journal, state, loaded
         self._brakes, self._store, self._domains, self._clock = brakes, store, tuple(domains), clock
+        self._looks = tuple(looks)
         self._readable = False
         self._kept: dict[Figure, float] = {}
 
@@ -76,4 +81,5 @@ class Host:
             ("held_messages", ()): float(held.everything(database)),
             ("brake_logins", ()): float(len(braked) if self._brakes else 0),
             **keyfigures.of_keys(database, self._domains),
+            **{figure: value for look in self._looks for figure, value in look(database).items()},
         }

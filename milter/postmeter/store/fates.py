@@ -286,6 +286,13 @@ def references(database: Database, message_id: str) -> list[str]:
     return [str(reference) for (reference,) in database.query(sql, (digest(message_id),))]
 
 
+def message(link: Connection, reference: str) -> tuple[float, Group] | None:
+    """When a message was submitted, and what it belongs to."""
+    sql = _READ + "reference = ? AND flags & 1 LIMIT 1"
+    row = link.execute(sql, (reference,)).fetchone() if reference else None
+    return (fate.time, fate.group) if row and (fate := _fate(row)) else None
+
+
 def name(link: Connection, messages: Iterable[Submitted]) -> None:
     """Let messages be found by their Message-ID."""
     rows = [(digest(event.message_id), event.reference) for event in messages if event.message_id and event.reference]

@@ -1,0 +1,32 @@
+"""The wiring of what follows the journal: the chore of `books` that counts fates, and what the page shows of them.
+
+Decides nothing about figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from postmeter.books.daemon import Chore
+from postmeter.books.following import EVERY, Follower
+from postmeter.books.host import Look
+from postmeter.books.rates import Rates
+from postmeter.config.schema import Config
+from postmeter.store.journal import Journal
+
+
+def chores(config: Config, opened: Callable[[], Journal]) -> list[Chore]:
+    """`opened` gives the journal when it is needed; it may not be there yet."""
+    made: list[Follower] = []
+
+    def work() -> bool:
+        if not made:
+            made.append(Follower(opened(), domains=[entry.domain for entry in config.dkim.sign]))
+        return made[0].work()
+
+    return [Chore("following", work, EVERY)]
+
+
+def looks(config: Config) -> list[Look]:
+    domains = tuple(dict.fromkeys(entry.domain for entry in config.dkim.sign))[: config.metrics.domains]
+    return [Rates(domains=domains, logins=config.metrics.per_login)]
