@@ -1,7 +1,7 @@
-"""Every authenticated string we give out, but for `tag`: what it holds, how it is made, and whether one that comes back is ours.
+"""Every authenticated string we give out: what it holds, how it is made, and whether one that comes back is ours.
 
 Pure: no file, no clock, no log; whoever uses it reads the secrets and knows the hosts. Links live for ever, so this
-layout does too; only the version byte may ever lead to another one.
+layout does too; only the version byte may ever lead to another one. A return path has a `tag`.
 
     BASE/c/TOKEN    a link     (issued)
     BASE/o/TOKEN    an open    (laid out as a link whose number is 0 and that has no target)

@@ -55,6 +55,8 @@ def test_only_what_is_used_is_negotiated(running: Running) -> None:
         ({"signs": False, "rewrites": False}, 0x10),
         ({"rewrites": False}, 0x01 | 0x10),
         ({"signs": False}, 0x01 | 0x02 | 0x10),
+        ({"returns": True}, 0x01 | 0x02 | 0x10 | 0x40),
+        ({"signs": False, "rewrites": False, "returns": True}, 0x01 | 0x10 | 0x40),
         ({"observe": True}, 0),
     ],
 )

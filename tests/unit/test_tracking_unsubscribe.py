@@ -179,3 +179,18 @@ def test_what_keeps_it_from_working_is_told(text: str, warning: str) -> None:
 
 def test_a_section_that_leaves_it_off_is_not_warned_of() -> None:
     assert warned("tracking: {url: 'http://a.example', domains: {a.example: {url: 'http://b.example'}}}") == []
+
+
+def test_a_program_without_one_click_can_write_a_mail() -> None:
+    """RFC 2369: the token of the page stands in the subject; https comes first, as RFC 8058 wants it."""
+    (_, value), post = added(run(unsubscribe_mailto="leave+shop@example.com"))
+    assert post == ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
+    mail = r"<mailto:leave\+shop@example\.com\?subject=unsubscribe%20([\w-]+)>"
+    found = re.fullmatch(rf"<{BASE}/u/([\w-]+)>, {mail}", value)
+    assert found
+    assert found[1] == found[2]
+
+
+def test_an_address_cannot_end_the_url_it_stands_in() -> None:
+    (_, value), _ = added(run(unsubscribe_mailto="a?b=c&d>e,<f#@example.com"))
+    assert "<mailto:a%3Fb%3Dc%26d%3Ee%2C%3Cf%23@example.com?subject=unsubscribe%20" in value

@@ -17,8 +17,8 @@ from postmeter.cli.config import key_problems
 from postmeter.config import permissions, rules
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
-from postmeter.config.schema import Config
-from postmeter.config.secret_files import tracked_urls
+from postmeter.config.schema import Config, Tracking
+from postmeter.config.secret_files import tags_returns, tracked_urls
 from postmeter.events import Braked
 from postmeter.mail.draft import Draft
 from postmeter.store import accounting
@@ -27,7 +27,7 @@ from postmeter.store.database import Database
 from postmeter.store.journal import last_release
 from postmeter.store.orders import Order, Standing, put
 from postmeter.store.profiles import Profiles
-from postmeter.submission import keyring, mark, safe, signing, standing
+from postmeter.submission import keyring, mark, returnpath, safe, signing, standing
 from postmeter.submission.brake import Watch
 from postmeter.submission.identity import Identity
 from postmeter.submission.keyfiles import KeyProblem
@@ -36,8 +36,11 @@ from postmeter.submission.mark import Marks
 from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
+from postmeter.tag import Tagger
 from postmeter.token import Marker, Mint, parse_secrets
 from postmeter.tracking import links, switches, unsubscribe
+from postmeter.tracking.bulk import is_bulk
+from postmeter.tracking.settings import Sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Material:
     keyring: keyring.Keyring
     mint: Mint | None
     marker: Marker | None
+    tagger: Tagger | None
     size_limit: int
     levels: Levels
 
@@ -62,7 +66,8 @@ def prepare(loaded: Loaded) -> Material:
         told = [found for found in key_problems(loaded) if found.severity == "error"]
         first = loaded.problem("dkim.sign", f"{problem.path}: {problem.what}", problem.fix)
         raise ConfigError(told or [first]) from None
-    return Material(config, ring, _mint(loaded), _marker(loaded), postfix.size_limit(config), levels(loaded))
+    limit = postfix.size_limit(config)
+    return Material(config, ring, _mint(loaded), _marker(loaded), tagger(loaded), limit, levels(loaded))
 
 
 def notices(config: Config) -> Notices:
@@ -134,6 +139,7 @@ def pipeline(
         Stage("switches", switches.step(config.tracking)),
         Stage("quota", quotas.check),
         *_tracking(material),
+        *_returning(material),
         *_leaving(material, marked.why_unsigned if marked else who.why_unsigned, marked),
     ]
     return Pipeline(stages, tolerant=config.milter.on_bug == "accept")
@@ -161,6 +167,20 @@ def _tracking(material: Material) -> list[Stage]:
         Stage("links", links.step(tracking, mint, size_limit=limit), spare=True),
         Stage("unsubscribe", leaving, spare=True),
     ]
+
+
+def bulk(config: Config) -> Callable[[Draft], bool]:
+    """What bulk mail is, for those who may not ask `tracking`."""
+    sections: Sections[Tracking] = Sections(config.tracking, lambda section: section)
+    return lambda draft: is_bulk(draft, sections.of(draft.from_domain, draft.message.envelope.login))
+
+
+def _returning(material: Material) -> list[Stage]:
+    if material.tagger is None:
+        return []
+    config = material.config
+    returning = returnpath.step(config.bounces, material.tagger, bulk=bulk(config), size_limit=material.size_limit)
+    return [Stage("return_path", returning, spare=True)]
 
 
 def _leaving(material: Material, why_unsigned: signing.MaySign, marked: Marks | None) -> list[Stage]:
@@ -206,6 +226,13 @@ def _marker(loaded: Loaded) -> Marker | None:
     if not loaded.config.senders.refiltered:
         return None
     return Marker(_secrets(loaded, "bounces.secrets", loaded.config.bounces.secrets))
+
+
+def tagger(loaded: Loaded) -> Tagger | None:
+    """What makes and knows the tags of return paths; None where nothing comes back to us."""
+    if not tags_returns(loaded.config):
+        return None
+    return Tagger(_secrets(loaded, "bounces.secrets", loaded.config.bounces.secrets))
 
 
 def _secrets(loaded: Loaded, key: str, path: Path) -> tuple[bytes, ...]:

@@ -123,6 +123,7 @@ def _serve(material: Material, post: Post) -> None:
         tolerant=config.milter.on_bug == "accept",
         certificates=config.senders.certificates,
         signs=config.dkim.signs,
+        returns=material.tagger is not None,
         holds=may_hold(config.quota),
         rewrites=material.mint is not None or (config.dkim.signs and config.dkim.make_safe),
         reference=daemons.reference,

@@ -29,14 +29,20 @@ def of_tracking(loaded: Loaded, me: Person) -> Iterator[Problem]:
 
 
 def of_bounces(loaded: Loaded, me: Person) -> Iterator[Problem]:
-    """`bounces.secrets`, where marks are made."""
+    """`bounces.secrets`, where marks or tags are made."""
     path = loaded.config.bounces.secrets
-    if not loaded.config.senders.refiltered:
+    if not (loaded.config.senders.refiltered or tags_returns(loaded.config)):
         return
     make = f"make it: (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
     fault = unreadable(path, me, make) or _shared(path, "0600") or _not_for_web(loaded) or _malformed(path)
     if fault:
         yield loaded.problem("bounces.secrets", fault.what, fault.fix)
+
+
+def tags_returns(config: Config) -> bool:
+    """Whether some message may bear a tag by which what comes back of it is known."""
+    bounces = config.bounces
+    return bool(bounces.domains or bounces.feedback_id or bounces.cfbl_address)
 
 
 def tracked_urls(config: Config) -> Iterator[tuple[str, str]]:

@@ -7,20 +7,23 @@ always equal the original with `changes` applied; nothing outside is touched bef
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from postmeter.events import Event
 from postmeter.mail.message import (
     Change,
     DropField,
+    DropRecipient,
     Field,
     InsertField,
     Message,
     PartChange,
     ReplaceBody,
     ReplaceField,
+    ReplaceSender,
 )
 from postmeter.mail.reply import Reply
 from postmeter.token import Mark
@@ -83,6 +86,8 @@ class Draft:
     figures: Counter[Figure] = field(default_factory=Counter)
     facts: dict[str, object] = field(default_factory=dict)
     """What the journal keeps besides the envelope: signatures, links, changed parts. JSON values only."""
+    besides: list[Event] = field(default_factory=list)
+    """Facts of their own, which are recorded with the message or not at all."""
 
     def __post_init__(self) -> None:
         self.fields = list(self.message.fields)
@@ -91,7 +96,7 @@ class Draft:
     def copy(self) -> Draft:
         """The draft as it stands, to fall back on; its lists are its own, the frozen values in them shared."""
         twin = copy(self)
-        for name in ("fields", "changes", "notes", "figures", "facts"):
+        for name in ("fields", "changes", "notes", "figures", "facts", "besides"):
             setattr(twin, name, copy(getattr(self, name)))
         return twin
 
@@ -114,6 +119,17 @@ class Draft:
         """Give the `nth` field of that name, as received and counted from 1, another value."""
         self.fields[self._index(name, nth)] = Field(name, value)
         self.changes.append(ReplaceField(name, nth, value))
+
+    def replace_sender(self, address: bytes, args: tuple[bytes, ...] = ()) -> None:
+        """Give the message another return path, with these parameters of MAIL."""
+        self.changes.append(ReplaceSender(address, args))
+
+    def drop_recipients(self, gone: Container[bytes]) -> None:
+        """From here on the message has the others only."""
+        envelope = self.message.envelope
+        left = tuple(rcpt for rcpt in envelope.rcpt_to if rcpt not in gone)
+        self.changes += [DropRecipient(rcpt) for rcpt in dict.fromkeys(envelope.rcpt_to) if rcpt in gone]
+        self.message = replace(self.message, envelope=replace(envelope, rcpt_to=left))
 
     def drop_fields(self, *names: bytes) -> Reply | None:
         """Remove all fields of these names. Of too many none goes, and the message is better refused."""

@@ -21,7 +21,7 @@ _DEFAULT = """
     (x)content-transfer-encoding (x)in-reply-to (x)references
     resent-date resent-from resent-sender resent-to resent-cc resent-message-id
     list-id list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post list-owner list-archive
-    (x)openpgp (x)autocrypt
+    (x)openpgp (x)autocrypt (x)feedback-id (x)cfbl-address (x)cfbl-feedback-id
 """
 
 

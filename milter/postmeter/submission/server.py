@@ -28,8 +28,9 @@ from postmeter.submission.session import Desk, Session, answer
 log = logging.getLogger(__name__)
 
 # What may be asked of the MTA (mfapi.h SMFIF_*): add and insert fields, change the body, change fields, put on hold,
-# name macros.
-ADD_FIELDS, CHANGE_BODY, CHANGE_FIELDS, QUARANTINE, NAME_MACROS = 0x01, 0x02, 0x10, 0x20, 0x100
+# change its return path, name macros; remove recipients.
+ADD_FIELDS, CHANGE_BODY, CHANGE_FIELDS, QUARANTINE, CHANGE_SENDER, NAME_MACROS = 0x01, 0x02, 0x10, 0x20, 0x40, 0x100
+DELETE_RECIPIENTS = 0x08
 # What the MTA need not send or wait for (mfapi.h SMFIP_*).
 NO_HELO, NO_UNKNOWN, NO_DATA = 0x02, 0x100, 0x200
 NO_REPLY_CONNECT, NO_REPLY_RCPT, NO_REPLY_HEADER, NO_REPLY_BODY = 0x1000, 0x8000, 0x80, 0x80000
@@ -37,7 +38,7 @@ LEADING_SPACE = 0x100000
 NO_REPLY = 7  # mfapi.h SMFIS_NOREPLY; pymilter has no name for it
 AT_MAIL = 2  # mfapi.h SMFIM_ENVFROM
 
-ACTIONS = ADD_FIELDS | CHANGE_BODY | CHANGE_FIELDS | QUARANTINE
+ACTIONS = ADD_FIELDS | CHANGE_BODY | DELETE_RECIPIENTS | CHANGE_FIELDS | QUARANTINE | CHANGE_SENDER
 SILENT = NO_REPLY_CONNECT | NO_REPLY_RCPT | NO_REPLY_HEADER | NO_REPLY_BODY
 STEPS = NO_HELO | NO_UNKNOWN | NO_DATA | SILENT | LEADING_SPACE
 
@@ -170,9 +171,10 @@ def _actions(desk: Desk) -> int:
     """What the steps may do to a message, and nothing while they are only observed. Fields may have to go in any."""
     if desk.observe:
         return 0
-    adds = desk.signs or desk.rewrites or desk.marks is not None
+    adds = desk.signs or desk.rewrites or desk.returns or desk.marks is not None
     wanted = (ADD_FIELDS, adds), (CHANGE_BODY, desk.rewrites), (QUARANTINE, desk.holds)
-    return CHANGE_FIELDS + sum(action for action, asked in wanted if asked)
+    envelope = (CHANGE_SENDER, desk.returns), (DELETE_RECIPIENTS, desk.drops)
+    return CHANGE_FIELDS + sum(action for action, asked in (*wanted, *envelope) if asked)
 
 
 def _callbacks(desk: Desk) -> dict[str, Callback]:

@@ -23,12 +23,14 @@ from postmeter.mail.message import (
     Change,
     Client,
     DropField,
+    DropRecipient,
     Envelope,
     Field,
     InsertField,
     Message,
     ReplaceBody,
     ReplaceField,
+    ReplaceSender,
 )
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
@@ -76,6 +78,10 @@ class Desk:
     certificates: bool = False
     signs: bool = True
     rewrites: bool = True
+    returns: bool = False
+    """Whether some message may get another return path, and fields that tell of it."""
+    drops: bool = False
+    """Whether some message may lose recipients."""
     holds: bool = False
     """Whether some message may go to Postfix's hold queue."""
     marks: Marks | None = None
@@ -96,6 +102,7 @@ class Session:
         "_held",
         "_marked",
         "_overflow",
+        "_quiet",
         "_rcpt_to",
         "_waits",
         "_whose",
@@ -138,6 +145,8 @@ class Session:
         verdict = self._gate(ctx, self._desk.rcpt_gates, recipient)
         if verdict == milter.CONTINUE:
             self._rcpt_to.append(recipient)
+            if len(args) > 1 and _quiet(args[1:]):
+                self._quiet.add(recipient)
         return verdict
 
     def header(self, name: str, value: bytes) -> None:
@@ -151,7 +160,8 @@ class Session:
 
         What must lose marks goes on to its end, and is not kept in memory.
         """
-        self.envelope = replace(self.envelope, rcpt_to=tuple(self._rcpt_to))  # once: there may be a hundred thousand
+        rcpt_to, quiet = tuple(self._rcpt_to), frozenset(self._quiet)  # once: there may be a hundred thousand
+        self.envelope = replace(self.envelope, rcpt_to=rcpt_to, quiet=quiet)
         if not self._overflow:
             self._whose = self._by_header()
         if self._whose is not Whose.FOREIGN:
@@ -318,10 +328,17 @@ class Session:
         self._overflow = False
         self._marked = 0
         self._rcpt_to: list[bytes] = []
+        self._quiet: set[bytes] = set()
         self._whose = Whose.UNDECIDED
         self._waits = True
         self.broken = False
         self.envelope = Envelope(b"")
+
+
+def _quiet(args: Sequence[bytes]) -> bool:
+    """Whether parameters of RCPT ask for no report of a failure (RFC 3461 section 4.1)."""
+    asked = [arg.upper() for arg in args if arg[:7].upper() == b"NOTIFY="]
+    return bool(asked) and b"FAILURE" not in asked[0]
 
 
 def _verdict(draft: Draft) -> str:
@@ -352,5 +369,9 @@ def send(ctx: milter.milterContext, changes: Sequence[Change]) -> None:
                 ctx.chgheader(name.decode(), nth, None)
             case InsertField(at, new):
                 ctx.addheader(new.name.decode(), new.value.decode(), at)
+            case DropRecipient(address):
+                ctx.delrcpt(f"<{address.decode()}>")
+            case ReplaceSender(address, args):
+                ctx.chgfrom(address.decode(), b" ".join(args).decode() or None)
             case _:
                 raise NotImplementedError(f"no call for {change}")

@@ -7,11 +7,12 @@ that are signed, as section 4 demands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
 
 from postmeter.config.schema import Tracking
-from postmeter.mail.coding import MAX_LINE
 from postmeter.mail.draft import Draft, Step
+from postmeter.mail.hop import long_line
 from postmeter.mail.message import Field
 from postmeter.mail.scope import scope
 from postmeter.token import Mint, Unsubscribe
@@ -22,6 +23,7 @@ _FIELD, _POST = b"List-Unsubscribe", b"List-Unsubscribe-Post"
 _ONE_CLICK = b" List-Unsubscribe=One-Click"
 _OURS = frozenset({_FIELD.lower(), _POST.lower()})
 _SIGNATURES = frozenset({b"dkim-signature", b"arc-message-signature"})
+_PLAIN = "@!$'*+-._~"  # what stands in an address and has no other meaning in a URL (RFC 6068 section 2)
 _ROOM = 4096  # what later steps may add: two signatures, a few fields
 
 
@@ -39,7 +41,8 @@ def step(tracking: Tracking, tokens: Mint, *, nonce: Callable[[], bytes], size_l
             draft.note("unsubscribe", f"none added: {reason}")
             return
         said = Unsubscribe(draft.message.reference, draft.message.envelope.rcpt_to[0], leaves)
-        _insert(draft, tokens.unsubscribe_url(section.url, said, nonce=nonce()), leaves, size_limit)
+        url = tokens.unsubscribe_url(section.url, said, nonce=nonce())
+        _insert(draft, [url, *_mailto(section.unsubscribe_mailto, url)], leaves, size_limit)
 
     return add_unsubscribe
 
@@ -60,12 +63,19 @@ def _refuse(draft: Draft, section: Tracking) -> str:
     return "" if str(section.url).startswith("https:") else "tracking.url is not https (RFC 8058 section 3.1)"
 
 
-def _insert(draft: Draft, url: str, leaves: str, size_limit: int) -> None:
+def _mailto(address: str | None, url: str) -> list[str]:
+    """The same token as a mail's subject, for programs without one click (RFC 2369 section 3.2, RFC 6068)."""
+    if address is None:
+        return []
+    return [f"mailto:{quote(address, safe=_PLAIN)}?subject=unsubscribe%20{url.rpartition('/')[2]}"]
+
+
+def _insert(draft: Draft, urls: Sequence[str], leaves: str, size_limit: int) -> None:
     """At the end of the header. A URL cannot be folded: its line is as long as it is, 998 octets at most."""
-    value = f" <{url}>".encode("ascii")
+    value = b",\n".join(f" <{url}>".encode("ascii") for url in urls)
     added = [Field(_FIELD, value), Field(_POST, _ONE_CLICK)]
     size = sum(len(field.wire()) for field in [*draft.fields, *added]) + 2 + len(draft.body)
-    if len(_FIELD) + 1 + len(value) > MAX_LINE:
+    if long_line(added[0].wire()) >= 0:
         draft.note("unsubscribe", "none added: its line would be too long")
     elif size_limit and size + _ROOM > size_limit:
         draft.note("unsubscribe", "none added: the message would be too large")

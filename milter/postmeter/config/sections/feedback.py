@@ -25,32 +25,26 @@ class Bounces:
         table(values.domain, forms.address, "a mapping of domains to addresses"),
         {},
         "From domain: address; tags the return path ADDRESS+TOKEN.",
-        built=False,
         example="{example.com: bounces@example.com}",
     )
     tag: str = setting(
         choice("bulk", "all"),
         "bulk",
         "bulk, or all: then every bounce is passed on to the sender on record.",
-        built=False,
     )
     secrets: Path = setting(
         forms.path,
         "/etc/postmeter/bounces.secrets",
-        "As tracking.secrets, for the milter alone: mode 0600; the web user cannot read it. Also for "
+        "As tracking.secrets, for milter and books alone: mode 0600; the web user cannot read it. Also for "
         "senders.refiltered.",
     )
-    delimiter: str = setting(
-        scalar("one character", _delimiter), "+", "recipient_delimiter of that mail server.", built=False
-    )
+    delimiter: str = setting(scalar("one character", _delimiter), "+", "recipient_delimiter of that mail server.")
     lmtp: SocketAddress | None = setting(
-        optional(forms.socket_address), None, "unix:PATH or inet:HOST:PORT, served by books.", built=False
+        optional(forms.socket_address), None, "unix:PATH or inet:HOST:PORT, served by books."
     )
-    envid: bool = setting(forms.boolean, "true", "Set ENVID where the client sent none.", built=False)
-    feedback_id: bool = setting(
-        forms.boolean, "false", "Add Feedback-ID: campaign:login:domain:postmeter.", built=False
-    )
-    cfbl_address: str | None = setting(optional(forms.address), None, "Add CFBL-Address (RFC 9477).", built=False)
+    envid: bool = setting(forms.boolean, "true", "Set ENVID where the client sent none.")
+    feedback_id: bool = setting(forms.boolean, "false", "Add Feedback-ID: campaign:login:domain:postmeter.")
+    cfbl_address: str | None = setting(optional(forms.address), None, "Add CFBL-Address (RFC 9477).")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

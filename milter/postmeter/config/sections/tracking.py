@@ -51,8 +51,7 @@ class Tracking:
     unsubscribe_mailto: str | None = setting(
         optional(forms.address),
         None,
-        "Delivered to `postmeter feedback`.",
-        built=False,
+        "Delivered to `postmeter feedback`, or to bounces.lmtp; List-Unsubscribe names it besides the page.",
         example="unsubscribe@example.com",
     )
     privacy: str = setting(
