@@ -60,7 +60,7 @@ def entry(
     time: float, host: str, identifier: str, pid: int, message: str | bytes, names: Collection[str] = NAMES
 ) -> Line | None:
     """An entry of the journal, with the same answers."""
-    raw = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
+    raw = message.encode("utf-8", "backslashreplace") if isinstance(message, str) else message
     return _line(time, host, identifier, pid, _text(raw), names)
 
 
@@ -73,9 +73,10 @@ def _text(line: bytes) -> str:
 
 
 def _ended(text: str) -> str:
-    while text.endswith(_ENDS):
-        text = text[:-4]
-    return text
+    end = len(text)
+    while text.endswith(_ENDS, 0, end):
+        end -= 4
+    return text[:end]
 
 
 _ENDS = ("#012", "#015", "#011")  # how rsyslog writes a line's end that came with the line

@@ -172,8 +172,9 @@ def _from(rest: str) -> tuple[str, Values]:
     values = {}
     values["from"], at = _address(rest, 5)
     for field in rest[at:].split(", ")[1:]:
-        key, _, value = field.partition("=")
-        values[key] = value
+        key, found, value = field.partition("=")
+        if found:
+            values[key] = value
     if "expired" in values.get("status", ""):
         return "expired", values
     if "nrcpt" not in values or "size" not in values:
@@ -221,7 +222,8 @@ def _envelope(said: str) -> tuple[str, dict[str, str], str]:
     at = begin + 2
     for key in ("from=", "to=", "proto=", "helo="):
         if said.startswith(key, at):
-            values[key[:-1]], at = _address(said, at + len(key), " ")
+            value, at = _address(said, at + len(key), " ")
+            values[key[:-1]] = value.removesuffix(",")  # postscreen's
             at += said.startswith(",", at)
             at += said.startswith(" ", at)
     return said[:begin], values, said[at:].removeprefix(":").strip()
