@@ -337,6 +337,8 @@ class Suppressed:
     since: float = 0.0
     until: float | None = None
     """When it ends; None for never."""
+    envid: str = ""
+    """What the client calls the message (RFC 3461 section 4.4)."""
     quiet: bool = False
     """The client asked for no report of it (RFC 3461 section 4.1: NOTIFY without FAILURE)."""
 

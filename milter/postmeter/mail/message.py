@@ -58,6 +58,8 @@ class Envelope:
     """{auth_authen}: the SASL login name, empty without one."""
     service: str = "local"
     """{daemon_name}: the smtpd service; `local` for sendmail(1)."""
+    quiet: frozenset[bytes] = frozenset()
+    """Recipients for whom the client wants no report of a failure (RFC 3461 section 4.1: NOTIFY without FAILURE)."""
     waits: bool = True
     """Whether an SMTP client waits for our reply: not for sendmail(1)'s mail, which is queued already (D2, D42)."""
 

@@ -132,10 +132,12 @@ class Accounts(Protocol):
         now: float,
         *,
         hold: Hold | None = None,
+        besides: Sequence[Event] = (),
     ) -> Settled:
         """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
 
-        With `hold` nothing is charged, the message is recorded as held. An event whose `source` the journal knows
+        With `hold` nothing is charged, the message is recorded as held. `besides` go with the event. An
+        event whose `source` the journal knows
         already was settled before, and is not charged again. StoreError when neither journal nor spool can be written.
         """
 

@@ -27,6 +27,8 @@ class Job:
     figures: Mapping[Figure, int]
     now: float
     hold: Hold | None = None
+    besides: tuple[Row, ...] = ()
+    """Other events, which are recorded with it."""
     recipients: int = 0
     """Of the message that is held."""
     held: Held | None = None
@@ -76,7 +78,7 @@ def _decide(job: Job, page: _Page) -> None:
             return
         page.add(job.figures)
         if job.row:
-            page.rows.append(job.row)
+            page.rows += [job.row, *job.besides]
             if not rows.counts_up(job.row):
                 page.known.add(rows.source(job.row))
     if job.held:

@@ -121,6 +121,7 @@ def _as_json(job: Job) -> dict[str, Any]:
         "recipients": job.recipients,
         "time": job.now,
         "row": job.row,
+        "besides": job.besides,
         "figures": [[name, labels, count] for (name, labels), count in job.figures.items()],
     }
 
@@ -134,7 +135,8 @@ def _read(path: Path, now: float) -> Job | None:
         row = tuple(found["row"]) if found["row"] else None
         hold = _hold(found.get("hold"))
         when = float(found.get("time", now)) if hold else now
-        return Job(charges, row, figures, when, hold=hold, recipients=found.get("recipients", 0))
+        besides = tuple(tuple(each) for each in found.get("besides", ()))
+        return Job(charges, row, figures, when, hold=hold, recipients=found.get("recipients", 0), besides=besides)
     except (ValueError, KeyError, TypeError) as error:
         log.error("%s: a damaged event is lost: %s", path, error)
         return None

@@ -58,6 +58,7 @@ class RemoteSettler:
         now: float,
         *,
         hold: Hold | None = None,
+        besides: Sequence[Event] = (),
     ) -> Settled:
         """As `Accounts.settle`; StoreDownError when nobody can tell whether there is room: then nothing was done.
 
@@ -65,11 +66,11 @@ class RemoteSettler:
         """
         known = charges and event and not isinstance(event, Submitted) and self._journal.knows(event)
         if hold is not None or known:
-            return self._journal.settle((), event, figures, now, hold=hold)
+            return self._journal.settle((), event, figures, now, hold=hold, besides=besides)
         def write(at: int) -> None:
             if isinstance(event, Submitted) and "charged_at" in event.facts:
                 event.facts["charged_at"] = at / MICROSECONDS  # by the clock of who charged
-            self._journal.settle((), event, figures, now)
+            self._journal.settle((), event, figures, now, besides=besides)
 
         return self._charge(charges, write, now, login=getattr(event, "login", ""))
 

@@ -77,6 +77,7 @@ class Settler:
         now: float,
         *,
         hold: Hold | None = None,
+        besides: Sequence[Event] = (),
     ) -> Settled:
         """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
 
@@ -84,7 +85,8 @@ class Settler:
         """
         row = rows.encode(event, self._host) if event else None
         recipients = len(event.recipients) if hold and isinstance(event, Submitted) else 0
-        job = Job(tuple(charges), row, figures, now, hold=hold, recipients=recipients)
+        more = tuple(rows.encode(one, self._host) for one in besides)
+        job = Job(tuple(charges), row, figures, now, hold=hold, recipients=recipients, besides=more)
         error = self._settle(job)
         if error is not None:
             self._keep(job, error)

@@ -17,7 +17,7 @@ from postmeter.events import Event, Unsubscribed
 from postmeter.mail.scope import canonical
 from postmeter.store import veil
 from postmeter.store.accounts import storable
-from postmeter.store.database import Database
+from postmeter.store.database import Database, Row
 
 BOUNCED, COMPLAINED, UNSUBSCRIBED, MANUAL = "bounced", "complained", "unsubscribed", "manual"
 REASONS = (MANUAL, COMPLAINED, BOUNCED, UNSUBSCRIBED)
@@ -165,7 +165,7 @@ class Lookup:
                     found.setdefault(recipient, []).append(one)
         return found
 
-    def _read(self, forms: Sequence[str]) -> list[tuple[object, ...]]:
+    def _read(self, forms: Sequence[str]) -> list[Row]:
         sql = f"SELECT {_COLUMNS} FROM suppressions WHERE address"
         if len(forms) == 1:
             return self._database.query(f"{sql} = ?", forms)

@@ -90,8 +90,9 @@ class Recorder:
         figures["messages_total", (envelope.service, "rejected" if reply.permanent else "deferred")] = 1
         whom = draft.sender if draft and draft.mark else sender(envelope)
         event = refused(envelope, reply, sender=whom, reason=stage, time=now)
+        besides = draft.besides if draft and stage == "suppression" else ()
         try:
-            self._settler.settle((), event, figures, now)
+            self._settler.settle((), event, figures, now, besides=besides)
         except StoreError as error:
             self._lost(error, sender(envelope))
 
@@ -166,7 +167,7 @@ class Recorder:
         if "charged" in draft.facts:
             draft.facts["charged_at"] = now
         event = submitted(draft, network=self._network(draft)) if draft.mark is None else refiltered(draft, draft.mark)
-        return self._settler.settle(charges, event, self._figures(draft), now, hold=hold)
+        return self._settler.settle(charges, event, self._figures(draft), now, hold=hold, besides=draft.besides)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
         """What it is charged is owed until it leaves; but for the brake's, which has had its say then."""
