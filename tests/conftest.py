@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests import corpora
-from tests.lab import chromium, postfix, redis, verify
+from tests.lab import chromium, postfix, postgres, redis, verify
 
 # How long an example takes says more about the machine than about the code: no deadline. `make unit` is for in between.
 settings.register_profile("quick", deadline=None, max_examples=12, database=None)
@@ -41,6 +41,12 @@ def needs_postfix() -> None:
 def needs_redis() -> None:
     """For a test that runs a private Redis."""
     _want(redis.missing())
+
+
+@pytest.fixture(scope="session")
+def needs_postgres() -> None:
+    """For a test that runs a private PostgreSQL."""
+    _want(postgres.missing())
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ DOORS: dict[str, frozenset[str]] = {
     "prometheus_client": frozenset({"metrics", "books"}),
     "sqlite3": frozenset({"store"}),
     "redis": frozenset({"store"}),
+    "psycopg": frozenset({"store.postgres"}),
     "aiohttp": frozenset({"tracking.web"}),
     "cryptography": frozenset({"sealed", "submission.signing", "submission.keys", "submission.newkeys"}),
 }

@@ -16,8 +16,8 @@ python=/usr/bin/python3
 # Compiler and headers for pymilter; SASL's password file, certificates; the verifiers and swaks that the demo shows.
 needed="gcc libc6-dev python3-dev python3-venv libmilter-dev adduser openssl ca-certificates
     libsasl2-modules sasl2-bin opendkim libmail-dkim-perl swaks"
-# A store of quotas, and OpenDKIM's own test program; the demonstration does without.
-[ "$want" = run ] || needed="$needed redis-server miltertest"
+# A store of quotas, a database of all hosts, and OpenDKIM's own test program; the demonstration does without.
+[ "$want" = run ] || needed="$needed redis-server postgresql miltertest"
 
 say() { printf '%s\n' "install: $*"; }
 fail() { printf '%s\n' "install: $*" >&2; exit 1; }
@@ -67,7 +67,7 @@ refresh_lists() {
 # Nor do services that came for us start at the next boot; those that were here stay as they are. Postfix needs no such
 # care: its unit starts nothing before /etc/postfix/main.cf is there, and then shall start.
 keep_down() {
-    for service in opendkim saslauthd redis-server; do
+    for service in opendkim saslauthd redis-server postgresql; do
         case " $had " in *" $service "*) continue ;; esac
         [ ! -e /etc/init.d/$service ] || update-rc.d $service disable
     done

@@ -21,7 +21,7 @@ from postmeter.books.families import Collector, Scope
 from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
-from postmeter.cli import robots
+from postmeter.cli import ageing, followed, robots, shipping
 from postmeter.cli.telling import Telling, tidy
 from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
@@ -79,6 +79,7 @@ class Books:
         return [
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
+            *followed.chores(self._config, self._open_journal),
             Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("repeats", self._sweep_hits, _TIDY),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
@@ -86,6 +87,7 @@ class Books:
             *self._learning(),
             *([Chore("orders", self._exchange_orders, orders.EVERY)] if self._orders else []),
             Chore("tidy", lambda: tidy(self._config, self._open_journal()), _TIDY),
+            *ageing.chores(self._config, self._open_journal),
             Chore("disk", lambda: disk.check(state, journal.min_free), _DISK),
         ]
 
@@ -194,6 +196,7 @@ class Books:
                 brakes=config.quota.brake.mode == "on",
                 store=self._orders.answers if self._orders else None,
                 domains=_scope(config).domains,
+                looks=[*followed.looks(config), *shipping.looks(config)],
             )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)

@@ -1,4 +1,4 @@
-"""The wiring of those of the books' chores that speak with other hosts: notices by mail, webhooks, keys in DNS.
+"""The wiring of those of the books' chores that speak with other hosts: notices, webhooks, keys in DNS, PostgreSQL.
 
 Each has a thread of its own, since it waits for others; each its own connection to the journal. A reload ends the old
 ones and starts the new, each of which begins when its own predecessor is done. Decides nothing about what is told.
@@ -18,7 +18,7 @@ from postmeter.books import notices, webhooks
 from postmeter.books.apart import Apart
 from postmeter.books.letters import Room
 from postmeter.books.mailing import Mailer
-from postmeter.cli import keycare
+from postmeter.cli import keycare, shipping
 from postmeter.config.schema import Config, Webhook
 from postmeter.events import Warned
 from postmeter.store.accounts import Charge, Overdrawn
@@ -52,7 +52,8 @@ class Telling:
         if _wants_notices(config):
             make = partial(_notices, config, host, opened, _room(check), self._failed)
             self._threads[""] = Apart("notices", make, failed=self._failed, after=old.get(""))
-        self._threads |= keycare.threads(config, host=host, opened=opened, failed=self._failed, old=old)
+        for others in (keycare, shipping):
+            self._threads |= others.threads(config, host=host, opened=opened, failed=self._failed, old=old)
 
     def close(self) -> None:
         for thread in self._threads.values():
@@ -68,6 +69,7 @@ def tidy(config: Config, journal: Journal) -> None:
     if not _wants_notices(config):
         notices.forget(journal)
     keycare.tidy(config, journal)
+    shipping.tidy(config, journal)
 
 
 def _wants_notices(config: Config) -> bool:

@@ -19,8 +19,10 @@ from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
 from postmeter.config.problem import Problem
 from postmeter.config.remote import of_store
+from postmeter.config.returning import of_returns
 from postmeter.config.schema import Config, InetAddress, SocketAddress, UnixAddress
-from postmeter.config.secret_files import of_bounces, of_tracking, tracked_urls
+from postmeter.config.secret_files import of_bounces, of_tracking, tags_returns, tracked_urls
+from postmeter.config.shipping import of_shipping
 from postmeter.config.unsubscribing import of_unsubscribes
 
 Daemon: TypeAlias = Literal["milter", "web", "books"]
@@ -41,10 +43,12 @@ def check(
     if daemon == "milter":
         found += [*_listen(loaded, me, mail_owner), *rules.problems(loaded, me)]
         found += [*_refiltered(loaded), *of_bounces(loaded, me), *of_unsubscribes(loaded)]
+        found += of_returns(loaded)
     if daemon != "books":
         found += [*_urls(loaded), *of_tracking(loaded, me)]
     if daemon == "books":
-        found += of_webhooks(loaded, me)
+        found += [*of_webhooks(loaded, me), *of_shipping(loaded, me)]
+        found += of_bounces(loaded, me) if tags_returns(loaded.config) else ()
     if daemon == "web":
         found += tls.of_web(loaded, me)
     if daemon != "web":
@@ -93,6 +97,7 @@ def _clashes(loaded: Loaded) -> Iterator[Problem]:
         ("milter.listen", config.milter.listen),
         ("web.listen", config.web.listen),
         ("metrics.listen", config.metrics.listen),
+        ("bounces.lmtp", config.bounces.lmtp),
     )
     taken: dict[SocketAddress, str] = {}
     for path, address in listeners:

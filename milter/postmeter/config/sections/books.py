@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from postmeter.config import forms, values
+from postmeter.config import forms, postgresql
 from postmeter.config.amounts import HOUR
-from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.readers import choice, listing, optional, scalar
 from postmeter.config.section import required, setting
 from postmeter.config.values import InetAddress
@@ -23,23 +22,16 @@ _EVENTS = (
     "quota_warning",
     "brake",
     "dkim_key",
+    "suppressed",
+    "mistrusted",
 )
 _LATER_EVENTS = (
-    "suppressed",
     "sent",
     "deferred",
     "bounced",
     "expired",
     "complained",
 )
-
-
-def _postgresql(text: str) -> str:
-    if values.scheme(text) not in ("postgresql", "postgres"):
-        raise MistakeError(
-            f"{quoted(text)} is not a PostgreSQL address", "write it like postgresql://postmeter@db.example.com/name"
-        )
-    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +71,7 @@ class Metrics:
         "One page for the whole host, served by `postmeter books`; null is none.",
     )
     domains: int = setting(forms.whole(), "50", 'So many From domains by name, the rest as "other".')
-    per_login: int = setting(forms.whole(), "0", "Label the N busiest logins; 0 is none.", built=False)
+    per_login: int = setting(forms.whole(), "0", "Label the N busiest logins; 0 is none.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,21 +90,20 @@ class Journal:
     )
     on_error: str = setting(choice("tempfail", "accept"), "tempfail", "tempfail, or accept: counted, and unaccounted.")
     min_free: int = setting(forms.size(), "100M", "Free disk below which we warn.")
-    keep: float = setting(forms.duration(), "400d", "How long events are kept.", built=False)
+    keep: float = setting(forms.duration(), "400d", "How long events are kept; sums of a day stay.")
     keep_addresses: float = setting(
         forms.duration(),
         "60d",
         "Then recipients become keyed hashes; totals, uniques and suppression stay.",
-        built=False,
     )
     ship_to: str | None = setting(
-        optional(scalar("a PostgreSQL address", _postgresql)),
+        optional(scalar("a PostgreSQL address", postgresql.address)),
         None,
-        "A PostgreSQL database that events are copied to.",
-        built=False,
+        "A PostgreSQL database of all hosts, that events are shipped to; TLS as libpq has it: "
+        "?sslmode=verify-full&sslrootcert=FILE.",
         example="postgresql://postmeter@db.example.com/postmeter",
     )
-    ship_password_file: Path | None = setting(optional(forms.path), None, "A file with its password.", built=False)
+    ship_password_file: Path | None = setting(optional(forms.path), None, "A file with its password.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

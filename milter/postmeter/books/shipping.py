@@ -1,0 +1,182 @@
+"""Ships the journal to the database of all hosts: events in their order and each once, then what changed of them.
+
+Where this journal stands is kept over there, in the transaction of what it ships; nothing is taken for shipped before
+that was committed, and a lost answer is cleared up by asking. While the database is away nobody waits for it: the
+journal has it all. Knows no SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic, time
+
+from postmeter.books.backoff import Backoff
+from postmeter.runtime.logs import OnceAMinute
+from postmeter.store import postgres_schema, shipped, unshipped
+from postmeter.store.accounts import StoreDownError
+from postmeter.store.database import StoreError
+from postmeter.store.journal import Journal
+from postmeter.store.postgres import Postgres
+from postmeter.store.shipped import MovedError, NameTakenError, Registered
+from postmeter.store.unshipped import EVENTS, FIGURES, State
+
+log = logging.getLogger(__name__)
+once = OnceAMinute(log)
+
+EVERY = 1.0
+"""Seconds between two looks, when there was nothing to ship."""
+
+_EVENTS = 1000  # in one transaction
+_CHANGES = 500
+_OCTETS = 4 << 20  # of events in one transaction, when it is more than one
+_FIRST, _MOST = 1.0, 30.0  # seconds of rest after a failure
+_SIGN = 60.0  # seconds between two signs of life when there is nothing to ship
+_FORGET = 3600.0  # seconds between two looks at what ended journals have left
+
+
+class Shipper:
+    """`instance` names a journal that has no name yet. `now` and `ticks` are clocks, of the day and monotonic.
+
+    `keep` is for how long events of a journal that was lost are kept, in seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        postgres: Postgres,
+        *,
+        host: str,
+        keep: float,
+        instance: Callable[[], str],
+        chance: Callable[[], float],
+        now: Callable[[], float] = time,
+        ticks: Callable[[], float] = monotonic,
+    ) -> None:
+        self._journal, self._postgres, self._host, self._keep = journal, postgres, host, keep
+        self._instance, self._now, self._ticks = instance, now, ticks
+        self._rest = Backoff(first=_FIRST, most=_MOST, chance=chance)
+        self._joined: Registered | None = None
+        self._signed = self._forgot = float("-inf")
+        self._away: float | None = None
+
+    def work(self) -> bool:
+        """One batch; true when there is more."""
+        if self._rest.rests(self._ticks()):
+            return False
+        try:
+            more = self._ship(self._joined or self._join())
+        except NameTakenError as error:
+            self._failed(logging.ERROR, "nothing is shipped: %s", error)
+            return False
+        except MovedError:
+            self._joined = None
+            return False
+        except StoreDownError as error:
+            self._failed(logging.WARNING, "events wait in the journal: %s", error)
+            return False
+        self._succeeded()
+        return more
+
+    def close(self) -> None:
+        self._postgres.close()
+        with suppress(StoreError):
+            self._journal.close()
+
+    def _join(self) -> Registered:
+        """Find our place over there, and whether it is the one that we left."""
+        database = self._journal.database
+        state = unshipped.begin(database, self._instance())
+        for name in postgres_schema.bring_up_to_date(self._postgres, self._now()):
+            log.info("PostgreSQL: made %s", name)
+        with self._postgres.transaction() as cursor:
+            journal = shipped.join(
+                cursor, instance=state.instance, prior=state.prior, began=state.began, host=self._host, now=self._now()
+            )
+        if journal.seq > state.claimed and self._put_back(journal, state):
+            return self._join()
+        if state.whole:
+            with self._postgres.transaction() as cursor:
+                journal = shipped.begin_anew(cursor, journal)
+            unshipped.begin_anew(database)
+        self._joined = journal
+        return journal
+
+    def _put_back(self, journal: Registered, state: State) -> bool:
+        """More was shipped than we know of. False when that is all in this journal as well: then nothing is lost."""
+        common = self._common(journal, state.claimed)
+        if common == journal.seq:
+            unshipped.claim(self._journal.database, common)
+            return False
+        log.error(
+            "this journal is not the one that was shipped as %s: events behind %d, up to %d, are others. It was put "
+            "back from a backup, or runs twice. It goes on; what was lost here stays in the database",
+            journal.host, common, journal.seq,
+        )  # fmt: skip
+        unshipped.rename(self._journal.database, self._instance(), began=common)
+        return True
+
+    def _common(self, journal: Registered, after: int) -> int:
+        """The last number up to which our events are those that were shipped."""
+        last = min(journal.seq, self._journal.last())
+        while after < last:
+            upto = min(after + _EVENTS, last)
+            with self._postgres.transaction() as cursor:
+                theirs = shipped.sources(cursor, journal, after, upto)
+            ours = unshipped.sources(self._journal.database, after, upto)
+            for seq in sorted(ours):
+                if seq in theirs and shipped.text(ours[seq]) != theirs[seq]:
+                    return seq - 1
+            after = upto
+        return after
+
+    def _ship(self, journal: Registered) -> bool:
+        database = self._journal.database
+        changes = unshipped.changes(database, EVENTS, _CHANGES)
+        figures = unshipped.changes(database, FIGURES, _CHANGES)
+        upto = min(self._journal.last(), journal.seq + _EVENTS)
+        if upto <= journal.seq and not changes and not figures:
+            return self._look_in(journal)
+        unshipped.claim(database, upto)
+        upto, events = unshipped.batch(database, after=journal.seq, upto=max(upto, journal.seq), octets=_OCTETS)
+        changes = [change for change in changes if change.seq <= upto]
+        seqs = [change.seq for change in changes]
+        with self._postgres.transaction() as cursor:
+            reached = shipped.advance(cursor, journal, upto, self._now())
+            if upto > journal.seq:
+                shipped.replace_range(cursor, journal, journal.seq, upto, events)
+            if seqs:
+                shipped.replace(cursor, journal, seqs, unshipped.events(database, seqs))
+            if figures:
+                keys = [change.key for change in figures]
+                shipped.replace_figures(cursor, journal, keys, unshipped.figures(database, keys))
+        self._joined, self._signed = reached, self._ticks()
+        unshipped.acknowledge(database, upto, [*changes, *figures])
+        return self._journal.last() > upto or len(changes) == _CHANGES or len(figures) == _CHANGES
+
+    def _look_in(self, journal: Registered) -> bool:
+        """Show that we live, and see whether the place is still ours."""
+        now = self._ticks()
+        if now - self._signed >= _SIGN:
+            with self._postgres.transaction() as cursor:
+                shipped.advance(cursor, journal, journal.seq, self._now())
+            self._signed = now
+        if now - self._forgot >= _FORGET:
+            with self._postgres.transaction() as cursor:
+                shipped.forget(cursor, self._host, self._now() - self._keep)
+            self._forgot = now
+        return False
+
+    def _failed(self, level: int, text: str, error: Exception) -> None:
+        self._joined = None
+        self._rest.failed(self._ticks())
+        if self._away is None:
+            self._away = self._ticks()
+        once.log(level, "shipping", text, error)
+
+    def _succeeded(self) -> None:
+        self._rest.succeeded()
+        if self._away is not None:
+            log.warning("events are shipped again, after %.0f s", self._ticks() - self._away)
+            self._away = None
