@@ -1,11 +1,10 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit lint types e2e all all-debian12 bench clean
+.PHONY: help setup run test unit session others lint types e2e all all-debian12 bench clean
 
 PYTHON = build/venv/bin/python
-# Two files at a time, since most tests wait for something; a file's own tests one after the other, in its one lab.
-PYTEST = $(PYTHON) -m pytest -n 2 --dist loadfile
+PYTEST = $(PYTHON) -m pytest
 INSTALL = sh tests/lab/install.sh
 
 help:  ## show this
@@ -18,8 +17,9 @@ run:  ## a demonstration: a private Postfix with postmeter, and what it does to 
 	@$(INSTALL) run
 	@PYTHONPATH=milter:. $(PYTHON) -m tests.lab.demo
 
+# Most tests wait for a daemon, so the directories go side by side; each shows what it has to say when it ends.
 test: setup lint types  ## what must hold before a commit: lint, types, unit, architecture, end to end
-	$(PYTEST) -q tests
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
 
 unit: setup  ## pure code, under ten seconds
 	$(PYTEST) -q tests/unit
@@ -33,15 +33,21 @@ types: setup  ## mypy, strict
 e2e: setup  ## end to end on a private Postfix
 	$(PYTEST) -q tests/e2e
 
+session: setup  ## processes of postmeter without Postfix
+	$(PYTEST) -q tests/session
+
+others: setup  ## pure code, and what keeps the house in order
+	$(PYTEST) -q tests --ignore=tests/session --ignore=tests/e2e
+
 all: lint types  ## everything, whole corpora, nothing skipped, in a browser too; with Debian 12's Python packages; the benchmark
 	@$(INSTALL) all
-	POSTMETER_ALL=1 $(PYTEST) -q tests
+	@POSTMETER_ALL=1 $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
 	@$(MAKE) --no-print-directory all-debian12
 	@$(MAKE) --no-print-directory bench
 
 all-debian12:
 	@$(INSTALL) debian12
-	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -n 2 --dist loadfile -q tests/unit tests/session
+	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
 bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
