@@ -28,12 +28,8 @@ AGES = Ages(events=400 * DAY, addresses=60 * DAY)
 
 def message(number: int, *, days: float, recipients: tuple[str, ...] = ("Bob@Example.com",)) -> list[Event]:
     when = NOW - days * DAY
-    about: dict[str, Any] = {
-        "queue_id": f"Q{number}",
-        "reference": f"{number:016x}",
-        "login": "alice",
-        "from_domain": "example.com",
-    }
+    about: dict[str, Any] = {"queue_id": f"Q{number}", "reference": f"{number:016x}"}
+    about |= {"login": "alice", "from_domain": "example.com"}
     taken = Submitted(
         source=f"eom:Q{number}:{when}", time=when, message_id=f"<{number}@example.com>", sender="alice",
         service="submission", mail_from="alice@example.com", recipients=recipients, size=1, **about,
@@ -154,13 +150,6 @@ def test_a_message_of_thousands_is_forgotten_in_short_transactions(tmp_path: Pat
     made = journal(tmp_path, *message(1, days=401, recipients=many), *message(2, days=61, recipients=many))
     longest = 0.0
     real = made.database.transaction
-
-    class Watched(type(made.database)):  # type: ignore[misc]
-        pass
-
-    from collections.abc import Iterator
-    from contextlib import contextmanager
-    from sqlite3 import Connection
 
     @contextmanager
     def timed() -> Iterator[Connection]:
