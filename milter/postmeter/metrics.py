@@ -104,14 +104,17 @@ _UNSIGNED = (
     "error",
 )
 
+# What became of a message that came back; the words are those of feedback.judging and books.returns.
+_FEEDBACK = ("bounce", "complaint", "unsubscribe", "repeated", "passed_on", "untrusted", "unclear", "dropped")
+
 # Why somebody is suppressed; the rules are those of store.suppression.
 _SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
 
 # Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "switches", "quota", "links", "unsubscribe", "return_path", "mark",
-          "make_safe", "signing")  # fmt: skip
+_STEPS = ("identity", "from", "notice", "switches", "suppression", "quota", "links", "unsubscribe", "return_path",
+          "mark", "make_safe", "signing")  # fmt: skip
 _CHORES: tuple[str, ...] = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
-_CHORES += ("following", "shipping")
+_CHORES += ("suppressions", "removed", "following", "shipping")
 
 METRICS: list[Meaning] = [
     Meaning(
@@ -208,6 +211,14 @@ METRICS: list[Meaning] = [
         "up.",
         {"type": ("hard", "soft", "expired")},
     ),
+    Meaning(
+        "feedback_total",
+        "counter",
+        ("result",),
+        "Messages that came back: recorded as bounce, complaint or unsubscribe, repeated, passed on to the sender, kept "
+        "for a person as untrusted or unclear, dropped from there.",
+        {"result": _FEEDBACK},
+    ),
     Meaning("complaints_total", "counter", (), "Feedback reports about mail of ours."),
     Meaning(
         "suppressed_total",
@@ -215,6 +226,12 @@ METRICS: list[Meaning] = [
         ("reason",),
         "Recipients not written to because they are suppressed.",
         {"reason": _SUPPRESSED},
+    ),
+    Meaning(
+        "provider_mistrusted_total",
+        "counter",
+        ("provider",),
+        "Times that a provider refused so many recipients for good that its bounces suppress nobody for a while.",
     ),
     Meaning(
         "suppression_observed_total",

@@ -15,7 +15,7 @@ from postmeter.events import Complained, Event, Sent, Submitted, Suppressed
 from postmeter.mail.draft import Figure
 from postmeter.metrics import DELAYS
 from postmeter.store.figures import Names
-from postmeter.store.following import KINDS, POSITION, Change, follow
+from postmeter.store.following import KINDS, POSITION, Change, Learn, follow, nothing
 from postmeter.store.journal import Journal
 from postmeter.store.rows import Entry
 
@@ -32,8 +32,8 @@ _OTHER = "other"
 class Follower:
     """`domains` are those whose deliveries are counted by name; of all others there may be any number."""
 
-    def __init__(self, journal: Journal, *, domains: Collection[str]) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, *, domains: Collection[str], learn: Learn = nothing) -> None:
+        self._journal, self._learn = journal, learn
         self._domains = frozenset(domains)
         self._names = Names()
         self._seen = -1
@@ -55,7 +55,15 @@ class Follower:
 
     def _keep(self, events: Sequence[Event], saved: int, end: int) -> None:
         try:
-            follow(self._journal.database, events, was=saved, now=end, count=self._count, names=self._names)
+            follow(
+                self._journal.database,
+                events,
+                was=saved,
+                now=end,
+                count=self._count,
+                names=self._names,
+                learn=self._learn,
+            )
         except BaseException:
             self._names = Names()  # it may know names that were not written
             raise

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
 from email.policy import SMTP
 from email.utils import format_datetime, formataddr
 
@@ -44,13 +44,16 @@ class Mailer:
         message.set_content(letter.text, cte="7bit" if letter.text.isascii() else "quoted-printable")
         return message
 
-    def send(self, message: EmailMessage, *, to: Sequence[str]) -> list[str]:
-        """Until the server has taken it; returns whom it did not take it for. Else an OSError, smtplib's among them."""
+    def send(self, message: Message, *, to: Sequence[str], sender: str | None = None) -> list[str]:
+        """Until the server has taken it; returns whom it did not take it for. Else an OSError, smtplib's among them.
+
+        A `sender` other than our own address is empty: of a report, so that nobody returns it.
+        """
         smtp = smtplib.SMTP(self.smtp.host, self.smtp.port, local_hostname=self.host, timeout=_PATIENCE)
         try:
             if smtp.sock is not None:
                 smtp.sock.settimeout(_TAKING)
-            refused = smtp.send_message(message, self.sender, list(to))
+            refused = smtp.send_message(message, self.sender if sender is None else sender, list(to))
             with suppress(OSError):  # it has been taken by now
                 smtp.quit()
         finally:

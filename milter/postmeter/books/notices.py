@@ -14,12 +14,12 @@ from contextlib import suppress
 from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
 from time import monotonic, time
 
-from postmeter.books import keyletters, letters
+from postmeter.books import keyletters, letters, removals
 from postmeter.books.backoff import Backoff
 from postmeter.books.letters import Letter, Room
 from postmeter.books.mailing import Mailer
 from postmeter.config.schema import Quota
-from postmeter.events import Braked, Event, KeyChanged, Warned
+from postmeter.events import Braked, Event, KeyChanged, Mistrusted, Warned
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import notices
 from postmeter.store.database import StoreError
@@ -32,9 +32,10 @@ once = OnceAMinute(log)
 
 POSITION = "notices"
 
-_WARNINGS, _SENDER, _BRAKE, _KEYS = "warnings", "sender:", "brake:", "keys"
-_GAPS = {_WARNINGS: 600.0, _SENDER: 600.0, _BRAKE: 3600.0, _KEYS: 600.0}  # seconds between two mails of a topic
-_KINDS = ("warned", "braked", "keychanged")
+_WARNINGS, _SENDER, _BRAKE, _KEYS, _DOUBTS = "warnings", "sender:", "brake:", "keys", "mistrusted"
+# Seconds between two mails of a topic
+_GAPS = {_WARNINGS: 600.0, _SENDER: 600.0, _BRAKE: 3600.0, _KEYS: 600.0, _DOUBTS: 600.0}
+_KINDS = ("warned", "braked", "keychanged", "mistrusted")
 _FAR = 10_000  # events behind the saved position; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _ID_LIVES = 600.0  # seconds; an SMTP transaction, and a server that comes up again meanwhile
@@ -112,6 +113,8 @@ class Notices:
             topics.append(_BRAKE + event.login)
         if isinstance(event, KeyChanged) and self._quota.warn_to and event.change in keyletters.TOLD:
             topics.append(_KEYS)
+        if isinstance(event, Mistrusted) and self._quota.warn_to:
+            topics.append(_DOUBTS)
         return topics
 
     def _tell_next(self) -> bool:
@@ -120,6 +123,8 @@ class Notices:
         if self._resting("", ticks):
             return False
         for topic, last in self._outbox.topics().items():
+            if _kind(topic) not in _GAPS:
+                continue  # somebody else's to tell
             if not 0 <= now - last < _GAPS[_kind(topic)] and not self._resting(topic, ticks):
                 try:
                     self._tell(topic, now)
@@ -171,6 +176,9 @@ class Notices:
         warnings = [event for event in events if isinstance(event, Warned)]
         brakes = [event for event in events if isinstance(event, Braked)]
         keys = [event for event in events if isinstance(event, KeyChanged)]
+        doubts = [event for event in events if isinstance(event, Mistrusted)]
+        if doubts:
+            return removals.doubts(doubts, host=host)
         if keys:
             return keyletters.news(keys, host=host)
         if brakes:
@@ -207,6 +215,7 @@ def forget(journal: Journal) -> None:
     """For a configuration that wants no notices: should they be wanted again, they begin with what is new then."""
     outbox = Outbox(journal.database)
     for topic in outbox.topics():
-        outbox.drop(topic)
+        if _kind(topic) in _GAPS:
+            outbox.drop(topic)
     if journal.position(POSITION):
         journal.forget_positions([POSITION])

@@ -5,6 +5,7 @@ The one place that knows all rooms. Decides nothing about mail.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 from collections.abc import Callable
@@ -19,14 +20,15 @@ from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config, Tracking
 from postmeter.config.secret_files import tags_returns, tracked_urls
-from postmeter.events import Braked
+from postmeter.events import Braked, Suppressed
 from postmeter.mail.draft import Draft
 from postmeter.store import accounting
 from postmeter.store.accounts import Accounts
-from postmeter.store.database import Database
+from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import last_release
 from postmeter.store.orders import Order, Standing, put
 from postmeter.store.profiles import Profiles
+from postmeter.store.suppression import Lookup
 from postmeter.submission import keyring, mark, returnpath, safe, signing, standing
 from postmeter.submission.brake import Watch
 from postmeter.submission.identity import Identity
@@ -36,6 +38,7 @@ from postmeter.submission.mark import Marks
 from postmeter.submission.notice import Notices
 from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.submission.quota import Quotas
+from postmeter.submission.suppress import Suppress
 from postmeter.tag import Tagger
 from postmeter.token import Marker, Mint, parse_secrets
 from postmeter.tracking import links, switches, unsubscribe
@@ -105,6 +108,20 @@ def brake(config: Config) -> Callable[[Braked], None]:
     return stop
 
 
+def suppress(config: Config, settler: Accounts | None = None) -> Suppress:
+    """Who is not written to again. What a gate refused is recorded with `settler`; not to be asked across a fork."""
+    journal = config.journal
+    reader = Database(journal.path, sync=journal.sync, readonly=True)
+
+    def record(event: Suppressed) -> None:
+        if settler is not None:
+            with contextlib.suppress(StoreError):  # the refusal itself is recorded besides, and says what is wrong
+                settler.settle((), event, {}, event.time)
+
+    observe = config.suppression.observe or config.mode == "observe"
+    return Suppress(config.suppression, Lookup(reader, time), bulk=bulk(config), observe=observe, record=record)
+
+
 def marks(material: Material, who: Identity, settler: Accounts | None = None) -> Marks | None:
     """None where no content filter gives mail back to us. What has expired is counted with `settler`."""
     if material.marker is None:
@@ -127,6 +144,7 @@ def pipeline(
     own: Notices,
     stops: standing.Rules,
     quotas: Quotas,
+    suppress: Suppress,
     marked: Marks | None = None,
 ) -> Pipeline:
     """The steps, as in docs/flow.md. A bug in tracking or `make_safe` spares the message, in another it is refused."""
@@ -137,6 +155,7 @@ def pipeline(
         Stage("notice", own.step),
         *standing.stages(stops),
         Stage("switches", switches.step(config.tracking)),
+        Stage("suppression", suppress.step),
         Stage("quota", quotas.check),
         *_tracking(material),
         *_returning(material),

@@ -49,7 +49,10 @@ def run(args: Namespace) -> int:
     orders = daemons.orders(config)
     stops = standing.rules(orders, config.quota.brake)
     quotas = Quotas(config.quota, settler, levels=material.levels, override=orders.limits)
-    pipeline = daemons.pipeline(material, who=who, own=own, stops=stops, quotas=quotas, marked=marked)
+    suppress = daemons.suppress(config)
+    pipeline = daemons.pipeline(
+        material, who=who, own=own, stops=stops, quotas=quotas, marked=marked, suppress=suppress
+    )
     told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked)
     if args.json:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))

@@ -5,14 +5,18 @@ Decides nothing about figures.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from functools import partial
 
 from postmeter.books.daemon import Chore
 from postmeter.books.following import EVERY, Follower
 from postmeter.books.host import Look
 from postmeter.books.rates import Rates
 from postmeter.config.schema import Config
+from postmeter.store import lessons
 from postmeter.store.journal import Journal
+from postmeter.store.lessons import Rules
 
 
 def chores(config: Config, opened: Callable[[], Journal]) -> list[Chore]:
@@ -21,7 +25,9 @@ def chores(config: Config, opened: Callable[[], Journal]) -> list[Chore]:
 
     def work() -> bool:
         if not made:
-            made.append(Follower(opened(), domains=[entry.domain for entry in config.dkim.sign]))
+            rules = Rules(config.suppression, host=config.journal.host or socket.gethostname())
+            learn = partial(lessons.learn, rules=rules)
+            made.append(Follower(opened(), domains=[entry.domain for entry in config.dkim.sign], learn=learn))
         return made[0].work()
 
     return [Chore("following", work, EVERY)]

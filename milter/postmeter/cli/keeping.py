@@ -21,7 +21,8 @@ from postmeter.books.families import Collector, Scope
 from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
-from postmeter.cli import ageing, followed, robots, shipping
+from postmeter.cli import ageing, followed, robots, shipping, suppressing
+from postmeter.cli.receiving import Receiving
 from postmeter.cli.telling import Telling, tidy
 from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
@@ -67,6 +68,8 @@ class Books:
         self._blocking: Blocking | None = None
         self._baselines: Baselines | None = None
         self._telling = Telling(failed=self.failed)
+        self._receiving = Receiving(failed=self.failed)
+        self._receiving.take(loaded, host=_name(loaded.config))
         self._orders: RedisOrders | None = None
         self._remote: RedisLedger | None = None
         self._take(loaded)
@@ -80,6 +83,8 @@ class Books:
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
             *followed.chores(self._config, self._open_journal),
+            *suppressing.chores(self._config, self._open_journal),
+            *self._receiving.chores(self._config, self._open_journal),
             Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("repeats", self._sweep_hits, _TIDY),
             Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
@@ -99,6 +104,7 @@ class Books:
                 raise ConfigError([loaded.problem("journal.path", "changes with a restart only", "restart postmeter")])
             _refuse(loaded)
             found = robots.opened(loaded)
+            self._receiving.take(loaded, host=_name(loaded.config))
             self._move_page(loaded)
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
@@ -114,6 +120,7 @@ class Books:
 
     def close(self) -> None:
         self._telling.close()
+        self._receiving.close()
         self._leave_redis()
         if self._page is not None:
             self._page.close()

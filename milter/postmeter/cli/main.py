@@ -35,6 +35,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("unfreeze", "postmeter.cli.freeze"),
     ("dkim", "postmeter.cli.dkim"),
     ("links", "postmeter.cli.links"),
+    ("suppress", "postmeter.cli.suppress"),
+    ("feedback", "postmeter.cli.feedback"),
 ]
 """Every command's word and the module whose `COMMANDS` has it, in the order of `postmeter --help`."""
 

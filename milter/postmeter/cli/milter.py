@@ -109,13 +109,17 @@ def _serve(material: Material, post: Post) -> None:
         brake=daemons.brake(config),
         prefix=config.quota.networks.prefix,
     )
+    suppress = daemons.suppress(config, settler)
     desk = Desk(
         identity=who,
         gates=(
             *standing.gates(stops),
             Gate("quota", lambda envelope, recipient: quotas.gate(envelope, recipient, time())),
         ),
-        pipeline=daemons.pipeline(material, who=who, own=own, stops=stops, quotas=quotas, marked=marked),
+        rcpt_gates=(Gate("suppression", suppress.gate),) if suppress.gates else (),
+        pipeline=daemons.pipeline(
+            material, who=who, own=own, stops=stops, quotas=quotas, marked=marked, suppress=suppress
+        ),
         marks=marked,
         recorder=recorder,
         load=Load(max_sessions=config.milter.max_sessions, max_memory=config.milter.max_memory),
@@ -123,6 +127,7 @@ def _serve(material: Material, post: Post) -> None:
         tolerant=config.milter.on_bug == "accept",
         certificates=config.senders.certificates,
         signs=config.dkim.signs,
+        drops=not config.suppression.observe,
         returns=material.tagger is not None,
         holds=may_hold(config.quota),
         rewrites=material.mint is not None or (config.dkim.signs and config.dkim.make_safe),

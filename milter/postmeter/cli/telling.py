@@ -18,7 +18,7 @@ from postmeter.books import notices, webhooks
 from postmeter.books.apart import Apart
 from postmeter.books.letters import Room
 from postmeter.books.mailing import Mailer
-from postmeter.cli import keycare, shipping
+from postmeter.cli import keycare, shipping, suppressing
 from postmeter.config.schema import Config, Webhook
 from postmeter.events import Warned
 from postmeter.store.accounts import Charge, Overdrawn
@@ -52,7 +52,7 @@ class Telling:
         if _wants_notices(config):
             make = partial(_notices, config, host, opened, _room(check), self._failed)
             self._threads[""] = Apart("notices", make, failed=self._failed, after=old.get(""))
-        for others in (keycare, shipping):
+        for others in (keycare, shipping, suppressing):
             self._threads |= others.threads(config, host=host, opened=opened, failed=self._failed, old=old)
 
     def close(self) -> None:
@@ -70,6 +70,7 @@ def tidy(config: Config, journal: Journal) -> None:
         notices.forget(journal)
     keycare.tidy(config, journal)
     shipping.tidy(config, journal)
+    suppressing.tidy(config, journal)
 
 
 def _wants_notices(config: Config) -> bool:

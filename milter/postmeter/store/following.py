@@ -43,10 +43,27 @@ Count: TypeAlias = Callable[[Sequence[Event], Sequence[Change]], Mapping[Figure,
 """What these add to the totals."""
 
 
+Learn: TypeAlias = Callable[[Connection, Sequence[Transition]], None]
+
+
+def nothing(link: Connection, told: Sequence[Transition]) -> None:
+    """Nobody wants to know."""
+
+
 def follow(
-    database: Database, events: Sequence[Event], *, was: int, now: int, count: Count, names: Names
+    database: Database,
+    events: Sequence[Event],
+    *,
+    was: int,
+    now: int,
+    count: Count,
+    names: Names,
+    learn: Learn = nothing,
 ) -> list[Transition]:
-    """Take these in, if the place is still where it `was`; what changed. After a failure forget `names`."""
+    """Take these in, if the place is still where it `was`; what changed. After a failure forget `names`.
+
+    `learn` is told what changed in the same transaction.
+    """
     with database.transaction() as link:
         if not _move(link, was, now):
             return []
@@ -58,7 +75,9 @@ def follow(
         places.update(tracked.places(link, events))
         figures.add(link, places, names)
         totals.add(link, count(events, changes))
-        return [told for one in changes if (told := fates.transition(one.before, one.now, one.step))]
+        told = [made for one in changes if (made := fates.transition(one.before, one.now, one.step))]
+        learn(link, told)
+        return told
 
 
 def _fold(link: Connection, events: Sequence[Event]) -> tuple[list[Fate], list[Fate], list[Change]]:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from sqlite3 import Connection
 
 from postmeter.store.database import Database
+from postmeter.store.lessons import share
 
 HOUR = 3600
 POSITION = "baselines"
@@ -121,6 +122,11 @@ class Profiles:
         ((own, all_of_them),) = self._database.query(sql, (_storable(login), hashes, before))
         return int(own), int(all_of_them)
 
+    def bounced(self, login: str) -> float:
+        """The share of hard bounces among its last recipients; 0 while too little is known."""
+        found = self._database.query("SELECT fates FROM bounced_lately WHERE login = ?", (_storable(login),))
+        return share(found[0][0]) if found else 0.0
+
     def lately(self, sender: str, *, login: str, since: float, most: int) -> set[str]:
         """Whom a sender wrote to since then, as the journal has it: those of its newest messages, `most` at most.
 
@@ -166,6 +172,13 @@ def sweep(database: Database, part: int, *, hours_before: float, contacts_before
         link.execute(sql, (least, least + (1 << 56) - 1, contacts_before))
         gone = f"DELETE FROM profile_logins WHERE id % {SLICES} = ? AND last < ?"
         link.execute(gone, (part, contacts_before))
+
+
+def forget(link: Connection, recipients: Iterable[str]) -> int:
+    """As if nobody had written to them; returns how many rows went."""
+    ((key,),) = link.execute("SELECT key FROM profile_house").fetchall()
+    hashes = [(_hashed(recipient, key),) for recipient in recipients]
+    return link.executemany("DELETE FROM profile_contacts WHERE recipient = ?", hashes).rowcount
 
 
 def _learn(link: Connection, sighting: Sighting, key: bytes) -> None:

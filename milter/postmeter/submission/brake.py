@@ -272,6 +272,7 @@ class Watch:
             strangers_ours=1 - ours / len(asked),
             usually=measure.usually,
             young=measure.young,
+            bounced=self._profiles.bounced(name),
         )
 
     def _network(self, draft: Draft) -> str:
@@ -290,7 +291,7 @@ def evidence(look: Look, found: Sequence[str]) -> str:
     usually = "" if look.young else f", usually {look.usually:.0%}"
     words = {
         "network": f"from {look.network}, where {who} was never seen before",
-        "bounces": f"{look.bounced:.0%} of its last recipients bounced",
+        "bounces": f"{look.bounced:.0%} of its last recipients do not exist",
         "strangers": f"{strangers:.0%} of the hour's recipients {who} never wrote to before{usually}",
     }
     return "; ".join(words[sign] for sign in found)

@@ -49,28 +49,24 @@ class Bounces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    mail: str = setting(choice("bulk", "all"), "bulk", "Which mail is held back.", built=False)
-    observe: bool = setting(forms.boolean, "true", "Count and refuse nobody, until you trust it.", built=False)
-    hard: int = setting(forms.whole(1), "2", "So many hard bounces …", built=False)
-    within: float = setting(forms.duration(), "14d", "… within this time …", built=False)
-    for_: float = setting(forms.duration(), "30d", "… suppress for this time.", built=False)
-    complaint: float = setting(forms.duration(), "400d", "How long a complaint suppresses; 0 is never.", built=False)
+    mail: str = setting(choice("bulk", "all"), "bulk", "Which mail is held back.")
+    observe: bool = setting(forms.boolean, "true", "Count and refuse nobody, until you trust it.")
+    hard: int = setting(forms.whole(1), "2", "So many hard bounces …")
+    within: float = setting(forms.duration(), "14d", "… within this time …")
+    for_: float = setting(forms.duration(), "30d", "… suppress for this time.")
+    complaint: float = setting(forms.duration(), "400d", "How long a complaint suppresses; 0 is never.")
     scope: str = setting(
         choice("domain", "everywhere"),
         "domain",
         "Of bounces and complaints: that From domain, or everywhere; an unsubscribe is for its list or From address "
         "only.",
-        built=False,
     )
     provider_limit: float = setting(
         forms.percent,
         "10%",
         "Hard bounces at one provider within an hour: no suppression for it, and an alert.",
-        built=False,
     )
-    bypass: tuple[str, ...] = setting(
-        forms.words, [], "Logins whose X-Postmeter-Bypass-Suppression counts.", built=False
-    )
+    bypass: tuple[str, ...] = setting(forms.words, [], "Logins whose X-Postmeter-Bypass-Suppression counts.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
