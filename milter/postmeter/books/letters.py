@@ -29,10 +29,11 @@ Room: TypeAlias = Callable[[Warned], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """`subject` is one line."""
+    """`subject` is one line. `html` says what `text` does, for who would rather look at it."""
 
     subject: str
     text: str
+    html: str = ""
 
 
 def digest(warnings: Sequence[Warned], *, host: str, room: Room) -> Letter:

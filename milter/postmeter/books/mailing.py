@@ -42,6 +42,8 @@ class Mailer:
         message["Auto-Submitted"] = "auto-generated"
         message["X-Postmeter-Notice"] = ident
         message.set_content(letter.text, cte="7bit" if letter.text.isascii() else "quoted-printable")
+        if letter.html:
+            message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
         return message
 
     def send(self, message: Message, *, to: Sequence[str], sender: str | None = None) -> list[str]:

@@ -35,6 +35,7 @@ COMMANDS: list[tuple[str, str]] = [
     ("unfreeze", "postmeter.cli.freeze"),
     ("dkim", "postmeter.cli.dkim"),
     ("links", "postmeter.cli.links"),
+    ("report", "postmeter.cli.report"),
     ("suppress", "postmeter.cli.suppress"),
     ("feedback", "postmeter.cli.feedback"),
 ]

@@ -21,7 +21,9 @@ _KEYS = 1000  # of what is said once a minute; enough for every place that can f
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 # C0, DEL, C1 and the two Unicode line ends become escapes: a log line is a line, and a terminal stays as it was.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-_ESCAPES = _CONTROLS | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_ESCAPES = _CONTROLS | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+# What separates lines, and what turns the direction of all that follows (UAX #9).
+_ESCAPES |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def set_up(log: Log, *, daemon: str, fd: int = 2, environ: Mapping[str, str] = os.environ) -> None:

@@ -53,13 +53,12 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    to: tuple[str, ...] = setting(forms.addresses, [], "Who gets the report.", built=False)
-    every: float = setting(forms.duration(HOUR), "7d", "How often.", built=False)
+    to: tuple[str, ...] = setting(forms.addresses, [], "Who gets the report, which postmeter-report.timer sends.")
+    every: float = setting(forms.duration(HOUR), "7d", "How often, in whole days.")
     by: tuple[str, ...] = setting(
         listing(choice("domain", "login", "campaign", "provider", "day")),
         ["domain", "login", "provider"],
         "What it is broken down by.",
-        built=False,
     )
 
 
