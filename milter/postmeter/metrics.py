@@ -114,7 +114,7 @@ _SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
 _STEPS = ("identity", "from", "notice", "switches", "suppression", "quota", "links", "unsubscribe", "return_path",
           "mark", "make_safe", "signing")  # fmt: skip
 _CHORES: tuple[str, ...] = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
-_CHORES += ("suppressions", "removed", "following", "shipping")
+_CHORES += ("returns", "kept", "suppressions", "removed", "following", "shipping")
 
 METRICS: list[Meaning] = [
     Meaning(

@@ -1,0 +1,252 @@
+"""What came back, from the spool into the journal: read, held against the journal, recorded once, passed on or kept.
+
+A batch of messages is one transaction, with a note of their names in it; only then are they removed, so that whoever is
+killed in between counts nothing twice and loses nothing. What is passed on is copied first: at worst the sender gets it
+twice. Reports are believed as `feedback.judging` says; here is found out which message they speak of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from postmeter.books import unsubscribes
+from postmeter.config.schema import Bounces
+from postmeter.events import Bounced, Complained, Event, Submitted, kind
+from postmeter.feedback import reading
+from postmeter.feedback.arrivals import Arrival, Arrivals
+from postmeter.feedback.judging import Circumstances, Known, Verdict, judge
+from postmeter.feedback.report import COMPLAINT, Report
+from postmeter.mail import fieldtext
+from postmeter.mail.address import text
+from postmeter.mail.draft import Figure
+from postmeter.mail.reading import read as read_fields
+from postmeter.mail.scope import canonical
+from postmeter.runtime.logs import OnceAMinute
+from postmeter.store import endings, fates, veil
+from postmeter.store.journal import Journal
+from postmeter.tag import Tagger, untagged
+from postmeter.token import Mint
+
+once = OnceAMinute(logging.getLogger(__name__))
+
+EVERY = 0.5  # seconds between two looks
+SWEEP_EVERY = 600.0
+NEW, KEPT, FORWARD = "new", "kept", "forward"
+"""Directories below `spool/returns`: what has not been read, what a person should look at, what goes to its sender."""
+
+_BATCH = 50  # messages in one transaction
+_POSITION = "returns"
+_MOST_HOPS = 50  # Postfix's hopcount_limit
+_AGE, _MOST_KEPT, _MOST_KEPT_BYTES = 30 * 86400.0, 1000, 64 * 1024 * 1024
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{60,1000}")  # of an unsubscribe, in a subject
+
+
+def place(state: Path, which: str) -> Path:
+    return state / "spool" / "returns" / which
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Unsubscribes by mail: the addresses of `tracking.unsubscribe_mailto`, and what opens tokens, on which hosts."""
+
+    addresses: frozenset[str] = frozenset()
+    mint: Mint | None = None
+    hosts: tuple[str, ...] = ()
+
+
+class Returns:
+    """One in the books' own thread; the only one that takes from the spool."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        state: Path,
+        *,
+        bounces: Bounces,
+        tagger: Tagger | None,
+        leave: Leave,
+        clock: Callable[[], float],
+    ) -> None:
+        self._journal, self._bounces, self._tagger, self._leave, self._clock = journal, bounces, tagger, leave, clock
+        self._new, self._kept = Arrivals(place(state, NEW)), Arrivals(place(state, KEPT), most=2 * _MOST_KEPT)
+        self._forward = Arrivals(place(state, FORWARD))
+        addresses = [*bounces.domains.values(), *([bounces.cfbl_address] if bounces.cfbl_address else [])]
+        self._ours = frozenset(map(canonical, addresses)) | leave.addresses
+
+    def work(self) -> bool:
+        """One batch; true when there is more."""
+        names = self._new.names()
+        if not names:
+            return False
+        recorded = self._recorded()
+        batch = [name for name in names if name not in recorded][:_BATCH]
+        if batch:
+            self._record(batch)
+        for name in (*recorded, *batch):
+            self._new.drop(name)
+        return len(names) > len(batch)
+
+    def sweep(self) -> None:
+        """What nobody looked at goes, the oldest first; and what was never finished."""
+        now = self._clock()
+        gone = self._kept.trim(now=now, age=_AGE, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES)
+        if gone:
+            once.log(logging.WARNING, "kept", "%d messages that came back and were kept for a person are gone", gone)
+            self._journal.record([], figures={_figure("dropped"): gone})
+        for arrivals in (self._new, self._kept, self._forward):
+            arrivals.sweep(now=now)
+
+    def _recorded(self) -> list[str]:
+        """Names of the last batch: those that are still there have only to be removed."""
+        saved = self._journal.position(_POSITION)
+        return [str(name) for name in json.loads(saved)] if saved else []
+
+    def _record(self, batch: Sequence[str]) -> None:
+        events: list[Event] = []
+        figures: Counter[Figure] = Counter()
+        messages = _Messages(self._journal)
+        for name in batch:
+            arrival = self._new.read(name)
+            if arrival is None:
+                continue
+            verdict = self._understood(arrival, messages)
+            messages.recorded(verdict.events)
+            events += verdict.events
+            figures[_figure(verdict.result)] += 1
+            if verdict.kept:
+                self._kept.put(replace(arrival.envelope, why=verdict.kept), arrival.raw, name=name)
+        self._journal.record(events, figures=figures, positions={_POSITION: json.dumps(list(batch))})
+
+    def _understood(self, arrival: Arrival, messages: _Messages) -> Verdict:
+        try:
+            return self._judged(arrival, messages)
+        except (ValueError, TypeError, LookupError, RecursionError) as bug:
+            # Whatever a stranger writes must not keep what came behind it from being read.
+            once.log(logging.ERROR, "returns", "%s cannot be read: %r", arrival.name, bug, exc_info=True)
+            return Verdict("unclear", kept="failed by a bug of ours")
+
+    def _judged(self, arrival: Arrival, messages: _Messages) -> Verdict:
+        if any(canonical(untagged(address)) in self._leave.addresses for address in arrival.envelope.recipients):
+            return self._unsubscribe(arrival)
+        report = reading.read(arrival.raw)
+        named = self._named(report, arrival.envelope.recipients)
+        message = messages.of(named) if named else self._by_message_id(report, messages)
+        if message is None:
+            return Verdict("untrusted", kept=_stranger(named, report))
+        told = Circumstances(
+            source=hashlib.sha256(arrival.raw).hexdigest(),
+            time=self._clock(),
+            named=bool(named),
+            by_hand=bool(arrival.envelope.sender),
+            everything=self._bounces.tag == "all",
+        )
+        verdict = judge(report, message, told)
+        return self._pass_on(arrival, message.message, verdict) if verdict.pass_on else verdict
+
+    def _named(self, report: Report, recipients: Sequence[str]) -> str:
+        """The message whose tag the report bears: where it was sent to, or in what it says of the message."""
+        if self._tagger is None:
+            return ""
+        opened: Iterator[bytes | None] = (
+            found(value)
+            for found, values in (
+                (self._tagger.open_address, (*recipients, report.original_from)),
+                (self._tagger.open, (report.envid, report.cfbl_feedback_id)),
+            )
+            for value in values
+        )
+        return next((reference.hex() for reference in opened if reference), "")
+
+    def _by_message_id(self, report: Report, messages: _Messages) -> Known | None:
+        """For complaints alone, whose reporters send back what they were sent, and to no tagged address."""
+        if report.kind != COMPLAINT or not report.message_id:
+            return None
+        for reference in fates.references(self._journal.database, report.message_id)[:10]:
+            known = messages.of(reference)
+            if known is not None and known.message.message_id == report.message_id:
+                return known
+        return None
+
+    def _pass_on(self, arrival: Arrival, message: Submitted, verdict: Verdict) -> Verdict:
+        """To the sender on record, unless that would be a circle."""
+        wrong = self._circle(arrival, message.mail_from)
+        if wrong:
+            return replace(verdict, result="unclear", kept=wrong)
+        envelope = replace(arrival.envelope, sender="", recipients=(message.mail_from,))
+        self._forward.put(envelope, arrival.raw, name=arrival.name)
+        return verdict
+
+    def _circle(self, arrival: Arrival, to: str) -> str:
+        if "@" not in to or veil.is_hashed(to):
+            return "not passed on: its sender is not known any more"
+        if canonical(untagged(to)) in self._ours or (self._tagger and self._tagger.open_address(to)):
+            return "not passed on: its sender is one of our own addresses"
+        fields, _ = read_fields(arrival.raw)
+        if sum(field.key == b"received" for field in fields) >= _MOST_HOPS:
+            return "not passed on: it has been through too many servers"
+        return ""
+
+    def _unsubscribe(self, arrival: Arrival) -> Verdict:
+        """The token is the right to leave, as on the web; it stands in the subject (RFC 2369 section 3.2)."""
+        fields, _ = read_fields(arrival.raw)
+        subject = next((fieldtext.text(field.value) for field in fields if field.key == b"subject"), "")
+        for token in _TOKEN.findall(subject)[:10]:
+            for host in self._leave.hosts:
+                said = self._leave.mint.open_unsubscribe(host, token) if self._leave.mint else None
+                if said is not None:
+                    line = {"time": self._clock(), "reference": said.reference.hex(), "scope": said.scope, "host": host}
+                    event, _ = unsubscribes.unsubscribed("", {**line, "recipient": text(said.recipient)})
+                    return Verdict("unsubscribe", (event,))
+        return Verdict("untrusted", kept="an unsubscribe without a token of ours in its subject")
+
+
+class _Messages:
+    """Those of one batch, with what is being recorded of them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._key = veil.read_key(journal.database)
+        self._known: dict[str, Known | None] = {}
+
+    def of(self, reference: str) -> Known | None:
+        if reference not in self._known:
+            message = self._journal.submitted(reference)
+            self._known[reference] = self._look(message) if message is not None else None
+        return self._known[reference]
+
+    def recorded(self, events: Sequence[Event]) -> None:
+        """The journal does not tell of them yet."""
+        for event in events:
+            known = self._known.get(event.reference) if isinstance(event, Bounced | Complained) else None
+            if known is not None and isinstance(event, Bounced | Complained):
+                recipient = canonical(event.recipient)
+                kinds = known.recorded.get(recipient, frozenset()) | {kind(event)}
+                self._known[event.reference] = replace(known, recorded={**known.recorded, recipient: kinds})
+
+    def _look(self, message: Submitted) -> Known:
+        found = endings.of_reference(self._journal.database, message.reference)
+        names = {canonical(name): name for name in message.recipients}
+        return Known(message, partial(_among, names, self._key), found.recorded, found.providers)
+
+
+def _among(names: Mapping[str, str], key: bytes, address: str) -> str:
+    """The recipient that is this address, as it stands there: an address, or the hash of one."""
+    return next((names[form] for form in veil.forms(address, key) if form in names), "") if address else ""
+
+
+def _stranger(named: str, report: Report) -> str:
+    if named:
+        return "it bears our tag, and this journal does not know the message"
+    return f"{report.kind}: it bears no tag of ours" + (", nor a Message-ID we know" if report.message_id else "")
+
+
+def _figure(result: str) -> Figure:
+    return "feedback_total", (result,)

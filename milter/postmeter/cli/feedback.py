@@ -1,0 +1,188 @@
+"""`postmeter feedback`: takes one bounce or complaint on stdin, for pipe(8) or an alias; shows what could not be used.
+
+pipe(8) and local(8) know exit codes (sysexits.h): 0, the message is on disk; 75, it is not, and comes again. So
+whatever goes wrong ends in 75, a configuration that cannot be read too; but for a message that is larger than we take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+
+if TYPE_CHECKING:
+    from postmeter.feedback.arrivals import Arrival, Arrivals
+    from postmeter.mail.message import Field
+
+UNAVAILABLE, TRY_AGAIN = 69, 75  # EX_UNAVAILABLE, EX_TEMPFAIL
+
+_CHUNK = 1 << 16
+_ADDRESS = re.compile(r"[^\s<>\x00-\x1f\x7f]{1,1000}")
+
+
+def arguments(parser: ArgumentParser) -> None:
+    text = "whom it came to; else $ORIGINAL_RECIPIENT, or X-Original-To or Delivered-To in the message"
+    parser.add_argument("--recipient", metavar="ADDRESS", default="", help=text)
+    words = parser.add_subparsers(dest="action", metavar="list|show|retry", required=False)
+    listed = words.add_parser("list", help="what could not be used, and why")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    words.add_parser("show", help="one of them, as it was received").add_argument("id", metavar="ID")
+    again = words.add_parser("retry", help="read them once more").add_mutually_exclusive_group(required=True)
+    again.add_argument("id", metavar="ID", nargs="?")
+    again.add_argument("--all", action="store_true")
+
+
+def run(args: Namespace) -> int:
+    if args.action is None:
+        return _take(args)
+    from postmeter.books.returns import KEPT, NEW, place
+    from postmeter.config.load import load
+    from postmeter.feedback.arrivals import Arrivals
+
+    state = load(args.config).journal.path.parent
+    kept = Arrivals(place(state, KEPT))
+    try:
+        if args.action == "list":
+            return _list(kept, json_=args.json)
+        if args.action == "show":
+            return _show(kept, _named(args.id))
+        return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.all else [_named(args.id)])
+    except OSError as error:
+        print(f"postmeter feedback: {error}", file=sys.stderr)
+        return FOUND_A_PROBLEM
+
+
+def _take(args: Namespace) -> int:
+    """From stdin into the spool."""
+    from postmeter.feedback.arrivals import too_large
+
+    try:
+        _store(args)
+    except OSError as error:
+        print(f"postmeter feedback: {error.strerror or error}", file=sys.stderr)
+        return UNAVAILABLE if too_large(error) else TRY_AGAIN
+    except Exception as error:  # whatever it is, a wrong configuration too: the message must not be lost
+        print(f"postmeter feedback: {error}", file=sys.stderr)
+        return TRY_AGAIN
+    return OK
+
+
+def _store(args: Namespace) -> None:
+    from postmeter.books.returns import NEW, place
+    from postmeter.config.load import load
+    from postmeter.feedback.arrivals import LARGEST, Arrivals, Envelope
+    from postmeter.mail.reading import read
+
+    arrivals = Arrivals(place(load(args.config).journal.path.parent, NEW))
+    raw = _read(LARGEST + 1)
+    fields, _ = read(raw)
+    recipient = _recipient(args.recipient, os.environ, fields)
+    sender = _path(next((field.value for field in fields if field.key == b"return-path"), None))
+    arrivals.put(Envelope(time=time.time(), sender=sender, recipients=(recipient,) if recipient else ()), raw)
+
+
+def _read(most: int) -> bytes:
+    """stdin, or so much of it that it is too much."""
+    pieces, left = [], most
+    while left > 0 and (piece := sys.stdin.buffer.read(min(_CHUNK, left))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _recipient(given: str, environment: Mapping[str, str], fields: tuple[Field, ...]) -> str:
+    """The tag is in the envelope recipient, before any alias: as pipe(8) and local(8) tell it."""
+    named = [given, environment.get("ORIGINAL_RECIPIENT", "")]
+    for name in (b"x-original-to", b"delivered-to"):
+        named.append(next((_path(field.value) or "" for field in fields if field.key == name), ""))
+    return next((found[0] for address in named if (found := _ADDRESS.search(address.strip(" <>")))), "")
+
+
+def _path(value: bytes | None) -> str | None:
+    return value.decode("utf-8", "backslashreplace").strip().strip("<>") if value is not None else None
+
+
+def _list(kept: Arrivals, *, json_: bool) -> int:
+    if json_:
+        print(json.dumps([_told(arrival) for arrival in _all(kept)], indent=2))
+        return OK
+    for arrival in _all(kept):
+        told = _told(arrival)
+        print(f"{told['id']}  {' '.join(arrival.envelope.recipients) or '-'}  {told['why']}")
+        print(f"    {told['subject'] or '(no subject)'}")
+    return OK
+
+
+def _all(kept: Arrivals) -> Iterator[Arrival]:
+    for name in kept.names():
+        arrival = kept.read(name)
+        if arrival is not None:
+            yield arrival
+
+
+def _told(arrival: Arrival) -> dict[str, object]:
+    """Whoever wrote the message did not write it for a terminal: what is not printable is not shown."""
+    from postmeter.mail import fieldtext
+    from postmeter.mail.reading import read
+
+    fields, _ = read(arrival.raw[:_CHUNK])
+    subject = next((fieldtext.text(field.value) for field in fields if field.key == b"subject"), "")
+    envelope = arrival.envelope
+    return {
+        "id": arrival.name.removesuffix(".eml"),
+        "time": envelope.time,
+        "sender": envelope.sender,
+        "recipients": [_printable(recipient) for recipient in envelope.recipients],
+        "why": _printable(envelope.why),
+        "subject": _printable(subject),
+        "size": len(arrival.raw),
+    }
+
+
+def _show(kept: Arrivals, name: str) -> int:
+    arrival = kept.read(name)
+    if arrival is None:
+        return _missing(name)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(arrival.raw)
+    sys.stdout.buffer.flush()
+    return OK
+
+
+def _retry(kept: Arrivals, new: Arrivals, names: list[str]) -> int:
+    """`books` reads them within a second; what it cannot use again comes back here."""
+    missing = [name for name in names if not kept.move(name, new)]
+    for name in missing:
+        _missing(name)
+    return FOUND_A_PROBLEM if missing else OK
+
+
+def _named(ident: str) -> str:
+    return ident if ident.endswith(".eml") else f"{ident}.eml"
+
+
+def _missing(name: str) -> int:
+    print(f"postmeter feedback: there is no {name.removesuffix('.eml')}", file=sys.stderr)
+    return FOUND_A_PROBLEM
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text[:300])
+
+
+COMMANDS = (
+    Command(
+        "feedback",
+        "take a bounce or complaint on stdin (for pipe(8)), or show those that could not be used",
+        "postmeter feedback list",
+        arguments,
+        run,
+    ),
+)

@@ -1,0 +1,130 @@
+"""The wiring of what comes back: the LMTP listener, the chores that read its spool, the thread that passes answers on.
+
+Decides nothing about messages.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from postmeter.books import returns
+from postmeter.books.apart import Apart
+from postmeter.books.daemon import Chore
+from postmeter.books.forwarding import Forwarding
+from postmeter.books.returns import FORWARD, KEPT, NEW, Leave, Returns, place
+from postmeter.cli import daemons
+from postmeter.config.check import cannot_bind
+from postmeter.config.load import Loaded
+from postmeter.config.problem import ConfigError
+from postmeter.config.schema import Config
+from postmeter.config.secret_files import tags_returns, tracked_urls
+from postmeter.feedback.arrivals import Arrivals
+from postmeter.feedback.lmtp import Lmtp
+from postmeter.mail.scope import canonical
+from postmeter.runtime.listener import Listener, listen
+from postmeter.store.journal import Journal
+from postmeter.tag import Tagger
+from postmeter.token import Mint, host_of, parse_secrets
+
+
+class Receiving:
+    """`failed` counts a failure by the name of its chore."""
+
+    def __init__(self, *, failed: Callable[[str], None]) -> None:
+        self._failed = failed
+        self._where: object = None
+        self._listener: Listener | None = None
+        self._lmtp: Lmtp | None = None
+        self._thread: Apart | None = None
+        self._tagger: Tagger | None = None
+
+    def take(self, loaded: Loaded, *, host: str) -> None:
+        """What a configuration wants. ConfigError when it cannot be had: then all goes on as before."""
+        self._tagger = daemons.tagger(loaded)
+        self._listen(loaded, host)
+        self._pass_on(loaded.config, host)
+
+    def chores(self, config: Config, journal: Callable[[], Journal]) -> list[Chore]:
+        """Also without a listener: `postmeter feedback` writes the same spool."""
+        tagger, leave = self._tagger, _leave(config)
+        made: list[Returns] = []
+
+        def opened() -> Returns:
+            if not made:
+                state, bounces = config.journal.path.parent, config.bounces
+                made.append(Returns(journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time))
+            return made[0]
+
+        return [
+            Chore("returns", lambda: opened().work(), returns.EVERY),
+            Chore("kept", lambda: opened().sweep(), returns.SWEEP_EVERY),
+        ]
+
+    def close(self) -> None:
+        self._hang_up()
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread.join(time.monotonic() + 1.0)
+
+    def _listen(self, loaded: Loaded, host: str) -> None:
+        """At a new address before the old one is left."""
+        milter, address = loaded.config.milter, loaded.config.bounces.lmtp
+        where = (address, milter.socket_mode, milter.socket_group)
+        if where == self._where:
+            return
+        listener = None
+        if address is not None:
+            try:
+                listener = listen(replace(milter, listen=address))
+            except OSError as error:
+                raise ConfigError([cannot_bind(loaded, "bounces.lmtp", address, error)]) from None
+        self._hang_up()
+        self._where, self._listener = where, listener
+        if listener is not None:
+            arrivals = Arrivals(place(loaded.config.journal.path.parent, NEW))
+            self._lmtp = Lmtp(listener.socket, arrivals, host=_name(host))
+
+    def _hang_up(self) -> None:
+        if self._lmtp is not None:
+            self._lmtp.close()
+        if self._listener is not None:
+            self._listener.forget()
+        self._lmtp = self._listener = self._where = None
+
+    def _pass_on(self, config: Config, host: str) -> None:
+        """Begins when its predecessor has ended."""
+        old, state = self._thread, config.journal.path.parent
+        if old is not None:
+            old.stop()
+
+        def make() -> Forwarding:
+            waiting, kept = Arrivals(place(state, FORWARD)), Arrivals(place(state, KEPT))
+            smtp, name = config.notify.smtp, _name(host)
+            return Forwarding(waiting, kept, smtp, host=name, failed=self._failed, chance=random.random)
+
+        self._thread = Apart("returns", make, failed=self._failed, after=old) if tags_returns(config) else None
+
+
+def _name(host: str) -> str:
+    """What a server may call itself."""
+    return host if re.fullmatch(r"[A-Za-z0-9.-]+", host) else "localhost"
+
+
+def _leave(config: Config) -> Leave:
+    """Secrets that cannot be read open nothing: the mail is kept, and check-config tells."""
+    tracking = config.tracking
+    others = [*tracking.domains.values(), *tracking.logins.values()]
+    addresses = [tracking.unsubscribe_mailto, *(keys.get("unsubscribe_mailto") for keys in others)]
+    known = frozenset(canonical(str(address)) for address in addresses if address)
+    if not known:
+        return Leave()
+    mint = None
+    with suppress(OSError, ValueError):
+        mint = Mint(parse_secrets(tracking.secrets.read_text("ascii")))
+    hosts = dict.fromkeys([*(host_of(url) for _, url in tracked_urls(config)), *config.web.hosts])
+    return Leave(known, mint, tuple(hosts))

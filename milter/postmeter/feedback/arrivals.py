@@ -1,0 +1,216 @@
+"""Messages that came back, as they were received, each a file in a directory until somebody has dealt with it.
+
+A message is on disk, and its name too, before whoever handed it over is told so (fsync(2)); what was being written when
+the power failed has no name yet, and was never acknowledged. Bounded: a full directory takes no more, and mail waits in
+Postfix's queue instead. Knows nothing of what a message says.
+
+The first line of a file is JSON: when it came, the envelope, and what is to be known about it; the message follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+
+LARGEST = 16 * 1024 * 1024
+"""Octets of a message: Postfix's own limit is ten million."""
+
+_MOST, _MOST_BYTES = 10_000, 1024 * 1024 * 1024
+_HEADER = 64 * 1024  # octets of the first line
+_LOOK = 1.0  # seconds for which the size of the directory is believed
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """`sender` is None where nobody told. `why` tells a person for what reason the message is still here."""
+
+    time: float
+    sender: str | None = None
+    recipients: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """`raw` is the message as it was received."""
+
+    name: str
+    envelope: Envelope
+    raw: bytes
+
+
+class Arrivals:
+    """One directory. Safe for several threads and processes that put, and one that takes."""
+
+    def __init__(self, directory: Path, *, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
+        self.directory, self._most, self._most_bytes = directory, most, most_bytes
+        self._looked, self._full = float("-inf"), False
+
+    def begin(self, envelope: Envelope, *, name: str = "") -> Draught:
+        """A message that is about to come. OSError when there is no room for it."""
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if self._is_full():
+            raise OSError(errno.EDQUOT, "too many messages wait to be read", str(self.directory))
+        return Draught(self.directory, name or _new_name(), envelope)
+
+    def put(self, envelope: Envelope, raw: bytes, *, name: str = "") -> str:
+        """A whole message, durably; its name. One of the same name is replaced. OSError when it cannot be kept."""
+        with contextlib.closing(self.begin(envelope, name=name)) as draught:
+            draught.write(raw)
+            return draught.keep()
+
+    def names(self, most: int | None = None) -> list[str]:
+        """The oldest first."""
+        try:
+            found = [entry.name for entry in os.scandir(self.directory) if _is_message(entry.name)]
+        except FileNotFoundError:
+            return []
+        return sorted(found)[:most]
+
+    def read(self, name: str) -> Arrival | None:
+        """None when it is gone."""
+        if not _is_message(name) or "/" in name:
+            return None
+        try:
+            with (self.directory / name).open("rb") as file:
+                header, raw = file.readline(_HEADER), file.read()
+        except FileNotFoundError:
+            return None
+        return Arrival(name, _envelope(header), raw)
+
+    def drop(self, name: str) -> None:
+        (self.directory / name).unlink(missing_ok=True)
+
+    def move(self, name: str, other: Arrivals, *, why: str = "") -> bool:
+        """Into another directory under the same name, which it has twice for a moment; false when it is gone."""
+        found = self.read(name)
+        if found is None:
+            return False
+        other.put(replace(found.envelope, why=why), found.raw, name=name)
+        self.drop(name)
+        return True
+
+    def trim(self, *, now: float, age: float, most: int, most_bytes: int) -> int:
+        """Drop the oldest and what is older than `age` seconds, until the rest is within bounds; how many went."""
+        sizes = [(name, state.st_size, state.st_mtime) for name in self.names() if (state := self._state(name))]
+        total, left = sum(size for _, size, _ in sizes), len(sizes)
+        gone = 0
+        for name, size, written in sizes:
+            if left <= most and total <= most_bytes and now - written <= age:
+                continue
+            self.drop(name)
+            total, left, gone = total - size, left - 1, gone + 1
+        return gone
+
+    def sweep(self, *, now: float, age: float = 3600.0) -> None:
+        """Remove what somebody began to write and never finished."""
+        for path in self.directory.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > age:
+                    path.unlink()
+
+    def _state(self, name: str) -> os.stat_result | None:
+        try:
+            return (self.directory / name).stat()
+        except OSError:
+            return None
+
+    def _is_full(self) -> bool:
+        """Looked up once a second: between two looks not more can come than a disk writes in a second."""
+        if time.monotonic() - self._looked >= _LOOK:
+            sizes = [state.st_size for name in self.names() if (state := self._state(name))]
+            self._full = len(sizes) >= self._most or sum(sizes) >= self._most_bytes
+            self._looked = time.monotonic()
+        return self._full
+
+
+class Draught:
+    """A message on its way into the directory; it has no name there until `keep`."""
+
+    def __init__(self, directory: Path, name: str, envelope: Envelope) -> None:
+        self._directory, self._name, self._left = directory, name, LARGEST
+        self._part = directory / f".{name}.{os.getpid()}-{next(_numbers)}.part"
+        self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            if os.geteuid() == 0:  # whoever reads here is not root
+                owner = directory.stat()
+                os.fchown(self._file, owner.st_uid, owner.st_gid)
+            self._write(json.dumps(asdict(envelope), separators=(",", ":")).encode("ascii") + b"\n")
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, octets: bytes) -> None:
+        """OSError when the disk is full, or with EFBIG when the message is larger than we take."""
+        self._left -= len(octets)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, "larger than we take", str(self._part))
+        self._write(octets)
+
+    def keep(self) -> str:
+        """On return the message survives a power cut."""
+        os.fsync(self._file)
+        os.replace(self._part, self._directory / self._name)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return self._name
+
+    def close(self) -> None:
+        """What was not kept is gone."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._part.unlink(missing_ok=True)
+
+    def _write(self, octets: bytes) -> None:
+        done = 0
+        while done < len(octets):
+            done += os.write(self._file, octets[done:] if done else octets)
+
+
+def too_large(error: OSError) -> bool:
+    """Whether the message is at fault, so that it makes no sense to come again with it."""
+    return error.errno == errno.EFBIG
+
+
+def first(values: Iterable[str | None]) -> str:
+    """The first that says something."""
+    return next((value for value in values if value), "")
+
+
+def _new_name() -> str:
+    """Sorts by time; no two messages ever have the same."""
+    now = time.time()
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now * 1_000_000) % 1_000_000:06d}Z"
+    return f"{stamp}-{os.getpid()}-{next(_numbers)}.eml"
+
+
+def _is_message(name: str) -> bool:
+    return name.endswith(".eml") and not name.startswith(".")
+
+
+def _envelope(header: bytes) -> Envelope:
+    """A line that says something else, as no writer of ours leaves it, tells nothing."""
+    try:
+        said = json.loads(header)
+        when, sender, recipients = float(said["time"]), said.get("sender"), said.get("recipients", ())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Envelope(time=0.0)
+    known = sender if isinstance(sender, str) else None
+    return Envelope(time=when, sender=known, recipients=_texts(recipients), why=str(said.get("why", "")))
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    listed: Sequence[object] = values if isinstance(values, list) else ()
+    return tuple(value for value in listed if isinstance(value, str))
