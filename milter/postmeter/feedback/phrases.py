@@ -1,0 +1,99 @@
+"""The words of mail systems, in the tongues they speak, as patterns: what tells a bounce, a delay, an automatic answer.
+
+Every pattern is linear in what it reads: what repeats is bounded. Knows nothing of messages; said.py has the words that
+stand for a status.
+"""
+
+from __future__ import annotations
+
+import re
+
+SYSTEM = re.compile(
+    r"mailer[-_. ]?daemon|po+st[-_e]?master|mail[-_. ]?(?:delivery|daemon|system|administrator|router|server)"
+    r"|delivery[-_. ](?:system|subsystem|service|notif)|system administrator|mailsystem|maildelivery|antivirus"
+    r"|virus ?wall|<>|^null$|undeliver|bounce|notification|double-bounce|internet mail|listserv|\bmdaemon@"
+    r"|inetgw|mailgate|^mail@",
+    re.IGNORECASE,
+)
+"""In the From field or the return path of a mail system."""
+DAEMON = re.compile(
+    r"mailer[-_. ]?daemon|mail delivery (?:sub)?system",
+    re.IGNORECASE,
+)
+"""Of these nobody can doubt it."""
+SUBJECT = re.compile(
+    r"undeliver|non[- ]?deliver|not (?:be )?deliver"
+    r"|deliver\w{0,20} (?:\w{1,20} )?(?:has )?(?:fail|problem|error|status|notif|report)"
+    r"|fail\w{0,20} (?:\w{1,20} )?(?:deliver|notice|mail|message)|mail (?:delivery )?(?:system )?(?:fail|error)"
+    r"|returned (?:e?mail|message)|return(?:ing|ed) to sender"
+    r"|(?:could not|can ?not|unable to|couldn't|was not|wasn't|can't) (?:be )?(?:sen[dt]|deliver)"
+    r"|message (?:you sent )?(?:rejected|blocked|refused|failed|status)|nondeliverable|unzustellbar"
+    r"|nicht zugestellt|unbestellbar|non remis|non livr|no (?:se )?(?:pudo|entreg)|devuelto|mancato recapito"
+    r"|не доставлено|недоставленн|失败|退信|失敗|无法|未能|エラー|failure notice|processing error"
+    r"|error (?:sending|message|condition)|warning: message|user unknown|automatically rejected",
+    re.IGNORECASE,
+)
+"""In the subject of a bounce."""
+FAILED = re.compile(
+    r"(?:could ?not|couldn'?t|can ?not|can'?t|unable to|was(?:n'?t| not)(?: able to)?|were (?:not|unable)"
+    r"|not able to|has not been|have not been|not been|failed to|not)(?: yet)?(?: \w{1,20}){0,3}? (?:deliver"
+    r"|sen[dt]|reach|accept|forward|relay|process)"
+    r"|deliver\w{0,20}(?: \w{1,20}){0,12}? (?:failed|failure|error|problem|impossible)|undeliver\w{0,20}"
+    r"|fail\w{0,20}(?: \w{1,20}){0,3}? deliver|did not reach|did not receive|not delivered|postponed"
+    r"|could not be reached|permanent (?:fatal )?error|delivery (?:errors?|problems?)"
+    r"|has been (?:rejected|returned|refused)|was (?:rejected|refused|returned|blocked|bounced)"
+    r"|returned (?:to sender|mail)|no valid recipients|unknown (?:user|recipient)|user unknown"
+    r"|failed (?:addresses|because|for the)|failure reasons|invalid address|fatal errors|transcript of session"
+    r"|bounced|not (?:exactly )?match an|encountered an error"
+    r"|送信できません|配信|无法|失败|無法|доставлен|не может быть",
+    re.IGNORECASE,
+)
+"""In the text of one."""
+DELAYED = re.compile(
+    r"\bdelayed\b|\bdelay\b|\bpostponed\b|delivery warning|still being retried"
+    r"|will (?:continue to|keep|be re)\s?(?:try|attempt|retr)\w{0,20}|will be retried|will retry"
+    r"|not yet (?:been )?delivered|no action is required"
+    r"|(?:do|need) not (?:need to )?(?:resend|re-send|do anything)|no need to resend|continue trying"
+    r"|has not been collected yet|temporar(?:y|ily) (?:delivery )?(?:delay|problem)|warning message only"
+    r"|delivery (?:attempts )?will (?:be )?continue|queued for later",
+    re.IGNORECASE,
+)
+"""Of a notice that delivery goes on."""
+FINAL = re.compile(
+    r"permanent(?:ly)?|giv(?:ing|en) up|not going to try again|no further (?:delivery )?attempt"
+    r"|has been (?:returned|removed)|fatal error|will be deleted from",
+    re.IGNORECASE,
+)
+"""Of one that it does not, whatever else it says."""
+SPOKEN_OF = re.compile(
+    r"(?:rcpt to|recipient\w{0,20}|users?|address\w{0,20}(?: to)?|generated from|mailbox|account|message to|mail to"
+    r"|sent? to|deliver\w{0,20}(?: \w{1,20}){0,6} to|reach|e-?mail)"
+    r"(?:\s+was)?[\s:<\"'=(>*\[]{1,12}(?:(?:smtp|rfc822)[:;=]\s?)?$",
+    re.IGNORECASE,
+)
+"""Before an address that a bounce is about."""
+ASIDE = re.compile(
+    r"\b(?:contact|reply[- ]to|mail from|(?<!generated )from|sender|cc|write to|help|envelope-from|questions?|support"
+    r"|by|visit|forward\w{0,20}|report\w{0,20}|expanded from|on behalf of|message-id|assistance|complaints?)[^\n@]{0,30}$"
+    r"|mailto:$|://\S{0,200}$",
+    re.IGNORECASE,
+)
+"""Before an address that it only mentions."""
+ANSWER = re.compile(
+    r"\s*(?:(?:re|aw|sv|fwd?|\[[^\]]{0,40}\])\s*:?\s*)?(?:auto(?:matic|mated|matisch\w{0,20}|m[aá]tic\w{0,20}"
+    r"|matique)?[\s:_-]{0,3}(?:re(?:ply|sponse|sponder)|answer|antwort|r[eé]ponse|respuesta|risposta|resposta"
+    r"|svar)|out[\s-]of[\s-](?:the[\s-])?office|vacation|(?:i am |i'm )?away from|on (?:vacation|holiday|leave)"
+    r"|abwesen\w{1,20}|r[eé]ponse automatique|absence|absent|fuera de (?:la )?oficina|respuesta autom"
+    r"|fuori (?:sede|ufficio)|risposta automatica|resposta autom|afwezig\w{0,20}|automatisk|avtosvar|автоответ"
+    r"|自動返信|自动回复|不在)"
+    r"|.{0,80}(?:out of (?:the )?office|auto-?reply|autoresponder)",
+    re.IGNORECASE,
+)
+"""In the subject of an automatic answer, from its start."""
+CHALLENGE = re.compile(
+    r"(?:please )?(?:confirm|verify) (?:your|that you)[^.]{0,40}(?:message|e?mail|human|sen[dt])"
+    r"|challenge[ /-]response|confirmation (?:required|needed)[^.]{0,40}(?:message|mail)|spamarrest|boxbe"
+    r"|requires? (?:sender )?verification|(?:sender|message) verification|approve (?:this )?sender",
+    re.IGNORECASE,
+)
+"""Of mail that asks the sender to show that he is a person."""

@@ -1,0 +1,195 @@
+"""What a server said, in numbers: reply code, enhanced status, and what its words mean where it gave neither.
+
+The words are those that mail systems use, in any order of nouns and verbs; in doubt the meaning is the one that does
+not tell that a person is gone (RFC 3463 section 3). Pure, linear. Knows nothing of reports.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from postmeter.mail.hardness import statuses
+
+_FAR = 4000  # characters that are looked at
+_STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
+_REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
+_NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
+_ELSEWHERE = re.compile(  # what was refused was not the recipient
+    r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
+    r"|initial connection)"
+    r"|\[?MAIL_FROM\]?|sender (?:was|address) rejected|Connected to \S{1,100} but (?:sender|greeting)",
+    re.IGNORECASE,
+)
+
+_PASSES = re.compile(
+    r"at a rate that|too (?:quickly|fast|many messages)|rate[- ]limit|try (?:again )?later|\btemporarily\b",
+    re.IGNORECASE,
+)
+_SAME = r"(?:[^.]|\.(?=\S))"  # within the sentence: a dot in a name does not end it
+_WHO = (
+    r"(?:users?|recipients?|mailbox(?:es)?|address(?:e[es])?|account|rcpt|alias|person|names?|addressee"
+    r"|local[- ]part|user ?id)"
+)
+_BOX = r"(?:account|mailbox|user|address|recipient)"
+_GONE = "|".join([
+    r"(?:no such|no valid|unknown|invalid|non-?exist\w{0,20}|unrecogni[sz]ed|undefined|unroute?able)"
+    rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
+    rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not? (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
+    rf"|valid|registered"
+    r"|match\w{0,20}|here\b|local\b|in )|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid"
+    r"|here|with)"
+    r"|is(?:n'?t| not) (?:a )?(?:valid|known|registered)|\binvalid|\bunroute?able)",
+    r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
+    r"|recipient)s? (?:here|found)",
+    r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
+    r"not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)|unroute?able (?:mail )?address",
+    rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
+])
+_MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("5.7.1", (
+        r"\bspam|\bblack ?list|\bblock ?list|\brbl\b|reputation|unsolicited|\bdmarc\b|\bspf\b|\bdkim\b|spamhaus"
+        r"|\bvirus",
+        r"unauthenticated (?:e?mail|sender)|message content rejected|content filter|\bpoor\b|bulk email filter",
+        rf"relay(?:ing)?(?: access)?{_SAME}{{0,20}}(?:denied|not (?:permitted|allowed)|prohibited)|unable to relay",
+        r"(?:not|won'?t|can ?not|refuse to) relay|not permitted to relay|we don'?t relay",
+    )),
+    ("5.2.2", (
+        rf"(?:mail ?box|inbox|account|folder|maildir|disk|mail ?drop){_SAME}{{0,40}}\bfull\b|full mail ?box"
+        rf"|over\s?quota",
+        rf"quota{_SAME}{{0,30}}(?:exceed|full|reach|over|violat)|exceed\w{{0,20}}{_SAME}{{0,40}}(?:quota"
+        rf"|storage|mailbox size|disk)",
+        rf"over (?:its|the|their|his)?{_SAME}{{0,20}}(?:quota|storage|disk)|out of (?:disk |storage )?(?:space"
+        rf"|quota)",
+        r"insufficient (?:disk|storage|system storage)|not enough (?:disk |storage |free )?space"
+        r"|too many messages in",
+    )),
+    ("5.3.4", (
+        rf"(?:message|mail|size|body|attachment){_SAME}{{0,60}}(?:too (?:big|large|long)|size limit)",
+        rf"(?:message|mail|size|body|attachment){_SAME}{{0,60}}exceed\w{{0,20}}{_SAME}{{0,40}}(?:size|limit"
+        rf"|maximum|length|fixed)",
+        rf"(?:exceed\w{{0,20}}|larger than|over){_SAME}{{0,30}}(?:maximum|max|limit){_SAME}{{0,30}}size",
+    )),
+    ("5.4.6", (
+        r"too many hops|mail (?:is )?loop|loops? (?:back|detected)|hop count exceeded|routing loop"
+        r"|mail forwarding loop",
+    )),
+    ("5.1.10", (
+        r"null ?mx|\bnullmx\b|indicated no smtp service|does(?:n'?t| not) (?:receive|accept) (?:any )?e?mail",
+    )),
+    ("5.1.6", (
+        rf"(?:user|recipient|mailbox|account|address|person|who){_SAME}{{0,30}}has moved|(?:mailbox"
+        rf"|address) has changed",
+        r"new address is|left (?:the|this|our) (?:company|organi[sz]ation)",
+    )),
+    ("5.1.2", (
+        r"(?:host|domain|hostname|name service|system|dns|server|mx|nameserver)\b(?:[^.:]"
+        r"|\.(?=\S)){0,60}(?:not found|unknown|not exist"
+        r"|lookup failed|no (?:a|mx) record|nonexistent|(?:couldn't|can'?t|could not|cannot) be found|no answer)",
+        r"(?:unknown|no such|bad|invalid|illegal) (?:host|domain|system)|host(?:name)? lookup"
+        r"|couldn'?t find any host",
+        r"no mx (?:record|or)|name service error|unable to resolve|no route to domain|unrouteable domain|nxdomain",
+        r"dns error|no relevant answers|mail exchanger or ip address",
+    )),
+    ("5.2.1", (
+        rf"{_BOX}{_SAME}{{0,60}}(?:\bdisabled|deactivated|has been closed|discontinued)",
+        rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)",
+    )),
+    ("5.1.1", (_GONE,)),
+    ("5.2.0", (
+        rf"{_BOX}{_SAME}{{0,60}}(?:inactive|suspended|not active|locked|frozen|expired|unavailable"
+        rf"|not available|not accepting)",
+        r"not accepting (?:mail|messages)|temporarily disabled",
+    )),
+    ("5.7.1", (
+        rf"(?:access|permission|authori[sz]ation){_SAME}{{0,20}}(?:denied|refused|required)"
+        rf"|not (?:authori[sz]ed|permitted|allowed)",
+        r"blocked|policy|\bdenied|prohibited|restricted|rejected for|refused by|banned|unacceptable",
+    )),
+    ("4.4.7", (
+        r"too long|expired|maximum (?:delivery )?(?:time|attempts|retr\w{1,20})|retry (?:time(?:out)?|limit)"
+        r"|timed out|time-?out",
+        r"attempts|giving up|after \d+ (?:days|hours)|for \d+ (?:days|hours)|\d+ days",
+    )),
+    ("4.4.1", (
+        rf"connect(?:ion)?{_SAME}{{0,40}}(?:refused|dropped|reset|closed|lost|failed)|no route to host"
+        rf"|not responding",
+        rf"(?:can'?t|could ?n[o']t|unable to|failed to|cannot){_SAME}{{0,20}}connect|establish an smtp connection",
+        rf"(?:network|host){_SAME}{{0,20}}unreachable",
+    )),
+    ("5.3.0", (
+        rf"(?:system|internal|server|local|configuration|processing){_SAME}{{0,20}}(?:error|failure|problem)"
+        rf"|can ?not create",
+    )),
+)  # fmt: skip
+"""What passes by itself and was given up is written with a 4 (RFC 3463 section 3.5)."""
+_WORDS = [(status, re.compile("|".join(words), re.IGNORECASE)) for status, words in _MEANINGS]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Empty where nothing was said."""
+
+    status: str = ""
+    reply: str = ""
+    meant: str = ""
+    """The status that the words amount to."""
+
+    def __bool__(self) -> bool:
+        return bool(self.status or self.reply or self.meant)
+
+
+def said(words: str) -> Said:
+    """What stands in these words. Of several statuses the first that tells more than success or failure."""
+    near = words[:_FAR]
+    stated = [found for found in statuses(near) if found[0] != "2"]
+    status = next((found for found in stated if not vague(found)), stated[0] if stated else "")
+    return Said(status, _reply(near), meaning(near))
+
+
+def meaning(words: str) -> str:
+    """The enhanced status that the words amount to; empty where they say nothing that is known."""
+    flat = " ".join(words[:_FAR].split())
+    return next((status for status, known in _WORDS if known.search(flat)), "")
+
+
+def plain(status: str) -> str:
+    """The enhanced status in a Status field, which may hold a comment; empty where there is none."""
+    found = _STATUS.search(status[:200])
+    return ".".join(str(int(part)) for part in found[1].split(".")) if found else ""
+
+
+def vague(status: str) -> bool:
+    """Whether a status tells its class alone."""
+    return not status or status.endswith(".0.0")
+
+
+def passes(words: str) -> bool:
+    """Whether the words say that it will pass, whatever the numbers say: Gmail has 5.2.1 for too much mail at once."""
+    return bool(_PASSES.search(words[:_FAR]))
+
+
+def about_the_recipient(words: str) -> bool:
+    """Whether it may have been the answer to RCPT, or to the message for this recipient (RFC 5321 section 3.3)."""
+    return not _ELSEWHERE.search(words[:_FAR])
+
+
+def beside(words: str, address: str) -> str:
+    """The lines that name an address, each with the one behind it."""
+    pieces: list[str] = []
+    at = words.find(address) if address else -1
+    while at >= 0 and len(pieces) < 10:
+        begin = max(words.rfind("\n", 0, at) + 1, at - 500)
+        stop = words.find("\n", at)
+        second = words.find("\n", stop + 1) if stop >= 0 else -1
+        end = second if second >= 0 else len(words)
+        pieces.append(words[begin : min(end, begin + 1500)])
+        at = words.find(address, end)
+    return "\n".join(pieces)
+
+
+def _reply(words: str) -> str:
+    for found in _REPLY.finditer(words):
+        if not _NOT_A_REPLY.search(words[max(0, found.start() - 10) : found.start(1)]):
+            return found[1]
+    return ""
