@@ -8,19 +8,22 @@ journal has it all. Knows no SQL.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from time import monotonic, time
+from typing import TypeAlias
 
+from postmeter.books import sharing
 from postmeter.books.backoff import Backoff
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store import postgres_schema, shipped, unshipped
+from postmeter.store import postgres_schema, shared, shipped, unshipped
 from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
-from postmeter.store.postgres import Postgres
+from postmeter.store.postgres import Cursor, Postgres
 from postmeter.store.shipped import MovedError, NameTakenError, Registered
-from postmeter.store.unshipped import EVENTS, FIGURES, State
+from postmeter.store.unshipped import EVENTS, FIGURES, SUPPRESSIONS, Change, State
 
 log = logging.getLogger(__name__)
 once = OnceAMinute(log)
@@ -32,14 +35,38 @@ _EVENTS = 1000  # in one transaction
 _CHANGES = 500
 _OCTETS = 4 << 20  # of events in one transaction, when it is more than one
 _FIRST, _MOST = 1.0, 30.0  # seconds of rest after a failure
+_ASK = 2.0  # seconds between two looks at what other hosts say
 _SIGN = 60.0  # seconds between two signs of life when there is nothing to ship
 _FORGET = 3600.0  # seconds between two looks at what ended journals have left
+
+
+Exchange: TypeAlias = Callable[[Postgres, Registered], bool]
+"""Something else to be done over there, now and then; true when there is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """What changed behind the place that was reached."""
+
+    events: Sequence[Change]
+    figures: Sequence[Change]
+    suppressions: Sequence[Change]
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.figures or self.suppressions)
+
+    @property
+    def full(self) -> bool:
+        return _CHANGES in (len(self.events), len(self.figures), len(self.suppressions))
+
+    def all(self) -> list[Change]:
+        return [*self.events, *self.figures, *self.suppressions]
 
 
 class Shipper:
     """`instance` names a journal that has no name yet. `now` and `ticks` are clocks, of the day and monotonic.
 
-    `keep` is for how long events of a journal that was lost are kept, in seconds.
+    `keep` is for how long events of a journal that was lost, and addresses, are kept over there, in seconds.
     """
 
     def __init__(
@@ -53,20 +80,22 @@ class Shipper:
         chance: Callable[[], float],
         now: Callable[[], float] = time,
         ticks: Callable[[], float] = monotonic,
+        besides: Sequence[Exchange] = (),
     ) -> None:
         self._journal, self._postgres, self._host, self._keep = journal, postgres, host, keep
         self._instance, self._now, self._ticks = instance, now, ticks
         self._rest = Backoff(first=_FIRST, most=_MOST, chance=chance)
         self._joined: Registered | None = None
-        self._signed = self._forgot = float("-inf")
+        self._signed = self._forgot = self._asked = float("-inf")
+        self._besides = (lambda postgres, joined: sharing.hear(journal, postgres, joined), *besides)
         self._away: float | None = None
 
     def work(self) -> bool:
-        """One batch; true when there is more."""
+        """One batch, and then what other hosts say; true when there is more."""
         if self._rest.rests(self._ticks()):
             return False
         try:
-            more = self._ship(self._joined or self._join())
+            more = self._ship(self._joined or self._join()) or self._exchange()
         except NameTakenError as error:
             self._failed(logging.ERROR, "nothing is shipped: %s", error)
             return False
@@ -133,27 +162,44 @@ class Shipper:
 
     def _ship(self, journal: Registered) -> bool:
         database = self._journal.database
-        changes = unshipped.changes(database, EVENTS, _CHANGES)
-        figures = unshipped.changes(database, FIGURES, _CHANGES)
-        upto = min(self._journal.last(), journal.seq + _EVENTS)
-        if upto <= journal.seq and not changes and not figures:
+        upto = max(min(self._journal.last(), journal.seq + _EVENTS), journal.seq)
+        changed = self._changed()
+        if upto == journal.seq and not changed:
             return self._look_in(journal)
         unshipped.claim(database, upto)
-        upto, events = unshipped.batch(database, after=journal.seq, upto=max(upto, journal.seq), octets=_OCTETS)
-        changes = [change for change in changes if change.seq <= upto]
-        seqs = [change.seq for change in changes]
+        upto, events = unshipped.batch(database, after=journal.seq, upto=upto, octets=_OCTETS)
+        changed = replace(changed, events=[change for change in changed.events if change.seq <= upto])
         with self._postgres.transaction() as cursor:
             reached = shipped.advance(cursor, journal, upto, self._now())
             if upto > journal.seq:
                 shipped.replace_range(cursor, journal, journal.seq, upto, events)
-            if seqs:
-                shipped.replace(cursor, journal, seqs, unshipped.events(database, seqs))
-            if figures:
-                keys = [change.key for change in figures]
-                shipped.replace_figures(cursor, journal, keys, unshipped.figures(database, keys))
+            self._correct(cursor, journal, changed)
         self._joined, self._signed = reached, self._ticks()
-        unshipped.acknowledge(database, upto, [*changes, *figures])
-        return self._journal.last() > upto or len(changes) == _CHANGES or len(figures) == _CHANGES
+        unshipped.acknowledge(database, upto, changed.all())
+        return self._journal.last() > upto or changed.full
+
+    def _changed(self) -> _Changed:
+        found = (unshipped.changes(self._journal.database, what, _CHANGES) for what in (EVENTS, FIGURES, SUPPRESSIONS))
+        return _Changed(*found)
+
+    def _correct(self, cursor: Cursor, journal: Registered, changed: _Changed) -> None:
+        """Read after what changed was noted: who changes it once more notes it once more."""
+        database = self._journal.database
+        if seqs := [change.seq for change in changed.events]:
+            shipped.replace(cursor, journal, seqs, unshipped.events(database, seqs))
+        if keys := [change.key for change in changed.figures]:
+            shipped.replace_figures(cursor, journal, keys, unshipped.figures(database, keys))
+        if words := sharing.words(database, changed.suppressions):
+            shared.tell(cursor, journal, words)
+
+    def _exchange(self) -> bool:
+        """What else is to be done over there, when it is time for that."""
+        if self._joined is None or self._ticks() - self._asked < _ASK:
+            return False
+        more = [work(self._postgres, self._joined) for work in self._besides]
+        if not any(more):
+            self._asked = self._ticks()
+        return any(more)
 
     def _look_in(self, journal: Registered) -> bool:
         """Show that we live, and see whether the place is still ours."""
@@ -165,6 +211,7 @@ class Shipper:
         if now - self._forgot >= _FORGET:
             with self._postgres.transaction() as cursor:
                 shipped.forget(cursor, self._host, self._now() - self._keep)
+                shared.forget(cursor, self._now() - self._keep)
             self._forgot = now
         return False
 

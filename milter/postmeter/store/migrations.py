@@ -326,6 +326,7 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             what TEXT NOT NULL,
             key TEXT NOT NULL,
+            time REAL NOT NULL,
             UNIQUE (what, key)
         )
         """,

@@ -5,7 +5,9 @@ prints it for psql(1), where the role of the daemons may not make tables.
 
 `journals` are the hosts: each has one that is not ended. `events` hold what their journals hold, numbered as there;
 `lookups` find a message by an address that it went to (`r:`) or by its Message-ID (`m:`); `figures` are the
-sums of each.
+sums of each. `suppressions` are what each host learned or was told itself, by the digest of whom it is about, numbered
+in the order in which others are to hear of it; one that was lifted has no address. `returned` is mail that came back to
+another host than the one whose message it speaks of.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ MIGRATIONS: list[tuple[str, str]] = [
             instance TEXT NOT NULL UNIQUE,
             host TEXT NOT NULL,
             seq BIGINT NOT NULL,
+            said BIGINT NOT NULL DEFAULT 0,
             since DOUBLE PRECISION NOT NULL,
             seen DOUBLE PRECISION NOT NULL,
             ended DOUBLE PRECISION
@@ -71,6 +74,41 @@ MIGRATIONS: list[tuple[str, str]] = [
             PRIMARY KEY (journal, name)
         );
         CREATE INDEX figures_day ON figures (day)
+        """,
+    ),
+    (
+        "2026-11 suppressions",
+        """
+        CREATE TABLE suppressions (
+            journal BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            number BIGINT NOT NULL,
+            at DOUBLE PRECISION NOT NULL,
+            address TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            until DOUBLE PRECISION,
+            evidence TEXT NOT NULL,
+            count BIGINT NOT NULL,
+            provider TEXT NOT NULL,
+            PRIMARY KEY (journal, name)
+        );
+        CREATE INDEX suppressions_number ON suppressions (journal, number);
+        CREATE INDEX suppressions_name ON suppressions (name)
+        """,
+    ),
+    (
+        "2026-11 returned mail",
+        """
+        CREATE TABLE returned (
+            journal BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            time DOUBLE PRECISION NOT NULL,
+            sender TEXT,
+            recipients TEXT NOT NULL,
+            message BYTEA NOT NULL,
+            PRIMARY KEY (journal, name)
+        )
         """,
     ),
 ]

@@ -10,18 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from postmeter.store.database import Database, Row
 
 EVENTS = "events"
 
 FIGURES = "figures"
+SUPPRESSIONS = "suppressions"
 
 _KEYS: Mapping[str, tuple[str, ...]] = {
     EVENTS: ("seq",),
     FIGURES: ("day", "from_domain", "login", "campaign", "provider", "what"),
+    SUPPRESSIONS: ("address", "scope", "reason"),
 }
 """What a row is known by."""
+
+_NOW = "(julianday('now') - 2440587.5) * 86400.0"  # seconds since 1970, with their fractions
+_LIFTING = (SUPPRESSIONS, "DELETE")
+_LIFTED = "WHEN old.until IS NULL OR old.until > unixepoch('now')"  # one that ended by itself was not lifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class Change:
 
     id: int
     key: tuple[object, ...]
+    time: float = 0.0
+    """When it was put down."""
 
     @property
     def seq(self) -> int:
@@ -105,17 +114,30 @@ def rename(database: Database, instance: str, *, began: int) -> None:
 
 def begin_anew(database: Database) -> None:
     """The other side begins at nothing: so do we, and every figure is to be shipped once."""
-    columns = ", ".join(_KEYS[FIGURES])
     with database.transaction() as link:
         link.execute("UPDATE shipping SET shipped = 0, whole = 0")
         link.execute("DELETE FROM unshipped")
-        link.execute(f"INSERT INTO unshipped (what, key) SELECT '{FIGURES}', json_array({columns}) FROM figures")
+        for what in (FIGURES, SUPPRESSIONS):
+            key = f"json_array({', '.join(_KEYS[what])})"
+            link.execute(f"INSERT INTO unshipped (what, key, time) SELECT '{what}', {key}, {_NOW} FROM {what}")
+
+
+def pending(link: Connection, keys: Iterable[Row]) -> set[Row]:
+    """Those of these suppressions that are still to be told."""
+    sql = "SELECT 1 FROM unshipped WHERE what = ? AND key = json_array(?, ?, ?)"
+    return {key for key in keys if link.execute(sql, (SUPPRESSIONS, *key)).fetchone()}
+
+
+def heard(link: Connection, keys: Iterable[Row]) -> None:
+    """These suppressions changed by what others told: they need not be told."""
+    sql = "DELETE FROM unshipped WHERE what = ? AND key = json_array(?, ?, ?)"
+    link.executemany(sql, [(SUPPRESSIONS, *key) for key in keys])
 
 
 def changes(database: Database, what: str, limit: int) -> list[Change]:
     """The oldest first."""
-    found = database.query("SELECT id, key FROM unshipped WHERE what = ? ORDER BY id LIMIT ?", (what, limit))
-    return [Change(number, tuple(json.loads(key))) for number, key in found]
+    found = database.query("SELECT id, key, time FROM unshipped WHERE what = ? ORDER BY id LIMIT ?", (what, limit))
+    return [Change(number, tuple(json.loads(key)), time) for number, key, time in found]
 
 
 def lag(database: Database) -> int:
@@ -170,13 +192,13 @@ def _triggers() -> dict[str, str]:
     made = {}
     for what, columns in _KEYS.items():
         for on in ("UPDATE", "DELETE") if what == EVENTS else ("INSERT", "UPDATE", "DELETE"):
-            row = "new" if on == "INSERT" else "old"
+            name, row = f"unshipped_{what}_{on.lower()}", "old" if on == "DELETE" else "new"
             key = "json_array(" + ", ".join(f"{row}.{column}" for column in columns) + ")"
-            name = f"unshipped_{what}_{on.lower()}"
+            when = _LIFTED if (what, on) == _LIFTING else ""
             made[name] = f"""
-                CREATE TRIGGER IF NOT EXISTS {name} AFTER {on} ON {what} BEGIN
+                CREATE TRIGGER IF NOT EXISTS {name} AFTER {on} ON {what} {when} BEGIN
                     DELETE FROM unshipped WHERE what = '{what}' AND key = {key};
-                    INSERT INTO unshipped (what, key) VALUES ('{what}', {key});
+                    INSERT INTO unshipped (what, key, time) VALUES ('{what}', {key}, {_NOW});
                 END
             """
     return made
