@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.message import Message
+from email.message import EmailMessage, Message
 from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -53,7 +53,7 @@ def report(
     if named:
         told["In-Reply-To"] = told["References"] = named[0]
     told["X-Postmeter-Notice"] = ident
-    told.attach(MIMEText(_words(message, removed, mailer.host), "plain", "utf-8", policy=SMTP))
+    told.attach(_text(_words(message, removed, mailer.host)))
     told.attach(_status(message, removed, mailer.host))
     if named:
         told.attach(_header(named[0]))
@@ -108,6 +108,13 @@ addresses is right all the same, ask whoever runs this mail server to lift it:
 
   postmeter suppress remove {shlex.quote(_printable(removed[0].recipient))}
 """
+
+
+def _text(words: str) -> Message:
+    """Readable as it stands, whatever it holds."""
+    part = EmailMessage(policy=SMTP)
+    part.set_content(words, cte="7bit" if words.isascii() else "quoted-printable")
+    return part
 
 
 def _told(one: Suppressed) -> str:

@@ -76,7 +76,7 @@ def _scope(one: Transition, settings: Settings) -> str:
     """Empty where mail has no From domain that could be named."""
     if settings.scope == EVERYWHERE:
         return EVERYWHERE
-    return f"domain:{one.from_domain}" if one.from_domain else ""
+    return storable(f"domain:{one.from_domain}") if one.from_domain else ""
 
 
 def _bounced(link: Connection, one: Transition, settings: Settings) -> None:
@@ -84,9 +84,10 @@ def _bounced(link: Connection, one: Transition, settings: Settings) -> None:
     if not scope or not one.recipient:
         return
     said = suppression.line(one.evidence or one.dsn)
-    counted = (one.recipient, scope, one.reference, one.time, storable(one.provider), storable(said))
+    address = storable(one.recipient)
+    counted = (address, scope, one.reference, one.time, storable(one.provider), storable(said))
     link.execute("INSERT OR REPLACE INTO hard_bounces VALUES (?, ?, ?, ?, ?, ?)", counted)
-    names = veil.known_as(link, one.recipient)
+    names = veil.known_as(link, address)
     sql = "SELECT time, provider, evidence FROM hard_bounces WHERE address IN (?, ?) AND scope = ? ORDER BY time"
     known = link.execute(sql, (*names, scope)).fetchall()
     found = reached([when for when, _, _ in known], hard=settings.hard, within=settings.within)
@@ -95,7 +96,7 @@ def _bounced(link: Connection, one: Transition, settings: Settings) -> None:
     at, count = found
     when, provider, evidence = known[at]
     until = when + settings.for_
-    made = Suppression(one.recipient, scope, BOUNCED, when, until, evidence, count, provider)
+    made = Suppression(address, scope, BOUNCED, when, until, evidence, count, provider)
     suppression.lengthen(link, [made])
 
 
@@ -117,7 +118,7 @@ def _complained(link: Connection, complaints: Iterable[Transition], settings: Se
         scope = _scope(one, settings)
         if not settings.complaint or not scope or not one.recipient:
             continue
-        row = link.execute(sql, (one.recipient, scope, COMPLAINED)).fetchone()
+        row = link.execute(sql, (storable(one.recipient), scope, COMPLAINED)).fetchone()
         yield Suppression(
             address=one.recipient,
             scope=scope,
