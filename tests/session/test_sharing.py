@@ -120,6 +120,7 @@ def test_an_address_that_became_a_hash_is_not_told_and_not_lifted(hosts: list[Ho
     meet([one, two])
     assert [item.address for item in known(one)] == [hashed]
     assert [item.address for item in known(two)] == [BOB]
+    assert ask(one.url, "SELECT 1 FROM suppressions WHERE address <> ''") == []
 
 
 def test_a_host_that_was_put_back_hears_and_is_heard(hosts: list[Host]) -> None:

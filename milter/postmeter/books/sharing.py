@@ -32,7 +32,10 @@ def words(database: Database, changes: Sequence[Change]) -> list[Word]:
         if not veil.is_hashed(address):
             name = shared.name(address, scope, reason)
             found = _find(database, address, scope, reason)
-            told[name] = Word(name, 0, found.since if found else change.time, found)
+            if found is None or not veil.is_hashed(found.address):
+                told[name] = Word(name, 0, found.since if found else change.time, found)
+            else:
+                told[name] = Word(name, 0, change.time, forgotten=True)
     return list(told.values())
 
 
@@ -71,5 +74,7 @@ def _key(one: Suppression) -> tuple[str, str, str]:
 
 
 def _find(database: Database, address: str, scope: str, reason: str) -> Suppression | None:
+    """As it stands there, or else by its hash."""
     choice = Choice(addresses=(address,), scope=scope, reason=reason)
-    return next((one for one in suppression.select(database, choice) if one.address == address), None)
+    found = {one.address == address: one for one in suppression.select(database, choice)}
+    return found.get(True) or found.get(False)

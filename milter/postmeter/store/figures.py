@@ -33,8 +33,8 @@ _WHERE = {
     "expired": "expired",
     "unknown": "unknown",
 }
-_COLUMNS = {"domain": "from_domain", "login": "login", "campaign": "campaign", "provider": "provider", "day": "day"}
-BY = tuple(_COLUMNS)
+COLUMNS = {"domain": "from_domain", "login": "login", "campaign": "campaign", "provider": "provider", "day": "day"}
+BY = tuple(COLUMNS)
 """What figures can be broken down by."""
 
 _ADD = """
@@ -124,7 +124,7 @@ def read(
     database: Database, *, since: int, until: int, by: str = "", only: Collection[str] = ()
 ) -> dict[str, Counter[str]]:
     """The figures of the days from `since` to before `until`, by what BY names; else all as one, under no name."""
-    column = _COLUMNS[by] if by else "''"
+    column = COLUMNS[by] if by else "''"
     marks = f"AND what IN ({', '.join('?' * len(only))})" if only else ""
     sql = f"""
         SELECT {column}, what, sum(value) FROM figures WHERE day >= ? AND day < ? {marks}

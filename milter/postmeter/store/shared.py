@@ -25,12 +25,16 @@ _PUT = """
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a host says of an address: `said` is None for one that it lifted at that time. `number` is its place."""
+    """What a host says of an address: `said` is None for one that it lifted at that time. `number` is its place.
+
+    `forgotten`: it stands as it did, under a hash that says nothing to others, and the address has to go from here.
+    """
 
     name: str
     number: int
     at: float
     said: Suppression | None = None
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ def name(address: str, scope: str, reason: str) -> str:
 
 def tell(cursor: Cursor, journal: Registered, words: Sequence[Word]) -> None:
     """In the place of what this host said of them before. To be called behind `advance`: numbers are taken in turn."""
+    forgotten = [(word.name,) for word in words if word.forgotten]
+    cursor.executemany("DELETE FROM suppressions WHERE name = %s AND address <> ''", forgotten)
+    words = [word for word in words if not word.forgotten]
     cursor.execute("UPDATE journals SET said = said + %s WHERE id = %s RETURNING said", (len(words), journal.id))
     [last] = cursor.fetchone() or [0]
     gone = [(journal.id, word.name) for word in words]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from postmeter.mail.scope import canonical
+from postmeter.store.accounts import storable
 from postmeter.store.database import Row
 from postmeter.store.postgres import Cursor
 
@@ -163,8 +164,8 @@ def _insert(cursor: Cursor, journal: Registered, events: Sequence[Row]) -> None:
 
 
 def text(value: object) -> object:
-    """PostgreSQL's text holds no NUL."""
-    return value.replace("\0", "\\x00") if isinstance(value, str) else value
+    """PostgreSQL's text holds no NUL, and no half of a surrogate pair."""
+    return storable(value) if isinstance(value, str) else value
 
 
 def _names(event: Row) -> set[str]:
@@ -192,8 +193,7 @@ def message_id_name(message_id: str) -> str:
 
 
 def _name(kind: str, name: str) -> str:
-    kept = name.encode("utf-8", "backslashreplace").decode()[:_LONGEST]
-    return kind + kept.replace("\0", "\\x00")
+    return kind + storable(name)[:_LONGEST]
 
 
 def _quoted(name: str) -> str:

@@ -201,4 +201,17 @@ def _triggers() -> dict[str, str]:
                     INSERT INTO unshipped (what, key, time) VALUES ('{what}', {key}, {_NOW});
                 END
             """
-    return made
+    return made | _renaming()
+
+
+def _renaming() -> dict[str, str]:
+    """An address that becomes a hash is to be forgotten under its old name as well."""
+    name, key = f"unshipped_{SUPPRESSIONS}_renamed", "json_array(old.address, old.scope, old.reason)"
+    return {
+        name: f"""
+            CREATE TRIGGER IF NOT EXISTS {name} AFTER UPDATE ON {SUPPRESSIONS} WHEN old.address <> new.address BEGIN
+                DELETE FROM unshipped WHERE what = '{SUPPRESSIONS}' AND key = {key};
+                INSERT INTO unshipped (what, key, time) VALUES ('{SUPPRESSIONS}', {key}, {_NOW});
+            END
+        """
+    }
