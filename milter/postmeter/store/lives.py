@@ -61,7 +61,6 @@ class Life:
     shown: float = 0.0
     """When Postfix had taken it; 0 when it has not said so."""
     held: bool = False
-    requeued: bool = False
     kin: bool = False
     """Of one message with another life: it may turn out to be ours, and outlives its end for a while."""
     ended: float = 0.0
