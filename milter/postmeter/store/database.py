@@ -21,6 +21,9 @@ PATIENCE = 3.0
 """Seconds that a writer waits for its turn, and for somebody who writes without taking turns: sqlite3(1), a backup. A
 transaction of ours takes a fraction of a millisecond."""
 
+COPIED = "copied"
+"""The position by which a copy is known."""
+
 _MODE = 0o640
 _FILE_CHECKPOINT = 4000  # pages of WAL before it is copied back: 16 MB, so that its fsync is paid once in hundreds
 _CACHE = 8_000  # kB; bounds the memory of a connection
@@ -126,6 +129,7 @@ class Database:
             link.execute("PRAGMA journal_mode=WAL")
             link.execute(f"PRAGMA synchronous={self._sync}")
             link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
+            link.execute("PRAGMA secure_delete=ON")  # as Debian builds it: what is deleted is overwritten
             _migrate(link)
         finally:
             turn.give()
@@ -227,10 +231,18 @@ def _migrate(link: sqlite3.Connection) -> None:
             if name not in done:
                 _make(link, step)
                 link.execute("INSERT INTO migrations VALUES (?, unixepoch())", (name,))
+        _renumber(link)
     except BaseException:
         link.execute("ROLLBACK")
         raise
     link.execute("COMMIT")
+
+
+def _renumber(link: sqlite3.Connection) -> None:
+    """A copy that is put back (`copying`) must give no number that the lost one gave to others after it was made: it
+    goes on at the time in microseconds, which no counting reaches, and which the next copy's is beyond."""
+    if link.execute("DELETE FROM positions WHERE name = ?", (COPIED,)).rowcount:
+        link.execute("UPDATE sqlite_sequence SET seq = max(seq, unixepoch() * 1000000) WHERE name = 'events'")
 
 
 def _make(link: sqlite3.Connection, step: str | Callable[[sqlite3.Connection], None]) -> None:

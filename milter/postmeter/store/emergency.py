@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from postmeter.store.accounts import Hold, charge_of
 from postmeter.store.batch import Job
+from postmeter.store.database import Row
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,25 @@ class Spool:
         """After the commit."""
         for path in paths:
             path.unlink(missing_ok=True)
+
+    def rewrite(self, change: Callable[[Row], Row]) -> int:
+        """Change the events that wait, each file as a whole; returns how many files changed."""
+        done = 0
+        for path in sorted(self._folder.glob(f"*{_ENDING}")):
+            try:
+                found = json.loads(path.read_bytes())
+                row = tuple(found["row"]) if found["row"] else None
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if row is not None and (changed := change(row)) != row:
+                draft = path.with_suffix(".tmp")
+                draft.unlink(missing_ok=True)
+                self._write(draft, json.dumps(found | {"row": changed}).encode())
+                if os.geteuid() == 0:
+                    os.chown(draft, path.stat().st_uid, path.stat().st_gid)
+                draft.rename(path)
+                done += 1
+        return done
 
     def _oldest(self) -> list[Path]:
         try:

@@ -1,0 +1,186 @@
+"""`postmeter backup`: all that is needed to go on elsewhere, in a new directory, while the daemons run.
+
+The journal as it is at one moment, what waits in the spools, the configuration and every file it names; private keys
+only when asked for. Nobody else may read it. It appears under its name when it is whole and on disk, or not at all. How
+to put it back stands in docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from postmeter import __version__
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+
+if TYPE_CHECKING:
+    from postmeter.config.schema import Config
+
+_NOT_OURS = {("journal", "path"), ("delivery", "log")}  # copied otherwise, or somebody else's
+_SPOOLS = ("events", "hits", "returns")
+_BLOCK = 1 << 20
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="where a directory postmeter-TIME is made")
+    parser.add_argument("--keys", action="store_true", help="with the private keys of dkim and web")
+
+
+def run(args: Namespace) -> int:
+    from postmeter.config.load import load
+    from postmeter.store.database import StoreError
+
+    config = load(args.config)
+    os.umask(0o077)
+    name = f"postmeter-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    draft, final = args.directory / f".{name}.partial", args.directory / name
+    try:
+        args.directory.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+        count = _fill(draft, config, args.config, keys=args.keys)
+        draft.rename(final)
+        _sync(args.directory)
+    except (StoreError, OSError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        print(f"postmeter backup: {error}", file=sys.stderr)
+        return FOUND_A_PROBLEM
+    size = sum(path.stat().st_size for path in final.rglob("*") if path.is_file())
+    print(f"{final}: {count} files, {size / 1_000_000:.1f} MB")
+    return OK
+
+
+def _fill(draft: Path, config: Config, file: Path, *, keys: bool) -> int:
+    """What waits is copied first: an event that went into the journal meanwhile is known there by its source."""
+    from postmeter.store import copying, database
+
+    journal = config.journal
+    told: list[dict[str, object]] = []
+    spool = journal.path.parent / "spool"
+    for name in _SPOOLS:
+        told += [_take(path, draft / "spool" / path.relative_to(spool)) for path in _below(spool / name)]
+    _room(draft, journal.path)
+    target = draft / journal.path.name
+    target.touch(0o600)
+    opened = database.open(journal.path, sync=journal.sync)
+    try:
+        last = copying.copy(opened, target)
+    finally:
+        opened.close()
+    told.append(_told(journal.path, target))
+    for path in sorted({file.absolute(), *_named(config, keys=keys)}):
+        told.append(_take(path, draft / "files" / path.relative_to(path.anchor)))
+    _write_manifest(draft, [one for one in told if one], config, file=file, last=last, keys=keys)
+    for path in draft.rglob("*"):
+        _sync(path)
+    return len(told) + 1
+
+
+def _room(draft: Path, journal: Path) -> None:
+    need, free = journal.stat().st_size, shutil.disk_usage(draft).free
+    if need > free:
+        raise OSError(f"{draft.parent}: {need} octets are needed and {free} are free")
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files and nothing else: a spool's directory may be another user's."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _named(config: Config, *, keys: bool) -> Iterator[Path]:
+    """Every file that the configuration names, and all that lie in a directory it names."""
+    for trail, path in _paths(config, ()):
+        private = trail[0] == "dkim" or trail == ("web", "key")
+        if trail[:2] in _NOT_OURS or (private and not keys):
+            continue
+        yield from _below(path) if path.is_dir() and private else [path.absolute()] if path.is_file() else []
+
+
+def _paths(value: Any, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path]]:
+    if isinstance(value, Path):
+        yield trail, value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _paths(getattr(value, field.name), (*trail, field.name))
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _paths(one, (*trail, str(name)))
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for one in value:
+            yield from _paths(one, trail)
+
+
+def _take(source: Path, target: Path) -> dict[str, object]:
+    """What is gone by now has been dealt with; nothing to tell then."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as old, target.open("xb") as new:
+            shutil.copyfileobj(old, new, _BLOCK)
+    except FileNotFoundError:
+        return {}
+    return _told(source, target)
+
+
+def _told(source: Path, target: Path) -> dict[str, object]:
+    """Whose it was, and which octets it has here."""
+    try:
+        state = source.stat()
+    except FileNotFoundError:
+        state = target.stat()
+    digest = hashlib.sha256()
+    with target.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return {
+        "from": str(source),
+        "mode": f"{state.st_mode & 0o7777:04o}",
+        "uid": state.st_uid,
+        "gid": state.st_gid,
+        "size": target.stat().st_size,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _write_manifest(
+    draft: Path, told: list[dict[str, object]], config: Config, *, file: Path, last: int, keys: bool
+) -> None:
+    said = {
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "version": __version__,
+        "host": config.journal.host or socket.gethostname(),
+        "configuration": str(file.absolute()),
+        "journal": str(config.journal.path),
+        "last_event": last,
+        "private_keys": keys,
+        "files": told,
+    }
+    (draft / "manifest.json").write_text(json.dumps(said, indent=1) + "\n", "utf-8")
+
+
+def _sync(path: Path) -> None:
+    """To disk: a file, or the names in a directory (fsync(2))."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+COMMANDS = (
+    Command(
+        "backup",
+        "copy journal, spools, configuration and secrets while the daemons run",
+        "postmeter backup /var/backups/postmeter",
+        arguments,
+        run,
+    ),
+)

@@ -1,0 +1,216 @@
+"""`postmeter erase`: a person's address goes out of everything that is kept here, while the daemons run.
+
+A keyed hash takes its place, so that a suppression goes on and sums stay as they are. What is not ours to forget yet is
+named: mail that is still in Postfix's queue, and what the sender's own record says of a sender. In the end the files
+themselves are searched for what was erased.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+
+if TYPE_CHECKING:
+    from postmeter.config.schema import Config
+    from postmeter.store.database import Database
+    from postmeter.store.erasing import Person, Pseudonym
+
+_ROUNDS = 5  # at most: a spelling met in one is looked for in the next
+_FOLDS = 10.0  # seconds to wait for readers of the write-ahead log
+_SMALL = 64 * 1024 * 1024  # octets that are written anew within a second, which mail can wait
+_BLOCK = 1 << 20
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("address", metavar="ADDRESS", help="whose traces go, in any spelling")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="write even a large journal anew; mail waits in the emergency spool",
+    )
+
+
+def run(args: Namespace) -> int:
+    from postmeter.config.load import load
+    from postmeter.store import database, veil
+
+    if "@" not in args.address or veil.is_hashed(args.address):
+        print(f"postmeter erase: {args.address!r} is no address: write NAME@DOMAIN", file=sys.stderr)
+        return USAGE
+    config = load(args.config)
+    try:
+        return _erase(config, args.address, compact=args.compact)
+    except (database.StoreError, OSError) as error:
+        print(f"postmeter erase: {error}", file=sys.stderr)
+        return FOUND_A_PROBLEM
+
+
+def _erase(config: Config, address: str, *, compact: bool) -> int:
+    from postmeter.store import database, erasing, veil
+
+    path = config.journal.path
+    opened = database.open(path, sync=config.journal.sync)
+    person = erasing.Person(address, veil.read_key(opened), _pseudonyms(config.tracking.secrets))
+    try:
+        for what, count in _everything(opened, person, path.parent).items():
+            print(f"{what:<34}{count:>8}")
+        problems = [*_still_going(opened, person, path.parent), *_sender(opened, person)]
+    finally:
+        opened.close()
+    problems += _rest(path, person, compact=compact)
+    if config.journal.ship_to is not None:
+        print("the database of all hosts is told with the next shipment; erase on every host that wrote to the address")
+    print(f"{person.address} is {person.hash} now")
+    for problem in problems:
+        print(f"postmeter erase: {problem}", file=sys.stderr)
+    return FOUND_A_PROBLEM if problems else OK
+
+
+def _everything(opened: Database, person: Person, state: Path) -> dict[str, int]:
+    """Until nothing more is found: what waits first, for it goes where the rest is. How much changed where."""
+    from postmeter.store import erasing, personal
+
+    changed: dict[str, int] = {}
+    for _ in range(_ROUNDS):
+        found = {"events that wait for the journal": _waiting(opened, person, state)}
+        found["events"] = erasing.events(opened, person)
+        for place in personal.PLACES[1:]:
+            if place.lasting:
+                found[_name(place.table)] = erasing.rows(opened, place, person)
+        found["who wrote to the address"] = erasing.contacts(opened, person)
+        found["kept mail that came back, deleted"] = sum(_delete(_returns(state, "kept"), person))
+        changed = {name: changed.get(name, 0) + count for name, count in found.items()}
+        if not any(found.values()):
+            break
+    return changed
+
+
+def _name(table: str) -> str:
+    names = {"fates": "what became of mail to it", "suppressions": "suppressions, which go on"}
+    return names.get(table, table.replace("_", " "))
+
+
+def _pseudonyms(secrets: Path) -> Pseudonym:
+    """Under every secret in the file: hits of all of them may still be kept."""
+    from postmeter.token import Mint, parse_secrets
+
+    try:
+        mints = [Mint([secret]) for secret in parse_secrets(secrets.read_text("ascii"))]
+    except (FileNotFoundError, ValueError):
+        mints = []
+    return lambda spelling: [mint.pseudonym(spelling) for mint in mints]
+
+
+def _waiting(opened: Database, person: Person, state: Path) -> int:
+    """In the emergency spool, whose files change hands with the turn to write."""
+    from postmeter.store.emergency import Spool
+
+    def changed(row: tuple[object, ...]) -> tuple[object, ...]:
+        host, kind, source, *columns, data = row
+        source, data = person.out_of(str(kind), str(source), str(data))
+        return host, kind, source, *columns, data
+
+    with opened.transaction():
+        return Spool(state / "spool" / "events", durable=True).rewrite(changed)
+
+
+def _returns(state: Path, which: str) -> Iterable[Path]:
+    folder = state / "spool" / "returns" / which
+    return [path for path in folder.glob("*") if path.is_file() and not path.is_symlink()]
+
+
+def _delete(files: Iterable[Path], person: Person) -> Iterator[int]:
+    for path in files:
+        if _holds(path, person):
+            path.unlink(missing_ok=True)
+            yield 1
+
+
+def _still_going(opened: Database, person: Person, state: Path) -> Iterator[str]:
+    """What somebody is at work with: to change it would lose what becomes of it."""
+    from postmeter.store import erasing, personal
+    from postmeter.tracking.hits import SPOOL
+
+    for place in personal.PLACES:
+        if not place.lasting and (count := erasing.count(opened, place, person)):
+            yield f"{count} messages to it are still in Postfix's queue: erase again when they have left it"
+    unread = [*(state / "spool" / SPOOL).glob("*.jsonl"), *_returns(state, "new"), *_returns(state, "forward")]
+    for path in unread:
+        if _holds(path, person):
+            yield f"{path} names it and waits for `postmeter books`: erase again in a minute or two"
+
+
+def _sender(opened: Database, person: Person) -> Iterator[str]:
+    from postmeter.store import erasing
+
+    if erasing.sends(opened, person):
+        yield "it is a login here: its own mail stays on record, with the login, for journal.keep"
+
+
+def _rest(path: Path, person: Person, *, compact: bool) -> Iterator[str]:
+    """Search the files themselves; what is no row any more and lies between rows goes when the file is written anew."""
+    _fold(path, person, compact=False)
+    files = (path, path.with_name(path.name + "-wal"))
+    if not any(_holds(file, person) for file in files):
+        return
+    if path.stat().st_size > _SMALL and not compact:
+        yield (
+            "remains may stand between the rows of the file: run it again with --compact when mail may wait, some "
+            "seconds a gigabyte"
+        )
+        return
+    if not _fold(path, person, compact=True) and any(_holds(file, person) for file in files):
+        yield "it came again meanwhile: run it again"
+
+
+def _fold(path: Path, person: Person, *, compact: bool) -> int:
+    """How many rows hold the letters all the same: parts of other addresses, or a sender's own.
+
+    Closed before any file is searched: to close a file that SQLite has open drops its locks.
+    """
+    from postmeter.store import database, erasing
+
+    opened = database.open(path)
+    try:
+        if compact:
+            erasing.compact(opened)
+        until = time.monotonic() + _FOLDS
+        while not erasing.fold(opened) and time.monotonic() < until:
+            time.sleep(0.1)
+        return erasing.others(opened, person) if compact else 0
+    finally:
+        opened.close()
+
+
+def _holds(path: Path, person: Person) -> bool:
+    """Whether the file has any spelling of it, in blocks that overlap."""
+    marks = person.marks()
+    longest = max(map(len, marks))
+    tail = b""
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                held = (tail + block).lower()
+                if any(mark in held for mark in marks):
+                    return True
+                tail = held[-longest:]
+    except FileNotFoundError:
+        pass
+    return False
+
+
+COMMANDS = (
+    Command(
+        "erase",
+        "take a person's address out of everything that is kept",
+        "postmeter erase bob@example.com",
+        arguments,
+        run,
+    ),
+)

@@ -1,0 +1,211 @@
+"""One person's address taken out of everything that is kept: a keyed hash stands in its place from then on.
+
+Found in any spelling that mail knows: upper and lower case, a domain's A- and U-label, as a return path holds it (VERP,
+`local=domain`), as a URL does. A login or an address somebody sends from stays where it names the sender. Knows nothing
+of who asks, nor of the files of others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from sqlite3 import Connection
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from postmeter.mail.scope import canonical
+from postmeter.store import personal, profiles, veil
+from postmeter.store.database import Database, Row
+from postmeter.store.personal import Place
+from postmeter.store.retention import write
+
+_SLICE = 1000  # rows read at once
+_PIECE = 100  # rows of one transaction
+_SENDERS = ("sender", "mail_from")
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+Pseudonym: TypeAlias = Callable[[bytes], Iterable[bytes]]
+"""What stands for an address in hits, under each secret."""
+
+
+class Person:
+    """An address, its spellings, and its pseudonyms."""
+
+    def __init__(self, address: str, key: bytes, pseudonym: Pseudonym) -> None:
+        self.address = canonical(address)
+        self.hash = veil.hashed(address, key)
+        self._pseudonym = pseudonym
+        forms = _forms(self.address) | _forms(address.lower())
+        self._pattern = _pattern(forms)
+        cases = {case for form in forms for case in (form, form.upper())}
+        self._marks = {mark.lower() for case in cases for mark in (case, _json(case)[1:-1])}
+        self._pseudonyms: set[str] = set()
+        for spelling in (address, self.address):
+            self.learn(spelling)
+
+    def learn(self, spelling: str) -> bool:
+        """A spelling that was met: it has pseudonyms of its own. False when they are known."""
+        made = {one.hex() for one in self._pseudonym(spelling.encode("utf-8", "backslashreplace"))}
+        new = made - self._pseudonyms
+        self._pseudonyms |= made
+        return bool(new)
+
+    def marks(self) -> list[bytes]:
+        """What a file that names the person holds, in lower case."""
+        return sorted(mark.encode("utf-8", "backslashreplace") for mark in self._marks | self._pseudonyms)
+
+    def may_be_in(self, text: str) -> bool:
+        """False where the person certainly is not: quick."""
+        low = text.lower()
+        return any(mark in low for mark in self._marks) or any(one in low for one in self._pseudonyms)
+
+    def named_in(self, value: Any) -> bool:
+        return bool(self.without(value) != value)
+
+    def without(self, value: Any) -> Any:
+        """The same without the person, however deep."""
+        if isinstance(value, str):
+            return self._pattern.sub(self.hash, value)
+        if isinstance(value, list):
+            return [self.without(one) for one in value]
+        if isinstance(value, dict):
+            return {self.without(name): self.without(one) for name, one in value.items()}
+        return value
+
+    def spellings(self, value: Any) -> Iterator[str]:
+        """As what the person was met, where that is all of a text."""
+        if isinstance(value, str) and self._pattern.fullmatch(value):
+            yield value
+        elif isinstance(value, list):
+            for one in value:
+                yield from self.spellings(one)
+
+    def out_of(self, kind: str, source: str, data: str) -> tuple[str, str]:
+        """An event's source and data without the person; with what else hits say of the client, where it was theirs."""
+        found: dict[str, Any] = json.loads(data)
+        before = dict(found)
+        for spelling in self.spellings([*found.get("recipients", [])] if kind == "submitted" else []):
+            self.learn(spelling)
+        if kind in ("clicked", "opened") and found.get("recipient") in self._pseudonyms:
+            found |= {name: treat(found[name], b"") for name, treat in personal.AGED[kind].items() if name in found}
+            found["recipient"] = ""
+        own = {name: found.pop(name) for name in _SENDERS if canonical(str(found.get(name, ""))) == self.address}
+        found = self.without(found) | own
+        return self.without(source), _json(found) if found != before else data
+
+
+def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
+    """Another's address may begin or end as this one. A return path has words of its own before it."""
+    plain, verp = ("|".join(re.escape(form) for form in forms if ("=" in form) == is_verp) for is_verp in (False, True))
+    return re.compile(rf"(?:(?<![\w.+-])(?:{plain})|(?<![^\W_])(?:{verp}))(?![\w-]|\.\w)", re.IGNORECASE)
+
+
+def events(database: Database, person: Person) -> int:
+    """All of them, in slices; returns how many changed."""
+    done = after = 0
+    sql = "SELECT seq, source, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+    while rows := database.query(sql, (after, _SLICE)):
+        after = rows[-1][0]
+        found = [seq for seq, source, data in rows if person.may_be_in(data) or person.may_be_in(source)]
+        for at in range(0, len(found), _PIECE):
+            with database.transaction() as link:
+                done += sum(_event(link, seq, person) for seq in found[at : at + _PIECE])
+    return done
+
+
+def rows(database: Database, place: Place, person: Person) -> int:
+    """Of another table; where the hash is there already, that row stays and the other goes. Returns how many."""
+    named, found = _found(database, place, person)
+    which = " AND ".join(f"{name} = ?" for name in named)
+    change = f"UPDATE OR IGNORE {place.table} SET {', '.join(f'{one} = ?' for one in place.columns)} WHERE {which}"
+    for at in range(0, len(found), _PIECE):
+        with database.transaction() as link:
+            for row in found[at : at + _PIECE]:
+                keys, values = row[: len(named)], row[len(named) :]
+                if not link.execute(change, (*map(person.without, values), *keys)).rowcount:
+                    link.execute(f"DELETE FROM {place.table} WHERE {which}", keys)
+    return len(found)
+
+
+def count(database: Database, place: Place, person: Person) -> int:
+    """How many rows name the person."""
+    return len(_found(database, place, person)[1])
+
+
+def others(database: Database, person: Person) -> int:
+    """Rows that hold the same letters and do not mean the person: another's address, or what a sender sent."""
+    found = int(sends(database, person))
+    for place in personal.PLACES:
+        columns = ", ".join(place.columns)
+        rows = database.query(f"SELECT {columns} FROM {place.table}")
+        found += sum(any(isinstance(text, str) and person.may_be_in(text) for text in row) for row in rows)
+    return found
+
+
+def contacts(database: Database, person: Person) -> int:
+    """Who wrote to the person, as the brake remembers it; returns how many rows went."""
+    with database.transaction() as link:
+        return profiles.forget(link, [person.address])
+
+
+def sends(database: Database, person: Person) -> bool:
+    """Whether it is a login as well."""
+    return bool(database.query("SELECT 1 FROM events WHERE login = ? AND login != '' LIMIT 1", (person.address,)))
+
+
+def fold(database: Database) -> bool:
+    """Copy the write-ahead log back and empty it; false when somebody reads what stands in it."""
+    return bool(database.query("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0)
+
+
+def compact(database: Database) -> None:
+    """Write the file anew, without what page splits have left between its rows. Whoever writes has to wait."""
+    database.query("VACUUM")
+
+
+def _found(database: Database, place: Place, person: Person) -> tuple[list[str], list[Row]]:
+    """The names of the key's columns; of each row that names the person the key and what `place` names."""
+    info = database.query(f"PRAGMA table_info({place.table})")
+    named = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]] or ["rowid"]
+    columns = ", ".join([*named, *place.columns])
+    found = database.query(f"SELECT {columns} FROM {place.table}")
+    return named, [row for row in found if any(_in(person, text) for text in row[len(named) :])]
+
+
+def _in(person: Person, text: Any) -> bool:
+    return isinstance(text, str) and person.may_be_in(text) and person.named_in(text)
+
+
+def _event(link: Connection, seq: int, person: Person) -> int:
+    row = link.execute("SELECT kind, source, data FROM events WHERE seq = ?", (seq,)).fetchone()
+    if row is None:
+        return 0
+    kind, *before = row
+    source, data = person.out_of(kind, before[0], before[1])
+    if [source, data] == before:
+        return 0
+    write(link, seq, source, data)
+    return 1
+
+
+def _forms(address: str) -> set[str]:
+    """The ways to write it, in lower case."""
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return {address}
+    domains = {domain, _u_labels(domain)}
+    found = {f"{local}{sign}{each}" for each in domains for sign in ("@", "=")}
+    return found | {quote(f"{local}@{each}", safe="") for each in domains} | {f"{local}%40{each}" for each in domains}
+
+
+def _u_labels(domain: str) -> str:
+    """As people write it (RFC 5890 section 2.3.2.1); what is no A-label stays."""
+    labels = []
+    for label in domain.split("."):
+        try:
+            labels.append(label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label)
+        except UnicodeError:
+            labels.append(label)
+    return ".".join(labels)

@@ -1,0 +1,242 @@
+"""A person who is erased is in no table and in no file any more, while others write; what was decided stays."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postmeter.books.following import Follower
+from postmeter.cli.main import main
+from postmeter.events import Bounced, Clicked, Event, Sent, Submitted, Unsubscribed
+from postmeter.store import erasing, fates, rows, veil
+from postmeter.store.batch import Job
+from postmeter.store.emergency import Spool
+from postmeter.store.journal import Journal
+from postmeter.store.profiles import Profiles, Sighting, learn
+from postmeter.store.settle import Settler
+from postmeter.token import Mint
+
+SECRETS = (bytes(range(32)), bytes(range(1, 33)))
+BOB, MARY = "Bob.Ross@Shop.Example", "mary@shop.example"
+NOW = time.time()
+
+
+def told(number: int, recipient: str = BOB, *others: str) -> list[Event]:
+    """A message to somebody, what became of it, a click and an unsubscribe."""
+    reference = f"{number:016x}"
+    about: dict[str, Any] = {"reference": reference, "login": "alice", "from_domain": "news.example"}
+    link: dict[str, Any] = {"host": "click.news.example", "method": "GET", "agent": "Firefox", "link": 1}
+    return [
+        Submitted(
+            source=f"eom:Q{number}:1", time=NOW, queue_id=f"Q{number}", message_id=f"<{number}@news.example>",
+            sender="alice", service="submission", mail_from=f"b+{recipient.replace('@', '=')}@news.example",
+            recipients=(recipient, *others), size=1, facts={"metadata": {"to": [recipient.upper()]}}, **about,
+        ),
+        Sent(source=f"log:{number}:1", time=NOW, queue_id=f"Q{number}", recipient=recipient,
+             text=f"250 2.1.5 <{recipient.lower()}> accepted", **about),
+        Bounced(source=f"dsn:{number}", time=NOW, queue_id="", recipient=recipient, final=f"x{recipient}", **about),
+        Clicked(source=f"hit:{number}", time=NOW, reference="", recipient=Mint(SECRETS[:1]).pseudonym(
+            recipient.encode()).hex(), target=f"https://news.example/?u={recipient.replace('@', '%40')}",
+            address="192.0.2.0/24", **link),
+        Unsubscribed(source=f"unsubscribed:{reference}", time=NOW, reference=reference, recipient=recipient,
+                     scope="from:alice@news.example", from_domain="news.example", host="click.news.example"),
+    ]  # fmt: skip
+
+
+class Kept:
+    """A journal with its files, and a configuration that names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "postmeter.yaml"
+        secrets = folder / "tracking.secrets"
+        secrets.write_text("".join(f"{secret.hex()}\n" for secret in SECRETS[::-1]))
+        settings = {"journal": {"path": str(folder / "journal.db")}, "tracking": {"secrets": str(secrets)}}
+        self.config.write_text(yaml.safe_dump(settings))
+        self.journal = Journal(folder / "journal.db", host="h")
+
+    def record(self, *events: Event) -> None:
+        self.journal.record(events)
+        follower = Follower(self.journal, domains=())
+        while follower.work():
+            pass
+
+    def erase(self, address: str = BOB, *more: str) -> int:
+        return main(["erase", address, "-c", str(self.config), *more])
+
+    def holding(self, address: str) -> list[str]:
+        """Files in which a grep finds it: as itself, and not as the end of another one's."""
+        local, _, domain = re.escape(address).rpartition("@")
+        pattern = re.compile(rf"(?<![a-z.]){local}(?:@|=|%40){domain}".encode(), re.IGNORECASE)
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [path.name for path in files if pattern.search(path.read_bytes())]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_a_grep_finds_nothing_any_more_and_others_stay(kept: Kept) -> None:
+    kept.record(*told(1), *told(2, MARY, BOB), *told(3, f"jim.{BOB}"))
+    with kept.journal.database.transaction() as link:
+        link.execute("INSERT INTO profile_logins VALUES (1, 'alice', 0, 0)")
+    learn(kept.journal.database, [Sighting("alice", NOW, "", (BOB, MARY))], position=0)
+    assert kept.holding(BOB) != []
+    assert kept.erase() == 0, "said that something is left"
+    assert kept.holding(BOB) == []
+    assert kept.holding(MARY) != []
+    assert kept.holding(f"jim.{BOB}") != []
+    assert Profiles(kept.journal.database).known([BOB, MARY], login="alice", before=NOW + 1) == (1, 1)
+
+
+def test_what_became_of_mail_and_what_was_decided_is_found_by_the_hash(kept: Kept) -> None:
+    kept.record(*told(1))
+    before, figures = kept.journal.totals(), kept.journal.database.query("SELECT * FROM figures")
+    kept.erase(BOB.upper())
+    with kept.journal.database.transaction() as link:
+        plain, veiled = veil.known_as(link, BOB)
+    assert [fate.status for fate in fates.of_recipient(kept.journal.database, veiled, most=9)] == ["bounced"]
+    assert fates.of_recipient(kept.journal.database, plain, most=9) == []
+    rows = kept.journal.database.query("SELECT address, reason FROM suppressions")
+    assert rows == [(veiled, "unsubscribed")]
+    assert (kept.journal.totals(), kept.journal.database.query("SELECT * FROM figures")) == (before, figures)
+    first = kept.journal.submitted(f"{1:016x}")
+    assert first is not None
+    assert first.recipients == (veiled,)
+
+
+def test_a_hit_is_nobodys_then_under_whichever_secret_and_spelling(kept: Kept) -> None:
+    pseudonyms = [Mint([secret]).pseudonym(name.encode()).hex() for secret in SECRETS for name in (BOB, BOB.lower())]
+    other = Mint(SECRETS[:1]).pseudonym(MARY.encode()).hex()
+    [hit] = [event for event in told(1) if isinstance(event, Clicked)]
+    kept.record(*told(9), *(replace(hit, source=f"hit:x{one}", recipient=one) for one in (*pseudonyms, other)))
+    assert kept.erase(BOB.lower()) == 0
+    hits = {entry.event.source: entry.event for entry in kept.journal.events() if isinstance(entry.event, Clicked)}
+    assert {hits[f"hit:x{one}"].recipient for one in pseudonyms} == {""}
+    assert {(hits[f"hit:x{one}"].address, hits[f"hit:x{one}"].agent) for one in pseudonyms} == {("", "")}
+    assert hits[f"hit:x{other}"].recipient == other
+
+
+def test_what_waits_in_the_emergency_spool_is_erased_and_replayed(kept: Kept) -> None:
+    spool = Spool(kept.folder / "spool" / "events", durable=False)
+    for event in told(1)[:1] + told(2, MARY)[:1]:
+        spool.put(Job((), rows.encode(event, "h"), {}, NOW))
+    assert kept.erase() == 0
+    assert kept.holding(BOB) == []
+    settler = Settler(kept.folder / "journal.db", tick=0.01)
+    settler.open()
+    until = time.monotonic() + 10
+    while len(kept.journal.events()) < 2:
+        assert time.monotonic() < until, "not replayed"
+        time.sleep(0.01)  # a bounded wait for a condition
+    settler.close()
+    recipients = [entry.event.recipients for entry in kept.journal.events() if isinstance(entry.event, Submitted)]
+    assert sorted(map(len, recipients)) == [1, 1]
+    assert (MARY,) in recipients
+
+
+def test_mail_kept_for_a_person_to_look_at_is_deleted(kept: Kept) -> None:
+    folder = kept.folder / "spool" / "returns" / "kept"
+    folder.mkdir(parents=True)
+    (folder / "1").write_bytes(b"{}\nTo: BOB.ROSS@shop.example\n")
+    (folder / "2").write_bytes(b"{}\nTo: mary@shop.example\n")
+    assert kept.erase() == 0
+    assert [path.name for path in folder.iterdir()] == ["2"]
+
+
+def test_what_waits_for_books_is_named(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = kept.folder / "spool" / "hits"
+    folder.mkdir(parents=True)
+    (folder / "hits-1-1-1.jsonl").write_text(json.dumps({"recipient": BOB}) + "\n")
+    assert kept.erase() == 1
+    assert "hits-1-1-1.jsonl names it and waits for `postmeter books`" in capsys.readouterr().err
+
+
+def test_twice_is_once(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.record(*told(1), *told(2, MARY, BOB))
+    assert kept.erase() == 0
+    before = kept.journal.events()
+    capsys.readouterr()
+    assert kept.erase() == 0
+    assert kept.journal.events() == before
+    assert re.findall(r"\b[1-9]\d*$", capsys.readouterr().out, re.MULTILINE) == []
+
+
+def test_a_sender_is_told_that_its_own_mail_stays(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    [taken] = [event for event in told(1) if isinstance(event, Submitted)]
+    kept.record(replace(taken, login="alice@news.example"))
+    assert kept.erase("alice@news.example") == 1
+    assert "it is a login here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["bob", "hash:0123456789abcdef0123456789abcdef", ""])
+def test_what_is_no_address_is_refused(kept: Kept, word: str) -> None:
+    assert kept.erase(word) == 64
+
+
+def _busy(path: str, stop: Any) -> None:
+    """Messages to others, as fast as they come, from another process."""
+    settler, number = Settler(Path(path)), 1000
+    while not stop.is_set():
+        number += 1
+        settler.settle((), told(number, f"p{number}@shop.example")[0], {}, time.time())
+    settler.close()
+
+
+def test_it_works_while_mail_is_written(kept: Kept) -> None:
+    for number in range(300):
+        kept.record(*told(number, BOB if number % 3 else f"q{number}@shop.example"))
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    writer = context.Process(target=_busy, args=(str(kept.folder / "journal.db"), stop))
+    writer.start()
+    try:
+        until = time.monotonic() + 20
+        before = kept.journal.last()
+        while kept.journal.last() == before:
+            assert time.monotonic() < until, "nobody writes"
+            time.sleep(0.01)  # a bounded wait for a condition
+        assert kept.erase() == 0
+        assert writer.is_alive()
+    finally:
+        stop.set()
+        writer.join()
+    assert writer.exitcode == 0
+    assert kept.holding(BOB) == []
+    assert kept.journal.database.query("PRAGMA integrity_check") == [("ok",)]
+
+
+KEY = bytes(32)
+PERSON = erasing.Person(BOB, KEY, lambda spelling: [])
+
+
+@given(st.text(), st.sampled_from(["", " ", "<", '"', "u=", "/", "rfc822;"]), st.sampled_from(["", ">", " ", ".", ","]))
+def test_an_address_goes_wherever_it_stands(around: str, before: str, after: str) -> None:
+    for form in (BOB, BOB.lower(), BOB.upper(), "bob.ross=shop.example", "bob.ross%40shop.example"):
+        text = f"{around}\n{before}{form}{after}\n{around}"
+        assert PERSON.hash in PERSON.without(text)
+        assert form not in PERSON.without([{"x": text}])[0]["x"] or form in around
+
+
+@pytest.mark.parametrize("other", [f"x{BOB}", f"jim.{BOB}", f"a+{BOB}", f"{BOB}.au", f"{BOB}x", f"{BOB}-x.example"])
+def test_another_one_whose_address_begins_or_ends_so_stays(other: str) -> None:
+    assert PERSON.without(other) == other
+    assert PERSON.without(f"<{other}>") == f"<{other}>"
+
+
+def test_a_domain_in_letters_of_its_own_is_the_same_as_its_a_label() -> None:
+    person = erasing.Person("Ännä@bücher.example", KEY, lambda spelling: [])
+    for spelled in ("ännä@bücher.example", "ÄNNÄ@BÜCHER.example", "ännä@xn--bcher-kva.example"):
+        assert person.without(spelled) == person.hash
+        assert person.may_be_in(json.dumps(spelled))
