@@ -35,7 +35,10 @@ COMMANDS: list[tuple[str, str]] = [
     ("unfreeze", "postmeter.cli.freeze"),
     ("dkim", "postmeter.cli.dkim"),
     ("links", "postmeter.cli.links"),
+    ("erase", "postmeter.cli.erase"),
+    ("backup", "postmeter.cli.backup"),
     ("report", "postmeter.cli.report"),
+    ("trace", "postmeter.cli.trace"),
     ("suppress", "postmeter.cli.suppress"),
     ("feedback", "postmeter.cli.feedback"),
 ]
