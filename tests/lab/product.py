@@ -153,7 +153,7 @@ class Postmeter:
             self.processes[daemon] = subprocess.Popen(
                 self.command(daemon), env=self._environment(daemon), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd="/", user=self._user_of(daemon), group=_main_group(self._user_of(daemon)),
-                extra_groups=[group_id("postfix")] if daemon in ("milter", "run") else [], start_new_session=True,
+                extra_groups=[group_id("postfix")] if daemon != "web" else [], start_new_session=True,
             )  # fmt: skip
 
     def _wait_until_ready(self, daemon: str) -> None:

@@ -467,3 +467,22 @@ def test_a_certificate_and_its_key_go_together(tmp_path: Path) -> None:
     assert "cannot be used" in wrong
     key.chmod(0o604)
     assert told(f"certificate: {made[0].server}, key: {key}") == [f"web.key: {key} is open to others"]
+
+
+def test_the_socket_of_what_comes_back_must_be_reachable_too(place: Path) -> None:
+    (place / "secrets").write_text("0" * 64 + "\n")
+    (place / "secrets").chmod(0o600)
+    domains = f"domains: {{example.com: bounces@example.com}}, secrets: {place}/secrets"
+    good = f"bounces: {{{domains}, lmtp: unix:{place}/feedback.sock}}\n"
+    assert look(loaded(place, good), daemon="books") == []
+    (line,) = look(loaded(place, good.replace("feedback.sock", "missing/feedback.sock")), daemon="books")
+    assert line.startswith(f"pm.yaml:3: bounces.lmtp: there is no directory {place}/missing")
+    (line,) = look(loaded(place, "bounces: {lmtp: 127.0.0.1:9587}\n".replace("127", "inet:127")), daemon="books")
+    assert "is metrics.listen already" in line
+
+
+@pytest.mark.parametrize("daemon", ["milter", "books"])
+def test_tags_need_the_secrets_of_bounces(place: Path, daemon: Daemon) -> None:
+    text = f"bounces: {{domains: {{example.com: b@example.com}}, secrets: {place}/none}}\n"
+    assert [line for line in look(loaded(place, text), daemon=daemon) if "bounces.secrets" in line]
+    assert look(loaded(place, f"bounces: {{secrets: {place}/none}}\n"), daemon=daemon) == []

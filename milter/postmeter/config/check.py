@@ -49,6 +49,7 @@ def check(
     if daemon == "books":
         found += [*of_webhooks(loaded, me), *of_shipping(loaded, me)]
         found += of_bounces(loaded, me) if tags_returns(loaded.config) else ()
+        found += _lmtp(loaded, me, mail_owner)
     if daemon == "web":
         found += tls.of_web(loaded, me)
     if daemon != "web":
@@ -82,12 +83,19 @@ def _finder(address: SocketAddress) -> str:
 def _listen(loaded: Loaded, me: Person, mail_owner: str) -> Iterator[Problem]:
     milter = loaded.config.milter
     if isinstance(milter.listen, UnixAddress):
-        yield from _unix(loaded, milter.listen.path, me, mail_owner)
+        yield from _unix(loaded, "milter.listen", milter.listen.path, me, mail_owner)
     elif not milter.listen.loopback and not milter.trust_network:
         what = f"{milter.listen} can be reached from the network, and whoever connects can have anything signed"
         yield loaded.problem(
             "milter.listen", what, "listen on 127.0.0.1 or unix:PATH, or set milter.trust_network: true"
         )
+
+
+def _lmtp(loaded: Loaded, me: Person, mail_owner: str) -> Iterator[Problem]:
+    """An address on the network is no worse than port 25, where anybody may send what looks like a bounce."""
+    address = loaded.config.bounces.lmtp
+    if isinstance(address, UnixAddress):
+        yield from _unix(loaded, "bounces.lmtp", address.path, me, mail_owner)
 
 
 def _clashes(loaded: Loaded) -> Iterator[Problem]:
@@ -107,14 +115,14 @@ def _clashes(loaded: Loaded) -> Iterator[Problem]:
             taken[address] = path
 
 
-def _unix(loaded: Loaded, path: Path, me: Person, mail_owner: str) -> Iterator[Problem]:
+def _unix(loaded: Loaded, key: str, path: Path, me: Person, mail_owner: str) -> Iterator[Problem]:
     if len(str(path).encode()) > _LONGEST_SOCKET:
         what = f"a socket's path has at most {_LONGEST_SOCKET} bytes, this one {len(str(path).encode())}"
-        yield loaded.problem("milter.listen", what, "choose a shorter path")
+        yield loaded.problem(key, what, "choose a shorter path")
         return
     fault = _place(path, me, f"install -d -o {me.name} -g {mail_owner} -m 2750 {path.parent}") or _taken(path)
     if fault:
-        yield loaded.problem("milter.listen", fault.what, fault.fix)
+        yield loaded.problem(key, fault.what, fault.fix)
         return
     group = _socket_group(loaded)
     if group is None and loaded.config.milter.socket_group and "milter.socket_group" in loaded.lines:
@@ -122,7 +130,7 @@ def _unix(loaded: Loaded, path: Path, me: Person, mail_owner: str) -> Iterator[P
         yield loaded.warning("milter.socket_group", what, "make it, or name another or null")
     postfix = permissions.person(mail_owner)
     if postfix is not None:
-        yield from _reachable(loaded, postfix, path, _group_of_new(path, me, group), ours=me)
+        yield from _reachable(loaded, key, postfix, path, _group_of_new(path, me, group), ours=me)
 
 
 def _place(path: Path, me: Person, make: str) -> Fault | None:
@@ -149,11 +157,13 @@ def _socket_group(loaded: Loaded) -> int | None:
         return None
 
 
-def _reachable(loaded: Loaded, postfix: Person, path: Path, group: int, *, ours: Person) -> Iterator[Problem]:
+def _reachable(
+    loaded: Loaded, key: str, postfix: Person, path: Path, group: int, *, ours: Person
+) -> Iterator[Problem]:
     """Whether smtpd and cleanup can walk to the socket and connect to it, which takes the right to write (unix(7))."""
     fault = permissions.barrier(path, postfix)
     if fault:
-        yield loaded.problem("milter.listen", f"Postfix cannot reach the socket: {fault.what}", fault.fix)
+        yield loaded.problem(key, f"Postfix cannot reach the socket: {fault.what}", fault.fix)
     mode = loaded.config.milter.socket_mode
     if postfix.uid == ours.uid or mode >> (3 if group in postfix.gids else 0) & WRITE:
         return
