@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
 
 def _asked(args: Namespace, config: Config) -> int:
     since, until = days(args.since, args.until, time.time())
-    report = gathered(config, since=since, until=until, by=_by(args.by) or config.report.by)
+    report = gathered(config, since=since, until=until, by=_by(args.by) or config.report.by, here=args.here)
     if args.mail:
         return _send(config, report, args.mail, about=f"asked for at {report.made}")
     sys.stdout.write(_worded(report, args.format, all_parts=args.all))
@@ -65,14 +65,17 @@ def _worded(report: Report, form: str, *, all_parts: bool) -> str:
     return "".join(f"{line}\n" for line in text.as_text(report, bars=terminal, all_parts=all_parts or not terminal))
 
 
-def gathered(config: Config, *, since: int, until: int, by: Sequence[str]) -> Report:
-    """The days from `since` to before `until`."""
+def gathered(config: Config, *, since: int, until: int, by: Sequence[str], here: bool = False) -> Report:
+    """The days from `since` to before `until`; of all hosts, if they have a database together."""
+    from postmeter.cli.allhosts import ALL, everywhere
     from postmeter.report.gather import gather
     from postmeter.store import database, figures
 
-    with closing(database.open(config.journal.path, readonly=True)) as book:
-        read = partial(figures.read, book)
-        return gather(read, since=since, until=until, by=by, now=time.time(), host=named(config))
+    journal = database.open(config.journal.path, readonly=True)
+    with closing(journal) as book, everywhere(config, book, here=here) as hosts:
+        read = hosts.figures if hosts else partial(figures.read, book)
+        host = ALL if hosts else named(config)
+        return gather(read, since=since, until=until, by=by, now=time.time(), host=host)
 
 
 def named(config: Config) -> str:
@@ -159,6 +162,7 @@ def arguments(parser: ArgumentParser) -> None:
     by = "domain, login, campaign, provider or day; may be repeated (default: report.by)"
     parser.add_argument("--by", action="append", default=[], metavar="WHAT", help=by)
     parser.add_argument("--format", choices=FORMATS, default="text", help="text, csv, json, or one page of html")
+    parser.add_argument("--here", action="store_true", help="of this host only, not of all that ship to a database")
     parser.add_argument("--all", action="store_true", help="on a terminal too, more than the 20 busiest")
     sending = parser.add_mutually_exclusive_group()
     sending.add_argument("--mail", action="append", metavar="TO", help="send it there, by notify.smtp")
