@@ -7,7 +7,7 @@ unique on its host: recording an event twice changes nothing. Host and sequence 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,31 +383,7 @@ Event: TypeAlias = (
     | Mistrusted
 )
 
-KINDS: dict[str, type[Event]] = {
-    kind.__name__.lower(): kind
-    for kind in (
-        Submitted,
-        Refiltered,
-        Refused,
-        Clicked,
-        Opened,
-        Rejudged,
-        Unsubscribed,
-        Released,
-        Warned,
-        Braked,
-        KeyChanged,
-        Sent,
-        Deferred,
-        Bounced,
-        Expired,
-        Unknown,
-        Untaken,
-        Complained,
-        Suppressed,
-        Mistrusted,
-    )
-}
+KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def kind(event: Event) -> str:

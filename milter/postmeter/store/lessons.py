@@ -1,5 +1,4 @@
-"""What fates teach: who is suppressed for hard bounces or a complaint, which provider is not to be believed just now,
-and how much of a login's mail bounces.
+"""What fates teach: who is suppressed, which provider is not to be believed, how much of a login's mail bounces.
 
 Bounces of an address in a scope are counted over `suppression.within`, in whatever order they are read: it is
 suppressed from the last moment at which there were `suppression.hard` of them. Nothing that arrives later lifts that: a
