@@ -1,8 +1,9 @@
 """`postmeter backup`: all that is needed to go on elsewhere, in a new directory, while the daemons run.
 
 The journal as it is at one moment, what waits in the spools, the configuration and every file it names; private keys
-only when asked for. Nobody else may read it. It appears under its name when it is whole and on disk, or not at all. How
-to put it back stands in docs/operations.md.
+only when asked for. Below `files` each lies where it belongs, with its mode and, where root asks, its owner; nobody
+else may enter the directory. It appears under its name when it is whole and on disk, or not at all. How to put it back
+stands in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -63,26 +64,24 @@ def _fill(draft: Path, config: Config, file: Path, *, keys: bool) -> int:
     """What waits is copied first: an event that went into the journal meanwhile is known there by its source."""
     from postmeter.store import copying, database
 
-    journal = config.journal
-    told: list[dict[str, object]] = []
-    spool = journal.path.parent / "spool"
-    for name in _SPOOLS:
-        told += [_take(path, draft / "spool" / path.relative_to(spool)) for path in _below(spool / name)]
+    journal, files = config.journal, draft / "files"
+    spool = journal.path.absolute().parent / "spool"
+    waiting = [path for name in _SPOOLS for path in _below(spool / name)]
+    told = [_take(path, files) for path in waiting]
     _room(draft, journal.path)
-    target = draft / journal.path.name
+    target = _place(journal.path.absolute(), files)
     target.touch(0o600)
     opened = database.open(journal.path, sync=journal.sync)
     try:
         last = copying.copy(opened, target)
     finally:
         opened.close()
-    told.append(_told(journal.path, target))
-    for path in sorted({file.absolute(), *_named(config, keys=keys)}):
-        told.append(_take(path, draft / "files" / path.relative_to(path.anchor)))
+    told.append(_told(journal.path.absolute(), target))
+    told += [_take(path, files) for path in sorted({file.absolute(), *_named(config, keys=keys)})]
     _write_manifest(draft, [one for one in told if one], config, file=file, last=last, keys=keys)
     for path in draft.rglob("*"):
         _sync(path)
-    return len(told) + 1
+    return sum(map(bool, told)) + 1
 
 
 def _room(draft: Path, journal: Path) -> None:
@@ -119,35 +118,43 @@ def _paths(value: Any, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
             yield from _paths(one, trail)
 
 
-def _take(source: Path, target: Path) -> dict[str, object]:
+def _place(source: Path, files: Path) -> Path:
+    """Where it goes; directories on the way are made as they are there."""
+    target = files / source.relative_to(source.anchor)
+    for old, new in zip(reversed(source.parents), reversed(target.parents[: len(source.parents)]), strict=True):
+        if not new.exists():
+            new.mkdir()
+            _alike(old, new, least=0o700)
+    return target
+
+
+def _alike(old: Path, new: Path, *, least: int = 0) -> None:
+    state = old.stat()
+    if os.geteuid() == 0:
+        os.chown(new, state.st_uid, state.st_gid)
+    new.chmod(state.st_mode & 0o7777 | least)
+
+
+def _take(source: Path, files: Path) -> dict[str, object]:
     """What is gone by now has been dealt with; nothing to tell then."""
+    target = _place(source, files)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as old, target.open("xb") as new:
             shutil.copyfileobj(old, new, _BLOCK)
+        return _told(source, target)
     except FileNotFoundError:
+        target.unlink(missing_ok=True)
         return {}
-    return _told(source, target)
 
 
 def _told(source: Path, target: Path) -> dict[str, object]:
-    """Whose it was, and which octets it has here."""
-    try:
-        state = source.stat()
-    except FileNotFoundError:
-        state = target.stat()
+    """Make it like the original, and tell which octets it has."""
+    _alike(source, target)
     digest = hashlib.sha256()
     with target.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return {
-        "from": str(source),
-        "mode": f"{state.st_mode & 0o7777:04o}",
-        "uid": state.st_uid,
-        "gid": state.st_gid,
-        "size": target.stat().st_size,
-        "sha256": digest.hexdigest(),
-    }
+    return {"path": str(source), "size": target.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def _write_manifest(
