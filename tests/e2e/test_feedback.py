@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.bench.returns import storm
 from tests.e2e.conftest import OpenLab
 from tests.lab.keys import DkimKey
 from tests.lab.lab import ALICE, Lab, attach, letter
@@ -277,3 +278,9 @@ def test_a_unix_socket_with_tag_all_records_and_passes_on(open_lab: OpenLab) -> 
     assert got.rcpt_to == (ALICE.encode(),)
     assert got.data.endswith(raw)
     assert len(bounced(lab, recipient)) == 1
+
+
+def test_a_storm_loses_nothing_and_doubles_nothing(needs_postfix: None) -> None:
+    """`make bench`'s own, smaller: all of one message, ten clients at a time."""
+    _, _, recorded = storm(bounces=300, clients=10)
+    assert recorded == 300

@@ -24,7 +24,11 @@ from postmeter.store.database import StoreError
 
 if TYPE_CHECKING:
     from postmeter.cli.daemons import Material
+    from postmeter.mail.draft import Draft
     from postmeter.store.accounts import Accounts
+    from postmeter.store.orders import Standing
+    from postmeter.submission.quota import Quotas
+    from postmeter.submission.record import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +85,6 @@ def _serve(material: Material, post: Post) -> None:
     from postmeter.submission.load import Load
     from postmeter.submission.pipeline import Gate
     from postmeter.submission.quota import Quotas
-    from postmeter.submission.record import Recorder
     from postmeter.submission.server import Shift, serve
     from postmeter.submission.session import Desk
 
@@ -96,19 +99,7 @@ def _serve(material: Material, post: Post) -> None:
     own = daemons.notices(config)
     who = daemons.identity(material, own)
     marked = daemons.marks(material, who, settler)
-    tolerant = config.journal.on_error == "accept"
-    recorder = Recorder(
-        settler,
-        quotas,
-        observe=observe,
-        tolerant=tolerant,
-        uncharged=config.quota.on_store_down == "accept",
-        hold_at_most=config.quota.hold_at_most,
-        spend=own.spend,
-        watch=daemons.watch(config, orders),
-        brake=daemons.brake(config),
-        prefix=config.quota.networks.prefix,
-    )
+    recorder = _recorder(config, settler, quotas, spend=own.spend, orders=orders)
     suppress = daemons.suppress(config, settler)
     desk = Desk(
         identity=who,
@@ -135,6 +126,26 @@ def _serve(material: Material, post: Post) -> None:
     )
     drain = config.milter.drain
     serve(desk, Shift(post.listener, post.control, drain, post.ready, recorder.tick, recorder.close, post.left))
+
+
+def _recorder(
+    config: Config, settler: Accounts, quotas: Quotas, *, spend: Callable[[Draft], bool], orders: Standing
+) -> Recorder:
+    from postmeter.cli import daemons
+    from postmeter.submission.record import Recorder
+
+    return Recorder(
+        settler,
+        quotas,
+        observe=config.mode == "observe",
+        tolerant=config.journal.on_error == "accept",
+        uncharged=config.quota.on_store_down == "accept",
+        hold_at_most=config.quota.hold_at_most,
+        spend=spend,
+        watch=daemons.watch(config, orders),
+        brake=daemons.brake(config),
+        prefix=config.quota.networks.prefix,
+    )
 
 
 def _open(settler: Accounts) -> Accounts:
