@@ -49,13 +49,14 @@ all-debian12:
 	@$(INSTALL) debian12
 	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
-bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'; a report
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
 	@$(INSTALL) bench || echo "bench: without the peers"
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.ledger
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.signers
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.links
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

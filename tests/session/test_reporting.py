@@ -9,7 +9,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from postmeter.books.following import Follower
 from postmeter.cli.main import main
 from postmeter.events import Bounced, Complained, Deferred, Opened, Released, Sent, Submitted
 from postmeter.store import veil
+from postmeter.store.database import Database
 from postmeter.store.journal import Journal
 from tests.lab.sink import Sink
 
@@ -208,6 +209,21 @@ def test_an_address_that_was_forgotten_is_found_by_who_knows_it(
     told = capsys.readouterr().out
     assert "eve@example.org" not in told
     assert f"bounced for {hashed}" in told
+
+
+@pytest.mark.parametrize("what", ["4ABC", "<4ABC@example.com>", "bob@example.net", FIRST])
+def test_nothing_that_is_asked_for_reads_all_events(place: Place, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[str] = []
+    query = Database.query
+
+    def watched(self: Database, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        plans.extend(str(row[3]) for row in query(self, f"EXPLAIN QUERY PLAN {sql}", values))
+        return query(self, sql, values)
+
+    monkeypatch.setattr(Database, "query", watched)
+    place.run("trace", what)
+    assert any(plan.startswith("SEARCH events") for plan in plans)
+    assert [plan for plan in plans if re.match("SCAN (events|fates|message_ids)", plan)] == []
 
 
 def test_nothing_found_is_a_problem(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """Finds messages by what people have in their hands: a queue id, a Message-ID, an address, a reference.
 
-Reads indices only, whatever is asked for. Queue ids are used again and Message-IDs may be anybody's, so there may be
-several. Knows nothing of how what is found is told.
+Reads indices only, whatever is asked for; those of columns that may be empty are used where a query says that they are
+not. Queue ids are used again and Message-IDs may be anybody's, so there may be several. Knows nothing of how what is
+found is told.
 """
 
 from __future__ import annotations
@@ -53,14 +54,19 @@ class Finder:
             if not isinstance(entry.event, Submitted | Refiltered):
                 continue
             queue_id, begun = entry.event.queue_id, entry.event.time
-            later = "SELECT min(time) FROM events WHERE queue_id = ? AND kind = 'submitted' AND time > ?"
+            later = (
+                "SELECT min(time) FROM events WHERE queue_id = ? AND queue_id != '' AND kind = 'submitted' AND time > ?"
+            )
             [(until,)] = self._database.query(later, (queue_id, begun))
-            where = "WHERE queue_id = ? AND kind = 'released' AND time >= ? AND time < ? ORDER BY seq"
+            where = (
+                "WHERE queue_id = ? AND queue_id != '' AND kind = 'released' AND time >= ? AND time < ? ORDER BY seq"
+            )
             yield from self._entries(where, queue_id, begun, float("inf") if until is None else until)
 
     def _by_queue_id(self, text: str, most: int) -> list[str]:
         sql = """
-            SELECT reference FROM events WHERE queue_id = ? AND reference != '' AND kind IN ('submitted', 'refiltered')
+            SELECT reference FROM events
+            WHERE queue_id = ? AND queue_id != '' AND reference != '' AND kind IN ('submitted', 'refiltered')
             ORDER BY time DESC LIMIT ?
         """
         return [str(reference) for (reference,) in self._database.query(sql, (storable(text), most))]

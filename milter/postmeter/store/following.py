@@ -118,7 +118,8 @@ def _steps(link: Connection, event: Event) -> Iterable[tuple[Key, Step]]:
 def _of_queue_id(link: Connection, event: Released) -> list[Key]:
     """The recipients of the last message that had this queue id then: they are used again."""
     sql = """
-        SELECT reference FROM events WHERE queue_id = ? AND kind IN ('submitted', 'refiltered') AND time <= ?
+        SELECT reference FROM events
+        WHERE queue_id = ? AND queue_id != '' AND kind IN ('submitted', 'refiltered') AND time <= ?
         ORDER BY time DESC LIMIT 1
     """
     row = link.execute(sql, (event.queue_id, event.time)).fetchone()
