@@ -24,6 +24,7 @@ _OURS = frozenset(
     {*_BEGINS, "status", "diagnostic-code", "remote-mta", "reporting-mta", "original-envelope-id", "arrival-date"}
     | {"last-attempt-date", "received-from-mta", "dsn-gateway", "will-retry-until", "final-log-id"}
 )
+_RUNS = re.compile(r"\n(?:[ \t]*+\n)++")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}[ \t]*;[ \t]*")
 _BRACKETED = re.compile(r"<([^<>\s]{1,320})>")
 _WHOLE = re.compile(r".+@.+")
@@ -55,7 +56,7 @@ def fields(text: str) -> Status:
     current: Group = {}
     for name, value in _lines(text):
         if not name:
-            current = _closed(current, groups, message)
+            current = _closed(current, groups, message) if current else current
         elif name in _BEGINS and name in current:
             current = {**_closed(current, groups, message), name: value}
         else:
@@ -71,7 +72,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
     """Each known field with its value unfolded; an empty name for a blank line."""
     name = ""
     pieces: list[str] = []
-    for raw in text.split("\n"):
+    for raw in _RUNS.sub("\n\n", text).split("\n"):
         found = None if raw[:1] in " \t" and name and pieces else _FIELD.match(raw)
         if found and (known := found[1].lower()) in _OURS:
             if name:
@@ -129,35 +130,35 @@ def _returned(group: Group, reporting: str, *, words: str, alone: bool, delayed:
     final = next((one for one in (final, actual, original) if _WHOLE.fullmatch(one)), final or original)
     stated = said.plain(group.get("status", ""))
     near = said.beside(words, final) or (words if alone else "")
-    status, reply = _numbers(stated, diagnostic or group.get("status", ""), near, words if alone else "")
-    diagnostic = diagnostic or line(near, 1000)
-    action = _action(group.get("action", ""), stated or status, delayed=delayed)
-    here = host(group.get("reporting-mta", "")) or reporting
+    told = _told(stated, diagnostic or group.get("status", ""), near, words if alone else "")
     return returned(
-        final, original=original, action=action, status=status, reply=reply, diagnostic=diagnostic,
-        reporting=here, remote=host(group.get("remote-mta", "")),
+        final, told, original=original, action=_action(group.get("action", ""), told.stated(), delayed=delayed),
+        diagnostic=diagnostic or line(near, 1000), reporting=host(group.get("reporting-mta", "")) or reporting,
+        remote=host(group.get("remote-mta", "")),
     )  # fmt: skip
 
 
 def returned(
-    recipient: str, *, original: str, action: str, status: str, reply: str, diagnostic: str, reporting: str, remote: str
+    recipient: str, told: said.Said, *, original: str, action: str, diagnostic: str, reporting: str, remote: str
 ) -> Returned:
     """With what follows from what was said: whether the address is at fault."""
-    at_rcpt = said.about_the_recipient(diagnostic)
+    status = told.stated()
+    meant = told.meant if said.vague(status) or not told.status else status
+    derived = meant != told.status
+    at_rcpt = said.about_the_recipient(diagnostic) and not (derived and said.of_the_data(diagnostic))
+    final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic)
     return Returned(
-        recipient=recipient, original=original, action=action, status=status, reply=reply, diagnostic=diagnostic,
-        reporting=reporting, remote=remote, at_rcpt=at_rcpt,
-        hard=action == "failed" and not said.passes(diagnostic) and hard(status, diagnostic, at_rcpt=at_rcpt),
+        recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,
+        reporting=reporting, remote=remote, at_rcpt=at_rcpt, hard=final and hard(meant, diagnostic, at_rcpt=at_rcpt),
     )  # fmt: skip
 
 
-def _numbers(stated: str, diagnostic: str, near: str, words: str) -> tuple[str, str]:
-    """Status and reply: as stated, unless that is vague and the diagnostic, or the words, tell more."""
+def _told(stated: str, diagnostic: str, near: str, words: str) -> said.Said:
+    """Status as stated, unless the diagnostic, or the words, state more; reply and meaning from the nearest of them."""
     tellings = [said.said(text) for text in dict.fromkeys((diagnostic, near, words)) if text]
+    status = said.most([stated, *(one.status for one in tellings)])
     reply = next((one.reply for one in tellings if one.reply), "")
-    told = [status for one in tellings for status in (one.status, one.meant)]
-    status = next((one for one in (stated, *told) if not said.vague(one)), stated or next(filter(None, told), ""))
-    return status or (f"{reply[0]}.0.0" if reply else ""), reply
+    return said.Said(status, reply, next((one.meant for one in tellings if one.meant), ""))
 
 
 def _action(value: str, status: str, *, delayed: bool) -> str:

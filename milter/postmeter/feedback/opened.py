@@ -83,7 +83,6 @@ class Opened:
         return "\n\n".join(plain or [piece.text() for piece in texts])[:_TEXT]
 
 
-
 def open_(message: bytes) -> Opened:
     """The message in pieces; line ends may be CRLF or LF. A line of mbox before the header is passed over."""
     raw = message.replace(b"\r\n", b"\n").lstrip(b"\n")

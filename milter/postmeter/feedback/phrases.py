@@ -43,7 +43,8 @@ FAILED = re.compile(
     r"|could not be reached|permanent (?:fatal )?error|delivery (?:errors?|problems?)"
     r"|has been (?:rejected|returned|refused)|was (?:rejected|refused|returned|blocked|bounced)"
     r"|returned (?:to sender|mail)|no valid recipients|unknown (?:user|recipient)|user unknown"
-    r"|failed (?:addresses|because|for the)|failure reasons|invalid address|fatal errors|transcript of session"
+    r"|failed (?:addresses|recipients|because|for the)|requested action not taken|failure reasons"
+    r"|invalid address|fatal errors|transcript of session"
     r"|bounced|not (?:exactly )?match an|encountered an error"
     r"|送信できません|配信|无法|失败|無法|доставлен|не может быть",
     re.IGNORECASE,
@@ -74,7 +75,8 @@ SPOKEN_OF = re.compile(
 """Before an address that a bounce is about."""
 ASIDE = re.compile(
     r"\b(?:contact|reply[- ]to|mail from|(?<!generated )from|sender|cc|write to|help|envelope-from|questions?|support"
-    r"|by|visit|forward\w{0,20}|report\w{0,20}|expanded from|on behalf of|message-id|assistance|complaints?)[^\n@]{0,30}$"
+    r"|by|visit|forward\w{0,20}|report\w{0,20}|expanded from|on behalf of|message-id|assistance|complaints?)"
+    r"[^\n@]{0,30}$"
     r"|mailto:$|://\S{0,200}$",
     re.IGNORECASE,
 )

@@ -22,6 +22,10 @@ _ELSEWHERE = re.compile(  # what was refused was not the recipient
     re.IGNORECASE,
 )
 
+_DATA = re.compile(
+    r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+)?(?:end of |final )?|smtp command\s+)\bdata\b",
+    re.IGNORECASE,
+)
 _PASSES = re.compile(
     r"at a rate that|too (?:quickly|fast|many messages)|rate[- ]limit|try (?:again )?later|\btemporarily\b",
     re.IGNORECASE,
@@ -32,20 +36,23 @@ _WHO = (
     r"|local[- ]part|user ?id)"
 )
 _BOX = r"(?:account|mailbox|user|address|recipient)"
-_GONE = "|".join([
-    r"(?:no such|no valid|unknown|invalid|non-?exist\w{0,20}|unrecogni[sz]ed|undefined|unroute?able)"
-    rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
-    rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not? (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
-    rf"|valid|registered"
-    r"|match\w{0,20}|here\b|local\b|in )|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid"
-    r"|here|with)"
-    r"|is(?:n'?t| not) (?:a )?(?:valid|known|registered)|\binvalid|\bunroute?able)",
-    r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
-    r"|recipient)s? (?:here|found)",
-    r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
-    r"not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)|unroute?able (?:mail )?address",
-    rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
-])
+_GONE = "|".join(
+    [
+        r"(?:no such|no valid|unknown|invalid|non-?exist\w{0,20}|unrecogni[sz]ed|undefined|unroute?able)"
+        rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
+        rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not? (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
+        rf"|valid|registered"
+        r"|match\w{0,20}|here\b|local\b|in )|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid"
+        r"|here|with)"
+        r"|is(?:n'?t| not) (?:a )?(?:valid|known|registered)|\binvalid|\bunroute?able)",
+        r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
+        r"|recipient)s? (?:here|found)",
+        r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
+        r"not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)"
+        r"|unroute?able (?:mail )?address",
+        rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
+    ]
+)
 _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.7.1", (
         r"\bspam|\bblack ?list|\bblock ?list|\brbl\b|reputation|unsolicited|\bdmarc\b|\bspf\b|\bdkim\b|spamhaus"
@@ -135,6 +142,14 @@ class Said:
     meant: str = ""
     """The status that the words amount to."""
 
+    def stated(self) -> str:
+        """The status to show: as stated, else as meant, in the class of the reply; else that class alone."""
+        if self.status:
+            return self.status
+        if self.meant:
+            return f"4{self.meant[1:]}" if self.reply[:1] == "4" else self.meant
+        return f"{self.reply[0]}.0.0" if self.reply else ""
+
     def __bool__(self) -> bool:
         return bool(self.status or self.reply or self.meant)
 
@@ -143,8 +158,7 @@ def said(words: str) -> Said:
     """What stands in these words. Of several statuses the first that tells more than success or failure."""
     near = words[:_FAR]
     stated = [found for found in statuses(near) if found[0] != "2"]
-    status = next((found for found in stated if not vague(found)), stated[0] if stated else "")
-    return Said(status, _reply(near), meaning(near))
+    return Said(most(stated), _reply(near), meaning(near))
 
 
 def meaning(words: str) -> str:
@@ -159,6 +173,13 @@ def plain(status: str) -> str:
     return ".".join(str(int(part)) for part in found[1].split(".")) if found else ""
 
 
+def most(stated: list[str]) -> str:
+    """Of several statuses the first that tells the detail, else the subject, else the class (RFC 3463 section 2)."""
+    told = [status for status in stated if status]
+    detailed = (status for status in told if not status.endswith(".0"))
+    return next(detailed, "") or next((status for status in told if not vague(status)), told[0] if told else "")
+
+
 def vague(status: str) -> bool:
     """Whether a status tells its class alone."""
     return not status or status.endswith(".0.0")
@@ -169,13 +190,18 @@ def passes(words: str) -> bool:
     return bool(_PASSES.search(words[:_FAR]))
 
 
+def of_the_data(words: str) -> bool:
+    """Whether it was the answer to the message, not to its recipient: then only a stated status is of the address."""
+    return bool(_DATA.search(words[:_FAR]))
+
+
 def about_the_recipient(words: str) -> bool:
     """Whether it may have been the answer to RCPT, or to the message for this recipient (RFC 5321 section 3.3)."""
     return not _ELSEWHERE.search(words[:_FAR])
 
 
 def beside(words: str, address: str) -> str:
-    """The lines that name an address, each with the one behind it."""
+    """The lines that name an address, each with the one behind it unless that is another's."""
     pieces: list[str] = []
     at = words.find(address) if address else -1
     while at >= 0 and len(pieces) < 10:
@@ -183,6 +209,8 @@ def beside(words: str, address: str) -> str:
         stop = words.find("\n", at)
         second = words.find("\n", stop + 1) if stop >= 0 else -1
         end = second if second >= 0 else len(words)
+        behind = words[stop : min(end, stop + 500)] if stop >= 0 else ""
+        end = stop if "@" in behind and address not in behind else end
         pieces.append(words[begin : min(end, begin + 1500)])
         at = words.find(address, end)
     return "\n".join(pieces)

@@ -185,11 +185,14 @@ def _returned(
     block = _block(one, words, starts)
     near = said.beside(words, one.address)
     told, text = _told(block, near, words if alone or not block else "", words, opened.first("subject"))
-    status = _status(told, late=late)
+    if late:
+        told = said.Said(f"4{told.stated()[1:] or '.0.0'}", told.reply, told.meant)
+    elif not told.stated():
+        told = said.Said("5.0.0")
     expanded = _FROM.search(words, one.end, one.end + 400) if one.at >= 0 else None
     return returned(
-        one.address, original=expanded[1] if expanded else "", action="delayed" if late else "failed", status=status,
-        reply=told.reply, diagnostic=line(text, 1000), reporting=reporting, remote="",
+        one.address, told, original=expanded[1] if expanded else "", action="delayed" if late else "failed",
+        diagnostic=line(text, 1000), reporting=reporting, remote="",
     )  # fmt: skip
 
 
@@ -212,16 +215,6 @@ def _told(*texts: str) -> tuple[said.Said, str]:
         if here and (not best or (said.vague(best.status) and not best.meant)):
             best, text = here, each
     return said.Said(best.status, best.reply or reply, best.meant), text
-
-
-def _status(told: said.Said, *, late: bool) -> str:
-    """As stated; else what the words mean, in the class of the reply; else that class alone."""
-    if not said.vague(told.status):
-        return told.status
-    if told.meant:
-        temporary = late or (told.reply[:1] == "4" and told.meant[0] == "5")
-        return f"4{told.meant[1:]}" if temporary else told.meant
-    return told.status or (f"{told.reply[0]}.0.0" if told.reply else "4.0.0" if late else "5.0.0")
 
 
 _AT_HOST = re.compile(

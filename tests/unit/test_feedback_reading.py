@@ -1,0 +1,423 @@
+"""Reading what comes back: reports built by the email package, mail that is none, and octets of any kind."""
+
+from __future__ import annotations
+
+import re
+import string
+import time
+from email.message import EmailMessage
+from email.mime.base import MIMEBase
+from email.mime.message import MIMEMessage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postmeter.feedback import dsn, said
+from postmeter.feedback.reading import Report, read
+from postmeter.feedback.report import KINDS
+from postmeter.mail.hardness import HARD
+
+LETTERS = string.ascii_letters + string.digits
+LOCALS = st.text(LETTERS + "!#$%&'*/?^_`{|}~-", min_size=1, max_size=20)
+ADDRESSES = st.builds(lambda local, host: f"{local}@{host}.example", LOCALS, st.text(LETTERS, min_size=1, max_size=10))
+ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")
+STATUSES = st.builds("{}.{}.{}".format, st.integers(4, 5), st.integers(0, 7), st.integers(1, 40))
+
+
+def original() -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "news@example.com"
+    message["To"] = "reader@example.net"
+    message["Message-ID"] = "<relay@example.org>"
+    message["Received"] = "from a by b"
+    message["Message-ID2"] = "no"
+    message["Feedback-ID"] = "spring:news:example.com:postmeter"
+    message["CFBL-Address"] = "fbl@example.com; report=arf"
+    message["CFBL-Feedback-ID"] = "111:222"
+    message["Subject"] = "News"
+    message.set_content("Hello")
+    return message
+
+
+def twice() -> bytes:
+    """The original with another's Message-ID above its own."""
+    return original().as_bytes().replace(b"Message-ID2: no", b"Message-ID: <ours@example.com>")
+
+
+def part(kind: str, text: str) -> MIMEBase:
+    """A part as its type says, unlike what email's generators make of message/delivery-status."""
+    main, _, sub = kind.partition("/")
+    made = MIMEBase(main, sub)
+    made.set_payload(text)
+    return made
+
+
+def report(status: str, *, returned: bytes = b"", kind: str = "delivery-status", words: str = "It failed.") -> bytes:
+    whole = MIMEMultipart("report", report_type=kind)
+    whole["From"] = "MAILER-DAEMON@mx.example.net"
+    whole["To"] = "news@example.com"
+    whole["Subject"] = "Undelivered Mail Returned to Sender"
+    whole.attach(MIMEText(words))
+    whole.attach(MIMEText("@STATUS@"))
+    if returned:
+        whole.attach(MIMEMessage(original()))
+    raw = whole.as_bytes()
+    types = re.compile(
+        rb'Content-Type: text/plain; charset="us-ascii"\nMIME-Version: 1.0\nContent-Transfer-Encoding: 7bit'
+    )
+    second = list(types.finditer(raw))[1]
+    raw = raw[: second.start()] + f"Content-Type: message/{kind}".encode() + raw[second.end() :]
+    raw = raw.replace(b"@STATUS@", status.encode())
+    return raw.replace(original().as_bytes(), returned) if returned else raw
+
+
+def one(fields: str, *, words: str = "It failed.") -> Report:
+    return read(report(f"Reporting-MTA: dns; mx.example.net\n\n{fields}\n", words=words))
+
+
+def test_the_builder_builds_reports() -> None:
+    """The test of the test: email finds the parts again."""
+    import email
+
+    kinds = [part.get_content_type() for part in email.message_from_bytes(report("A: b", returned=twice())).walk()]
+    assert kinds[:3] == ["multipart/report", "text/plain", "message/delivery-status"]
+    assert "message/rfc822" in kinds
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(ADDRESSES, st.sampled_from(ACTIONS), STATUSES), min_size=1, max_size=8),
+    st.sampled_from(["rfc822; {}", "rfc822;{}", "RFC822; <{}>", "utf-8; {}"]),
+    st.booleans(),
+)
+def test_a_built_delivery_status_is_read_as_it_was_built(
+    rows: list[tuple[str, str, str]], form: str, crlf: bool
+) -> None:
+    groups = [f"Final-Recipient: {form.format(to)}\nAction: {action}\nStatus: {status}" for to, action, status in rows]
+    raw = report("Reporting-MTA: dns; mx.example.net\n\n" + "\n\n".join(groups) + "\n", returned=twice())
+    found = read(raw.replace(b"\n", b"\r\n") if crlf else raw)
+    assert [(one.recipient, one.action, one.status) for one in found.recipients] == rows
+    assert found.reporting == "mx.example.net"
+    assert found.message_id == "<ours@example.com>"
+    actions = {action for _, action, _ in rows}
+    expected = "bounce" if "failed" in actions else "delayed" if "delayed" in actions else "relayed"
+    assert found.kind == expected
+    for one in found.recipients:
+        assert not one.hard or (one.action == "failed" and one.status in HARD)
+
+
+@given(st.binary(max_size=3000))
+@settings(max_examples=60, deadline=None)
+def test_any_octets_are_answered(raw: bytes) -> None:
+    assert read(raw).kind in KINDS
+
+
+PIECES = [
+    b"From: MAILER-DAEMON@x.example\r\n",
+    b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n",
+    b"Content-Type: message/delivery-status\r\n",
+    b"Content-Type: message/feedback-report\r\n",
+    b"\r\n",
+    b"\r\n--b\r\n",
+    b"Feedback-Type: abuse\r\n",
+    b"Final-Recipient: rfc822; a@b.example\r\n",
+    b"Action: failed\r\n",
+    b"Status: 5.1.1\r\n",
+    b"Diagnostic-Code: smtp; 550 5.1.1 unknown\r\n",
+    b"Message-ID: <a@b>\r\n",
+    b"Subject: Undeliverable\r\n",
+    b"\x00\xff",
+    b"<a@b.example>: 550 5.1.1 no such user\r\n",
+    b"could not be delivered to ",
+    b"--- a copy of the message\r\n",
+    b" \r\n",
+    b"Content-Transfer-Encoding: base64\r\n",
+    b"=?utf-8?q?=ff?=",
+    b"Content-Type: text/html; charset=utf-7\r\n",
+    b"&#9999999;",
+    b"X-Failed-Recipients: a@b.example,\r\n",
+    b"Content-Type: message/rfc822\r\n",
+    b"\\x{110000}\\x{d800}",
+    b"--b--\r\n",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_pieces_of_reports_in_any_order_give_bounded_text_of_one_line(pieces: list[bytes]) -> None:
+    found = read(b"".join(pieces))
+    for one in found.recipients:
+        for text in (one.recipient, one.original, one.status, one.diagnostic, one.reporting, one.remote):
+            assert len(text) <= 2000
+            assert text.isprintable() or not set(text) & set("\r\n\0\x85\u2028")
+        assert not one.hard or found.kind == "bounce"
+    assert all("\n" not in text and "\r" not in text for text in (found.subject, found.message_id, found.why))
+
+
+HOSTILE = {
+    "a returned message of 10 MB": report("Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: 5.1.1")
+    + b"x" * (10 << 20),
+    "100,000 parts": b"Content-Type: multipart/report; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 100_000,
+    "300,000 fields": b"X: y\r\n" * 300_000,
+    "a field of 300,000 lines": b"X: y\r\n" + b" z\r\n" * 300_000,
+    "100,000 recipients": report("Final-Recipient: rfc822; a@b.example\nAction: failed\n\n" * 100_000),
+    "100,000 addresses": b"From: MAILER-DAEMON@x\r\n\r\ncould not be delivered\r\n"
+    + b"<a@b.example>: 550 x\r\n" * 100_000,
+    "nested parts": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(5000)
+    ),
+}
+
+
+@pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_mail_costs_what_its_length_costs(raw: bytes) -> None:
+    begun = time.process_time()
+    found = read(raw)
+    assert time.process_time() - begun < 1
+    assert len(found.recipients) <= 1000
+
+
+WORDS = [
+    "user ",
+    "deliver",
+    "no such ",
+    "could not ",
+    "550 ",
+    "original message ",
+    "a@b.example ",
+    "- ",
+    "host.",
+    "exceed ",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_repeated_for_ever_cost_what_their_length_costs(word: str) -> None:
+    raw = b"From: MAILER-DAEMON@x\r\nSubject: Undeliverable\r\n\r\nnot delivered " + word.encode() * (
+        60_000 // len(word)
+    )
+    begun = time.process_time()
+    read(raw)
+    assert time.process_time() - begun < 0.3
+
+
+def test_addresses_of_any_script_are_read() -> None:
+    """RFC 6533 section 3: as UTF-8, and as utf-8-addr-xtext."""
+    assert dsn.address("utf-8; jörg@bücher.example") == "jörg@bücher.example"
+    assert dsn.address(r"utf-8; j\x{F6}rg@example.com") == "jörg@example.com"
+    assert dsn.address(r"utf-8; j\x{D800}rg@example.com") == r"j\x{D800}rg@example.com"
+    raw = report(
+        "Final-Recipient: utf-8; jörg@bücher.example\nAction: failed\nStatus: 5.1.1", kind="global-delivery-status"
+    )
+    assert read(raw).recipients[0].recipient == "jörg@bücher.example"
+
+
+def test_original_recipients_come_out_of_xtext() -> None:
+    """RFC 3461 section 4: + and = are escaped; what looks like another escape is part of an address."""
+    found = one(
+        "Original-Recipient: rfc822;a+2Bb@example.com\nFinal-Recipient: rfc822;a+ab@example.com\nAction: failed"
+    )
+    assert (found.recipients[0].original, found.recipients[0].recipient) == ("a+b@example.com", "a+ab@example.com")
+
+
+def test_the_envelope_id_is_read() -> None:
+    raw = report(
+        "Original-Envelope-Id: q+2Bx\nReporting-MTA: dns; a.example\n\n"
+        "Final-Recipient: rfc822;a@b.example\nAction: failed"
+    )
+    assert read(raw).envid == "q+x"
+
+
+@pytest.mark.parametrize(
+    ("status", "diagnostic", "hard"),
+    [
+        ("5.1.1", "smtp; 550 5.1.1 user unknown", True),
+        ("5.1.3", "smtp; 501 5.1.3 bad address", True),
+        ("5.1.6", "smtp; 551 5.1.6 moved", True),
+        ("5.1.10", "smtp; 556 5.1.10 null mx", True),
+        ("5.2.1", "smtp; 550 5.2.1 mailbox disabled", True),
+        ("5.0.0", "smtp; 550 no such user here", True),
+        ("5.2.1", "smtp; 550 5.2.1 receiving mail at a rate that prevents", False),
+        ("5.2.2", "smtp; 552 5.2.2 mailbox full", False),
+        ("5.7.1", "smtp; 550 5.7.1 blocked by reputation", False),
+        ("5.1.1", "smtp; 550 5.7.1 blocked", False),
+        ("5.4.4", "X-Postfix; Host not found", False),
+        ("5.4.6", "X-Postfix; mail loops back to myself", False),
+        ("4.1.1", "smtp; 450 4.1.1 unknown for now", False),
+        ("5.1.1", "smtp; 550 5.1.1 no (in reply to MAIL FROM command)", False),
+        ("5.0.0", "smtp; 550 user unknown (in reply to end of DATA command)", False),
+        ("4.0.0", "smtp; no such user", False),
+    ],
+)
+def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, hard: bool) -> None:
+    found = one(
+        f"Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: {status}\nDiagnostic-Code: {diagnostic}"
+    )
+    assert (found.kind, found.recipients[0].hard) == ("bounce", hard)
+
+
+def test_a_delay_is_never_hard() -> None:
+    found = one("Final-Recipient: rfc822; a@b.example\nAction: delayed\nStatus: 5.1.1")
+    assert (found.kind, found.recipients[0].hard) == ("delayed", False)
+
+
+def test_a_vague_status_gives_way_to_the_line_of_that_recipient() -> None:
+    words = "a@x.example: 550 5.1.1 unknown\nb@x.example: 552 5.2.2 full\n"
+    rows = "Final-Recipient: rfc822; {}@x.example\nAction: failed\nStatus: 5.0.0\n\n"
+    found = one(rows.format("a") + rows.format("b"), words=words)
+    assert [(one.status, one.reply, one.hard) for one in found.recipients] == [
+        ("5.1.1", "550", True),
+        ("5.2.2", "552", False),
+    ]
+
+
+def test_blank_lines_in_the_wrong_place_split_no_recipient() -> None:
+    found = one("Final-Recipient: rfc822; a@b.example\n\nAction: failed\nStatus: 5.1.1")
+    assert [(one.recipient, one.action, one.status) for one in found.recipients] == [("a@b.example", "failed", "5.1.1")]
+
+
+def test_recipients_without_a_blank_line_between_them_are_several() -> None:
+    row = "Final-Recipient: rfc822; {}@b.example\nAction: failed\nStatus: 5.1.{}\n"
+    found = one(row.format("a", 1) + row.format("b", 2))
+    assert [(one.recipient, one.status) for one in found.recipients] == [
+        ("a@b.example", "5.1.1"),
+        ("b@b.example", "5.1.2"),
+    ]
+
+
+ARF = (
+    "Feedback-Type: {}\nUser-Agent: FBL/1\nVersion: 1\n"
+    "Original-Mail-From: <b+t@example.com>\nOriginal-Rcpt-To: <r@x.example>\n"
+)
+
+
+def test_abuse_is_a_complaint() -> None:
+    found = read(report(ARF.format("Abuse"), kind="feedback-report", returned=twice()))
+    assert (found.kind, found.feedback_type, found.original_rcpt) == ("complaint", "abuse", ("r@x.example",))
+    assert (found.message_id, found.original_from) == ("<ours@example.com>", "b+t@example.com")
+    assert found.feedback_id == "spring:news:example.com:postmeter"
+    assert (found.cfbl_address, found.cfbl_feedback_id, found.user_agent) == ("fbl@example.com", "111:222", "FBL/1")
+
+
+@pytest.mark.parametrize("kind", ["not-spam", "fraud", "virus", "other", "auth-failure", "opt-out", ""])
+def test_other_feedback_is_no_complaint(kind: str) -> None:
+    found = read(report(ARF.format(kind), kind="feedback-report", returned=twice()))
+    assert (found.kind, found.feedback_type) == ("other", kind)
+
+
+def test_what_returns_no_message_is_no_complaint() -> None:
+    assert read(report(ARF.format("abuse"), kind="feedback-report")).kind == "other"
+
+
+def test_a_receipt_is_no_bounce() -> None:
+    text = (
+        "Final-Recipient: rfc822; a@b.example\nAction: failed\n"
+        "Disposition: automatic-action/MDN-sent-automatically; deleted\n"
+    )
+    assert read(report(text, kind="disposition-notification")).kind == "receipt"
+
+
+ANSWERS = {
+    "vacation": (
+        "From: a@b.example\nSubject: Out of office: hello",
+        "I am away. Mail to me is not delivered to anyone else.",
+    ),
+    "marked": (
+        "From: a@b.example\nSubject: hello\nAuto-Submitted: auto-replied",
+        "I left; a@b.example: 550 user unknown.",
+    ),
+    "gone": (
+        "From: a@b.example\nReturn-Path: <>\nSubject: Automatic reply: News",
+        "My mailbox a@b.example could not be reached",
+    ),
+    "challenge": ("From: a@b.example\nSubject: Please confirm your message", "Click to prove that you are human."),
+    "german": ("From: a@b.example\nSubject: Abwesenheitsnotiz: Re: News", "Ich bin nicht da."),
+}
+
+
+@pytest.mark.parametrize(("fields", "text"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_that_nobody_wrote_are_no_bounces(fields: str, text: str) -> None:
+    assert read(f"{fields}\n\n{text}\n".encode()).kind == "automatic"
+
+
+ORDINARY = {
+    "a letter": ("From: a@b.example\nSubject: Lunch", "I could not deliver the cake to b@c.example, sorry."),
+    "an answer about a bounce": (
+        "From: a@b.example\nReturn-Path: <a@b.example>\nIn-Reply-To: <1@b.example>\n"
+        "Subject: Re: Undelivered Mail Returned to Sender",
+        "> <x@y.example>: 550 5.1.1 user unknown\nMy message could not be delivered, why?",
+    ),
+    "a newsletter": ("From: shop@b.example\nSubject: Delivery is free", "We deliver to users at c@d.example"),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("fields", "text"), ORDINARY.values(), ids=ORDINARY)
+def test_ordinary_mail_is_nothing_that_came_back(fields: str, text: str) -> None:
+    assert read(f"{fields}\n\n{text}\n".encode()).kind == "other"
+
+
+IN_WORDS = {
+    "behind a line": "I was not able to deliver your message to:\n\n<r@x.example>:\n550 5.1.1 no such user\n",
+    "in a row": "The following addresses failed:\n\n  r@x.example\n    host mx said: 550 5.1.1 user unknown\n",
+    "a transcript": "Not delivered:\n>>> RCPT To:<r@x.example>\n<<< 550 5.1.1 <r@x.example>... User unknown\n",
+    "a sentence": "Your mail could not be delivered to r@x.example because 550 5.1.1 the user is unknown.\n",
+}
+
+
+@pytest.mark.parametrize("words", IN_WORDS.values(), ids=IN_WORDS)
+def test_bounces_in_words_name_recipient_status_and_reply(words: str) -> None:
+    head = "From: Mail Delivery System <mailer-daemon@mx.example.net>\nTo: news@example.com\nSubject: failure\n\n"
+    tail = "\n--- Below this line is a copy of the message.\n\nReceived: x\nFrom: news@example.com\n"
+    tail += "Message-ID: <m@example.com>\n\nz@z.example\n"
+    found = read((head + words + tail).encode())
+    assert [(one.recipient, one.status, one.reply, one.hard) for one in found.recipients] == [
+        ("r@x.example", "5.1.1", "550", True)
+    ]
+    assert (found.kind, found.message_id) == ("bounce", "<m@example.com>")
+
+
+def test_words_that_promise_another_attempt_are_a_delay() -> None:
+    raw = b"From: mailer-daemon@mx.example\nSubject: Warning: message delayed\n\n"
+    raw += b"Not yet delivered to:\n\n <r@x.example>: 451 busy\n"
+    found = read(raw)
+    assert (found.kind, [one.action for one in found.recipients]) == ("delayed", ["delayed"])
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("the mailbox is full", "5.2.2"),
+        ("user over quota", "5.2.2"),
+        ("unknown user", "5.1.1"),
+        ("no such user here", "5.1.1"),
+        ("listed in a blocklist, user unknown to us", "5.7.1"),
+        ("relaying denied", "5.7.1"),
+        ("message is too big", "5.3.4"),
+        ("Host or domain name not found", "5.1.2"),
+        ("account has been disabled", "5.2.1"),
+        ("hello", ""),
+        ("user does not exist", "5.1.1"),
+        ("User unknown in relay recipient table", "5.1.1"),
+        ("Connection timed out", "4.4.7"),
+    ],
+)
+def test_words_mean_a_status(words: str, status: str) -> None:
+    assert said.meaning(words) == status
+
+
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [
+        ("550 no", "550"),
+        ("said: 452-4.2.2 full", "452"),
+        ("port 550 of 10.0.5.7", ""),
+        ("in 2550 days", ""),
+        ("x <<< 554 y", "554"),
+    ],
+)
+def test_reply_codes_are_found_where_servers_put_them(words: str, reply: str) -> None:
+    assert said.said(words).reply == reply
