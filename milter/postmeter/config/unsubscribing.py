@@ -29,9 +29,11 @@ def of_unsubscribes(loaded: Loaded) -> Iterator[Problem]:
     if missing:
         what = "mail programs offer one click only where the signature covers both fields (RFC 8058 section 4)"
         yield loaded.warning("dkim.headers", what, f"add {', '.join(missing)}")
-    if not any("unsubscribed" in hook.events for hook in loaded.config.webhooks):
-        what = "who unsubscribes is recorded, and this version does not stop mail to them"
-        yield loaded.warning(on[0][0], what, "have a webhook told of `unsubscribed`, and take them off your lists")
+    told = any("unsubscribed" in hook.events for hook in loaded.config.webhooks)
+    if loaded.config.suppression.observe and not told:
+        what = "who unsubscribes is recorded, and written to all the same while suppression only observes"
+        fix = "set suppression.observe: false, or have a webhook told of `unsubscribed` and take them off your lists"
+        yield loaded.warning(on[0][0], what, fix)
 
 
 def _sections(loaded: Loaded) -> Iterator[tuple[str, bool, object]]:
