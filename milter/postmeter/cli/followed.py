@@ -8,12 +8,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from postmeter.books.daemon import Chore
 from postmeter.books.following import EVERY, Follower
 from postmeter.books.host import Look
 from postmeter.books.rates import Rates
 from postmeter.config.schema import Config
+from postmeter.delivery import providers
 from postmeter.store import lessons
 from postmeter.store.journal import Journal
 from postmeter.store.lessons import Rules
@@ -31,6 +33,15 @@ def chores(config: Config, opened: Callable[[], Journal]) -> list[Chore]:
         return made[0].work()
 
     return [Chore("following", work, EVERY)]
+
+
+def names(config: Config) -> tuple[str, ...]:
+    """The providers that there are to count; those of a list that cannot be read are counted as they come."""
+    where = config.delivery.providers
+    try:
+        return providers.read(where if isinstance(where, Path) else None).names
+    except (OSError, ValueError):
+        return ()
 
 
 def looks(config: Config) -> list[Look]:
