@@ -105,7 +105,8 @@ _UNSIGNED = (
 )
 
 # What became of a message that came back; the words are those of feedback.judging and books.returns.
-_FEEDBACK = ("bounce", "complaint", "unsubscribe", "repeated", "passed_on", "untrusted", "unclear", "dropped")
+_FEEDBACK = ("bounce", "complaint", "unsubscribe", "repeated", "passed_on", "elsewhere", "untrusted", "unclear",
+             "dropped")  # fmt: skip
 
 # Why somebody is suppressed; the rules are those of store.suppression.
 _SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
@@ -114,7 +115,7 @@ _SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
 _STEPS = ("identity", "from", "notice", "switches", "suppression", "quota", "links", "unsubscribe", "return_path",
           "mark", "make_safe", "signing")  # fmt: skip
 _CHORES: tuple[str, ...] = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
-_CHORES += ("returns", "kept", "suppressions", "removed", "following", "shipping")
+_CHORES += ("returns", "kept", "suppressions", "removed", "following", "shipping", "log", "refunds")
 
 METRICS: list[Meaning] = [
     Meaning(
@@ -202,7 +203,13 @@ METRICS: list[Meaning] = [
         {"status": ("sent", "deferred", "bounced", "expired", "unknown")},
     ),
     Meaning("delivery_delay_seconds", "histogram", (), "From submission to delivery.", buckets=DELAYS),
-    _later("queue_recipients", "gauge", ("state", "provider"), "Recipients in Postfix's queue."),
+    Meaning(
+        "queue_recipients",
+        "gauge",
+        ("state", "provider"),
+        "Recipients of mail of ours in Postfix's queue: active, deferred or held.",
+    ),
+    Meaning("queue_oldest_seconds", "gauge", ("state", "provider"), "How long the oldest of them has been there."),
     Meaning(
         "bounces_total",
         "counter",
@@ -287,8 +294,8 @@ METRICS: list[Meaning] = [
         "Bugs and failures of our own, by the place that failed.",
         {"where": (*_STEPS, "dkim", "journal", *_CHORES)},
     ),
-    _later("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
-    _later("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
+    Meaning("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
+    Meaning("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
     Meaning("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
     Meaning("webhook_failures_total", "counter", (), "Webhook calls that failed."),
     Meaning("webhook_dropped_total", "counter", (), "Events that a webhook did not take within retry_for: given up."),

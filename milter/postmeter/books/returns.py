@@ -39,8 +39,9 @@ once = OnceAMinute(logging.getLogger(__name__))
 
 EVERY = 0.5  # seconds between two looks
 SWEEP_EVERY = 600.0
-NEW, KEPT, FORWARD = "new", "kept", "forward"
-"""Directories below `spool/returns`: what has not been read, what a person should look at, what goes to its sender."""
+NEW, KEPT, FORWARD, AWAY = "new", "kept", "forward", "away"
+"""Directories below `spool/returns`: what has not been read, what a person should look at, what goes to its sender, and
+what another host may know more of (`elsewhere`)."""
 
 _BATCH = 50  # messages in one transaction
 _POSITION = "returns"
@@ -74,8 +75,10 @@ class Returns:
         tagger: Tagger | None,
         leave: Leave,
         clock: Callable[[], float],
+        away: Arrivals | None = None,
     ) -> None:
         self._journal, self._bounces, self._tagger, self._leave, self._clock = journal, bounces, tagger, leave, clock
+        self._away = away
         self._new, self._kept = Arrivals(place(state, NEW)), Arrivals(place(state, KEPT), most=2 * _MOST_KEPT)
         self._forward = Arrivals(place(state, FORWARD))
         addresses = [*bounces.domains.values(), *([bounces.cfbl_address] if bounces.cfbl_address else [])]
@@ -101,7 +104,7 @@ class Returns:
         if gone:
             once.log(logging.WARNING, "kept", "%d messages that came back and were kept for a person are gone", gone)
             self._journal.record([], figures={_figure("dropped"): gone})
-        for arrivals in (self._new, self._kept, self._forward):
+        for arrivals in (self._new, self._kept, self._forward, *([self._away] if self._away else [])):
             arrivals.sweep(now=now)
 
     def _recorded(self) -> list[str]:
@@ -140,7 +143,8 @@ class Returns:
         named = self._named(report, arrival.envelope.recipients)
         message = messages.of(named) if named else self._by_message_id(report, messages)
         if message is None:
-            return Verdict("untrusted", kept=_stranger(named, report))
+            elsewhere = self._send_away(arrival, named or (report.message_id if report.kind == COMPLAINT else ""))
+            return Verdict("elsewhere") if elsewhere else Verdict("untrusted", kept=_stranger(named, report))
         told = Circumstances(
             source=hashlib.sha256(arrival.raw).hexdigest(),
             time=self._clock(),
@@ -150,6 +154,17 @@ class Returns:
         )
         verdict = judge(report, message, told)
         return self._pass_on(arrival, message.message, verdict) if verdict.pass_on else verdict
+
+    def _send_away(self, arrival: Arrival, sought: str) -> bool:
+        """To whatever other host may know that message; false where there is none, or no room."""
+        if self._away is None or not sought:
+            return False
+        try:
+            self._away.put(replace(arrival.envelope, why=sought), arrival.raw, name=arrival.name)
+        except OSError as error:
+            once.log(logging.WARNING, "away", "mail about other hosts' messages is kept here: %s", error)
+            return False
+        return True
 
     def _named(self, report: Report, recipients: Sequence[str]) -> str:
         """The message whose tag the report bears: where it was sent to, or in what it says of the message."""

@@ -16,7 +16,7 @@ from postmeter.books import returns
 from postmeter.books.apart import Apart
 from postmeter.books.daemon import Chore
 from postmeter.books.forwarding import Forwarding
-from postmeter.books.returns import FORWARD, KEPT, NEW, Leave, Returns, place
+from postmeter.books.returns import AWAY, FORWARD, KEPT, NEW, Leave, Returns, place
 from postmeter.cli import daemons
 from postmeter.config.check import cannot_bind
 from postmeter.config.load import Loaded
@@ -57,7 +57,12 @@ class Receiving:
         def opened() -> Returns:
             if not made:
                 state, bounces = config.journal.path.parent, config.bounces
-                made.append(Returns(journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time))
+                away = Arrivals(place(state, AWAY)) if config.journal.ship_to is not None else None
+                made.append(
+                    Returns(
+                        journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time, away=away
+                    )
+                )
             return made[0]
 
         return [

@@ -13,7 +13,9 @@ from functools import partial
 from postmeter.books.apart import Apart, Work
 from postmeter.books.families import Gauges
 from postmeter.books.host import Look
+from postmeter.books.returns import AWAY, KEPT, NEW, place
 from postmeter.config.schema import Config
+from postmeter.feedback.arrivals import Arrivals
 from postmeter.store import unshipped
 from postmeter.store.database import Database
 from postmeter.store.journal import Journal
@@ -37,9 +39,12 @@ def threads(
 
 
 def tidy(config: Config, journal: Journal) -> None:
-    """Where no database is named any more nobody has to put down what changes."""
+    """Where no database is named any more nobody has to put down what changes, and no mail waits for other hosts."""
     if config.journal.ship_to is None:
         unshipped.end(journal.database)
+        away, new, _ = _returns(config)
+        for name in away.names():
+            away.move(name, new)
 
 
 def looks(config: Config) -> list[Look]:
@@ -50,15 +55,24 @@ def _lag(database: Database) -> Gauges:
     return {("ship_lag_events", ()): float(unshipped.lag(database))}
 
 
+def _returns(config: Config) -> tuple[Arrivals, Arrivals, Arrivals]:
+    state = config.journal.path.parent
+    return Arrivals(place(state, AWAY)), Arrivals(place(state, NEW)), Arrivals(place(state, KEPT))
+
+
 def _shipper(url: str, config: Config, host: str, opened: Callable[[], Journal]) -> Work:
+    from postmeter.books.elsewhere import Elsewhere
     from postmeter.books.shipping import Shipper
     from postmeter.store.postgres import Postgres
 
+    journal = opened()
+    away, new, kept = _returns(config)
     return Shipper(
-        opened(),
+        journal,
         Postgres(url, password_file=config.journal.ship_password_file),
         host=host,
         keep=config.journal.keep_addresses,
         instance=partial(secrets.token_hex, 16),
         chance=random.random,
+        besides=[Elsewhere(journal, away=away, new=new, kept=kept)],
     )
