@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
-from postmeter.cli.command import OK, Command, no_arguments
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+
+
+def arguments(parser: ArgumentParser) -> None:
+    text = "read these old logs of Postfix (gz, xz and zst too) into the journal, and end; twice does no harm"
+    parser.add_argument("--once", nargs="+", type=Path, metavar="LOGFILE", help=text)
 
 
 def run(args: Namespace) -> int:
     """Until a stop signal. A wrong configuration, or a page that cannot be served, ends it before it begins."""
+    if args.once:
+        return read(args)
     from postmeter.books.daemon import Daemon
     from postmeter.cli.keeping import Books
     from postmeter.config.load import load_with_lines
@@ -28,12 +37,27 @@ def run(args: Namespace) -> int:
     return OK
 
 
+def read(args: Namespace) -> int:
+    """Old logs, beside the daemon or without it."""
+    from postmeter.cli.delivering import read_once
+    from postmeter.config.load import load
+    from postmeter.runtime.packed import PackedError
+    from postmeter.store.database import StoreError
+
+    try:
+        print(read_once(load(args.config), args.once))
+    except (OSError, PackedError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return FOUND_A_PROBLEM
+    return OK
+
+
 COMMANDS = (
     Command(
         "books",
         "the daemon that keeps the journal and shows the figures at /metrics",
         "postmeter books -c postmeter.yaml",
-        no_arguments,
+        arguments,
         run,
     ),
 )

@@ -22,6 +22,7 @@ from postmeter.books.hits import HitReader
 from postmeter.books.host import Host
 from postmeter.books.page import Page
 from postmeter.cli import ageing, followed, robots, shipping, suppressing
+from postmeter.cli.delivering import Delivering
 from postmeter.cli.receiving import Receiving
 from postmeter.cli.telling import Telling, tidy
 from postmeter.config.check import cannot_bind, check
@@ -68,6 +69,7 @@ class Books:
         self._blocking: Blocking | None = None
         self._baselines: Baselines | None = None
         self._telling = Telling(failed=self.failed)
+        self._delivering = Delivering()
         self._receiving = Receiving(failed=self.failed)
         self._receiving.take(loaded, host=_name(loaded.config))
         self._orders: RedisOrders | None = None
@@ -82,6 +84,7 @@ class Books:
         return [
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
+            *self._delivering.chores(self._config, self._open_journal, lambda: self._remote),
             *followed.chores(self._config, self._open_journal),
             *suppressing.chores(self._config, self._open_journal),
             *self._receiving.chores(self._config, self._open_journal),
@@ -120,6 +123,7 @@ class Books:
 
     def close(self) -> None:
         self._telling.close()
+        self._delivering.close()
         self._receiving.close()
         self._leave_redis()
         if self._page is not None:
@@ -203,7 +207,7 @@ class Books:
                 brakes=config.quota.brake.mode == "on",
                 store=self._orders.answers if self._orders else None,
                 domains=_scope(config).domains,
-                looks=[*followed.looks(config), *shipping.looks(config)],
+                looks=[self._delivering.look, *followed.looks(config), *shipping.looks(config)],
             )
             self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
             log.info("figures at http://%s/metrics", self._page.address)
@@ -251,4 +255,5 @@ def _scope(config: Config) -> Scope:
     """The From domains that we hold keys for, in the order of the file, and the services that are ours."""
     domains = dict.fromkeys(entry.domain for entry in config.dkim.sign)
     services = dict.fromkeys([*config.senders.daemon_names, "local"])
-    return Scope(domains=tuple(domains)[: config.metrics.domains], services=tuple(services))
+    shown = tuple(domains)[: config.metrics.domains]
+    return Scope(domains=shown, services=tuple(services), providers=followed.names(config))

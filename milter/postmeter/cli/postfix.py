@@ -35,6 +35,12 @@ def size_limit(config: Config) -> int:
     return int(answer if answer.isdigit() else _DEFAULTS["message_size_limit"]) or UNLIMITED
 
 
+def queue_lifetime() -> float:
+    """Seconds after which Postfix gives a message up."""
+    [answer] = _ask("maximal_queue_lifetime")
+    return float(_seconds(answer))
+
+
 def expiry(loaded: Loaded) -> Iterator[Problem]:
     """Whether mail could outlive its signature in Postfix's queue."""
     expire = loaded.config.dkim.expire

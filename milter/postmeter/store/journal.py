@@ -111,6 +111,19 @@ class Journal:
             WHERE reference = ? AND reference != '' AND kind IN ('bounced', 'expired')"""
         return {str(recipient) for (recipient,) in self.database.query(sql, (reference,))}
 
+    def taken_as(self, queue_id: str, *, since: float, until: float) -> Event | None:
+        """The newest message that was taken under that queue id between these times, for the first time or again."""
+        where = """WHERE queue_id = ? AND queue_id != '' AND kind IN ('submitted', 'refiltered')
+            AND time BETWEEN ? AND ? ORDER BY time DESC LIMIT 1"""
+        found = self._entries(where, queue_id, since, until)
+        return found[0].event if found else None
+
+    def decided(self, reference: str) -> int:
+        """Of how many recipients of that message the last word is known."""
+        sql = """SELECT count(DISTINCT data ->> 'recipient') FROM events
+            WHERE reference = ? AND reference != '' AND kind IN ('sent', 'bounced', 'expired', 'unknown')"""
+        return int(self.database.query(sql, (reference,))[0][0])
+
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)
 
@@ -137,6 +150,9 @@ def _new(link: Connection, encoded: list[Row]) -> list[Row]:
 
 def last_release(link: Database, queue_id: str) -> float:
     """When the message was last let out of the hold queue by us; 0 when it never was."""
-    sql = "SELECT max(time) FROM events WHERE queue_id = ? AND kind = 'released' AND data ->> 'action' = 'released'"
+    sql = """
+        SELECT max(time) FROM events
+        WHERE queue_id = ? AND queue_id != '' AND kind = 'released' AND data ->> 'action' = 'released'
+    """
     [(when,)] = link.query(sql, (queue_id,))
     return float(when or 0)

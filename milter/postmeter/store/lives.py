@@ -9,13 +9,14 @@ show. Knows nothing of log lines, nor of when a life ends.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import asdict, dataclass, field
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
 from postmeter.store.accounts import storable
 from postmeter.store.database import Database
+from postmeter.store.refunds import Give, Refund
 
 Key: TypeAlias = tuple[str, str, str]
 """Host, instance and queue id: one life at a time has them."""
@@ -107,6 +108,29 @@ def save_awaited(link: Connection, new: Iterable[Awaited], gone: Iterable[str]) 
     link.executemany("DELETE FROM awaited WHERE reference = ?", [(reference,) for reference in gone])
     rows = [(each.reference, each.time, storable(each.service), each.watched) for each in new]
     link.executemany("INSERT OR REPLACE INTO awaited VALUES (?, ?, ?, ?)", rows)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is written in one transaction with the events that the same lines gave."""
+
+    changed: list[Life] = field(default_factory=list)
+    gone: list[tuple[str, str, str, float]] = field(default_factory=list)
+    awaited: list[Awaited] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    refunds: dict[str, Refund] = field(default_factory=dict)
+    """By the source of the event that tells why: one that was known gives nothing back."""
+
+    def writer(self, give: Give, now: float) -> Callable[[Connection, Set[str]], None]:
+        """For `Journal.record`."""
+
+        def also(link: Connection, new: Set[str]) -> None:
+            save(link, self.changed, self.gone)
+            save_awaited(link, self.awaited, self.shown)
+            if back := [refund for source, refund in self.refunds.items() if source in new]:
+                give(link, back, now)
+
+        return also
 
 
 def _row(life: Life) -> tuple[object, ...]:

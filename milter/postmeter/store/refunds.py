@@ -7,10 +7,10 @@ that transaction, and struck off when it was; told twice, it gives back once. Kn
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, TypeAlias
 
 from postmeter.store import ledger
 from postmeter.store.accounts import Charge
@@ -41,7 +41,11 @@ def refund(reference: str, facts: Mapping[str, Any]) -> Refund | None:
     return Refund(reference=reference, at=at, charges=tuple(charges.values())) if charges else None
 
 
-def give(link: Connection, refunds: Iterable[Refund], *, now: float) -> None:
+Give: TypeAlias = Callable[[Connection, Iterable[Refund], float], None]
+"""Takes charges back in a transaction, at that time."""
+
+
+def give(link: Connection, refunds: Iterable[Refund], now: float) -> None:
     """Back into the ledger of this database."""
     for each in refunds:
         book = ledger.load(link, each.charges)
@@ -49,7 +53,7 @@ def give(link: Connection, refunds: Iterable[Refund], *, now: float) -> None:
         book.save(link)
 
 
-def note(link: Connection, refunds: Iterable[Refund]) -> None:
+def note(link: Connection, refunds: Iterable[Refund], now: float) -> None:
     """To be given back by somebody who can ask the other store."""
     rows = [(each.reference, each.at, json.dumps([_plain(charge) for charge in each.charges])) for each in refunds]
     link.executemany("INSERT OR IGNORE INTO refunds VALUES (?, ?, ?)", rows)

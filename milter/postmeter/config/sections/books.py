@@ -24,12 +24,12 @@ _EVENTS = (
     "dkim_key",
     "suppressed",
     "mistrusted",
-)
-_LATER_EVENTS = (
     "sent",
     "deferred",
     "bounced",
     "expired",
+    "unknown",
+    "untaken",
     "complained",
 )
 
@@ -43,9 +43,7 @@ class Notify:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     url: str = required(forms.url, "Where events are posted.")
-    events: tuple[str, ...] = required(
-        listing(choice(*_EVENTS, *_LATER_EVENTS, later=_LATER_EVENTS)), "Which events."
-    )
+    events: tuple[str, ...] = required(listing(choice(*_EVENTS)), "Which events.")
     secret_file: Path | None = setting(optional(forms.path), None, "A file with the secret that signs them.")
     batch: int = setting(forms.whole(1), "100", "Events in one request.")
     retry_for: float = setting(forms.duration(), "3d", "How long a failed request is tried again.")

@@ -75,13 +75,12 @@ class Delivery:
         word_or("auto", "journald", other=forms.path),
         "auto",
         "auto, journald or a file; one that is not there yet is waited for.",
-        built=False,
         example="/var/log/mail.log",
     )
     syslog_names: tuple[str, ...] = setting(
-        forms.words, ["postfix"], "Names under which Postfix logs.", built=False, example="[postfix, postfix-out]"
+        forms.words, ["postfix"], "Names under which Postfix logs.", example="[postfix, postfix-out]"
     )
     providers: Path | str = setting(
-        word_or("default", other=forms.path), "default", "Or a file: relay name pattern, provider.", built=False
+        word_or("default", other=forms.path), "default", "Or a file: relay name pattern, provider."
     )
-    forget: float = setting(forms.duration(), "14d", "A message without `removed`.", built=False)
+    forget: float = setting(forms.duration(), "14d", "A message without `removed`.")
