@@ -552,20 +552,33 @@ def test_the_command_keeps_what_it_is_given_and_says_0(command: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "header", "recipient"),
+    ("arguments", "env", "header", "recipients"),
     [
-        (["--recipient", "a@b"], {"ORIGINAL_RECIPIENT": "c@d"}, "X-Original-To: e@f\n", "a@b"),
+        (["--recipient=a@b"], {"ORIGINAL_RECIPIENT": "c@d"}, "X-Original-To: e@f\n", "a@b"),
+        (["--recipient=a@b", "--recipient=c@d"], {}, "X-Original-To: e@f\n", "a@b c@d"),
+        (["--recipient="], {"ORIGINAL_RECIPIENT": "c@d"}, "", "c@d"),
         ([], {"ORIGINAL_RECIPIENT": "c@d"}, "X-Original-To: e@f\n", "c@d"),
         ([], {}, "Delivered-To: g@h\nX-Original-To: <e@f>\n", "e@f"),
         ([], {}, "Delivered-To: g@h\nDelivered-To: i@j\n", "g@h"),
     ],
 )
 def test_whom_it_came_to(
-    command: Place, arguments: list[str], env: dict[str, str], header: str, recipient: str
+    command: Place, arguments: list[str], env: dict[str, str], header: str, recipients: str
 ) -> None:
     header = "From MAILER-DAEMON Mon Nov  2 10:00:00 2026\nReturn-Path: <>\n" + header
     assert command.run(*arguments, stdin=header.encode() + b"\nhello\n", **env)[0] == 0
-    assert replace(command.envelope(), time=0.0) == Envelope(time=0.0, sender="", recipients=(recipient,))
+    envelope = replace(command.envelope(), time=0.0)
+    assert envelope == Envelope(time=0.0, sender="", recipients=tuple(recipients.split()))
+
+
+@pytest.mark.parametrize("sender", ["", "-x@example.org"])
+def test_who_sent_it_and_the_line_of_a_mailbox_is_no_part_of_it(command: Place, sender: str) -> None:
+    raw = b"Return-Path: <a@b>\nSubject: x\n\nFrom here\n"
+    assert command.run(f"--sender={sender}", "--recipient=a@b", stdin=b"From a@b Mon Nov  2 2026\n" + raw)[0] == 0
+    [name] = command.new.names()
+    arrival = command.new.read(name)
+    assert arrival
+    assert (arrival.envelope.sender, arrival.raw) == (sender, raw)
 
 
 def test_a_message_that_cannot_be_kept_comes_again(command: Place) -> None:

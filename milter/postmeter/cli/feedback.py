@@ -29,7 +29,8 @@ _ADDRESS = re.compile(r"[^\s<>\x00-\x1f\x7f]{1,1000}")
 
 def arguments(parser: ArgumentParser) -> None:
     text = "whom it came to; else $ORIGINAL_RECIPIENT, or X-Original-To or Delivered-To in the message"
-    parser.add_argument("--recipient", metavar="ADDRESS", default="", help=text)
+    parser.add_argument("--recipient", metavar="ADDRESS", action="append", default=[], help=text)
+    parser.add_argument("--sender", metavar="ADDRESS", help="the return path, empty for a bounce; else Return-Path")
     words = parser.add_subparsers(dest="action", metavar="list|show|retry", required=False)
     listed = words.add_parser("list", help="what could not be used, and why")
     listed.add_argument("--json", action="store_true", help="for programs")
@@ -82,10 +83,16 @@ def _store(args: Namespace) -> None:
 
     arrivals = Arrivals(place(load(args.config).journal.path.parent, NEW))
     raw = _read(LARGEST + 1)
+    if raw.startswith(b"From "):  # a mailbox's line (mbox(5)), which some put above what they pipe
+        raw = raw.partition(b"\n")[2]
     fields, _ = read(raw)
-    recipient = _recipient(args.recipient, os.environ, fields)
     sender = _path(next((field.value for field in fields if field.key == b"return-path"), None))
-    arrivals.put(Envelope(time=time.time(), sender=sender, recipients=(recipient,) if recipient else ()), raw)
+    envelope = Envelope(
+        time=time.time(),
+        sender=sender if args.sender is None else args.sender,
+        recipients=_recipients(args.recipient, os.environ, fields),
+    )
+    arrivals.put(envelope, raw)
 
 
 def _read(most: int) -> bytes:
@@ -97,12 +104,13 @@ def _read(most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _recipient(given: str, environment: Mapping[str, str], fields: tuple[Field, ...]) -> str:
-    """The tag is in the envelope recipient, before any alias: as pipe(8) and local(8) tell it."""
-    named = [given, environment.get("ORIGINAL_RECIPIENT", "")]
+def _recipients(given: list[str], environment: Mapping[str, str], fields: tuple[Field, ...]) -> tuple[str, ...]:
+    """The tag is in the envelope recipient, before any alias: as pipe(8), for several at once, or local(8) tells it."""
+    ways = [given, [environment.get("ORIGINAL_RECIPIENT", "")]]
     for name in (b"x-original-to", b"delivered-to"):
-        named.append(next((_path(field.value) or "" for field in fields if field.key == name), ""))
-    return next((found[0] for address in named if (found := _ADDRESS.search(address.strip(" <>")))), "")
+        ways.append([next((_path(field.value) or "" for field in fields if field.key == name), "")])
+    read = [[found[0] for word in way if (found := _ADDRESS.search(word.strip(" <>")))] for way in ways]
+    return tuple(next((known for known in read if known), []))
 
 
 def _path(value: bytes | None) -> str | None:
