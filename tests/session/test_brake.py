@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from postmeter.books.baselines import REMEMBERED, Baselines
-from postmeter.config.schema import Brake, Quota
+from postmeter.config.schema import Brake, Quota, Suppression
 from postmeter.events import Braked, Released, Submitted
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Message
 from postmeter.store.database import Database
+from postmeter.store.fates import Transition
 from postmeter.store.journal import Journal
 from postmeter.store.ledger import usage
+from postmeter.store.lessons import Rules, learn
 from postmeter.store.orders import Order, Standing, lift, put
 from postmeter.store.profiles import SLICES, Profiles
 from postmeter.store.settle import Settler
@@ -260,6 +262,48 @@ def test_more_than_usual_alone_stops_nobody(host: Host) -> None:
     assert blast(host, host.recorder(Brake(mode="on")), [f"friend{nth % 10}@example.org" for nth in range(40)]) == 40
     assert (len(host.events(Braked)), host.orders()) == (0, [])
     assert len(host.events(Submitted)) == 62 + 40
+
+
+def bounces(host: Host, *, hard: int, sent: int, login: str = ALICE) -> None:
+    """What became of so many recipients of a login, as the books learn it."""
+    fates = [
+        Transition(
+            time=NOW, reference=f"{nth:016x}", recipient=f"r{nth}@example.net", from_domain="example.com", login=login,
+            campaign="", provider="other", was="accepted", now="bounced" if nth < hard else "sent", hard=nth < hard,
+        )
+        for nth in range(hard + sent)
+    ]  # fmt: skip
+    with host.journal.database.transaction() as link:
+        learn(link, fates, Rules(Suppression(), "host"))
+
+
+def test_a_login_whose_mail_bounces_is_stopped(host: Host) -> None:
+    """To people she knows and from her own network: what gives it away is that a third of it does not exist."""
+    host.learn(*a_month())
+    bounces(host, hard=30, sent=70, login="Alice@example.com")
+    friends = [f"friend{nth % 10}@example.org" for nth in range(40)]
+    assert blast(host, host.recorder(Brake(mode="on")), friends) == 19
+    (braked,) = host.events(Braked)
+    assert isinstance(braked, Braked)
+    assert braked.signs == ("bounces",)
+    assert braked.evidence == "30% of its last recipients do not exist"
+
+
+@pytest.mark.parametrize(
+    ("hard", "sent", "settings"),
+    [
+        (29, 71, Brake(mode="on")),
+        (10, 5, Brake(mode="on")),
+        (50, 50, Brake(mode="on", bounced=0.6)),
+        (50, 50, Brake(mode="on", signs=("network", "strangers"))),
+    ],
+)
+def test_bounces_are_no_sign(host: Host, hard: int, sent: int, settings: Brake) -> None:
+    """Too few of them, too few recipients to tell by, another share asked for, or the sign not asked for."""
+    host.learn(*a_month())
+    bounces(host, hard=hard, sent=sent)
+    friends = [f"friend{nth % 10}@example.org" for nth in range(40)]
+    assert blast(host, host.recorder(settings), friends) == 40
 
 
 def test_a_thief_beside_the_owner_is_seen_though_the_owner_was_cleared(host: Host) -> None:
