@@ -170,6 +170,7 @@ class Postfix:
         give(self.queue, "root")
         give(self.folder / "data", "postfix", mode=0o700)
         give(self.log_file.parent, "root")
+        self.log_file.touch(0o644)  # postlogd(8) would make it for root alone, and the books read it
         self._make_queue()
         for name, text in (("main.cf", _lines(self.main_cf())), ("master.cf", self.master_cf())):
             (self.config / name).write_text(text)
