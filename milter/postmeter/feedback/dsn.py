@@ -139,13 +139,25 @@ def _returned(group: Group, reporting: str, *, words: str, alone: bool, delayed:
 
 
 def returned(
-    recipient: str, told: said.Said, *, original: str, action: str, diagnostic: str, reporting: str, remote: str
+    recipient: str,
+    told: said.Said,
+    *,
+    original: str,
+    action: str,
+    diagnostic: str,
+    reporting: str,
+    remote: str = "",
+    doubtful: bool = False,
 ) -> Returned:
-    """With what follows from what was said: whether the address is at fault."""
+    """With what follows from what was said: whether the address is at fault.
+
+    `doubtful`: nothing shows what the reply was the answer to. Then, as for an answer to DATA, only a stated status is
+    of the address: words such as "no such user" stand in replies to others too.
+    """
     status = told.stated()
     meant = told.meant if said.vague(status) or not told.status else status
     derived = meant != told.status
-    at_rcpt = said.about_the_recipient(diagnostic) and not (derived and said.of_the_data(diagnostic))
+    at_rcpt = said.about_the_recipient(diagnostic) and not (derived and (doubtful or said.of_the_data(diagnostic)))
     final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic)
     return Returned(
         recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,

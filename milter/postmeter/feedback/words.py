@@ -27,6 +27,7 @@ _AFTER = re.compile(r"[\"'>\])]{0,3}(?:\s*$|\s*(?:[:;,(\[<-]|\.\.\.)|\s+on \w|\s
 _REASON = re.compile(
     r"\b[45]\d\d\b|\d\.\d\.\d|unknown|fail|error|invalid|not |full|exceed|reject|denied|unable", re.IGNORECASE
 )
+_RCPT = re.compile(r"\brcpt\b|rcpt_to|does not like recipient", re.IGNORECASE)
 _X400 = re.compile(r"(?:smtp|rfc822)=", re.IGNORECASE)  # an attribute of an X.400 address, as old Exchange shows it
 _TO = re.compile(r"^[ \t]{0,8}To:([^\n]{1,400})$", re.MULTILINE)
 _FROM = re.compile(r"\(expanded from:? <?([^\s<>()]{3,320})>?\)", re.IGNORECASE)
@@ -192,7 +193,7 @@ def _returned(
     expanded = _FROM.search(words, one.end, one.end + 400) if one.at >= 0 else None
     return returned(
         one.address, told, original=expanded[1] if expanded else "", action="delayed" if late else "failed",
-        diagnostic=line(text, 1000), reporting=reporting, remote="",
+        diagnostic=line(text, 1000), reporting=reporting, doubtful=bool(told.reply) and not _RCPT.search(words),
     )  # fmt: skip
 
 
