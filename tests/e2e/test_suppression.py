@@ -53,6 +53,16 @@ def observing(open_lab: OpenLab) -> Lab:
     return start(open_lab, {"suppression": {"observe": True, "mail": "all"}})
 
 
+@pytest.fixture(scope="module")
+def learning(open_lab: OpenLab) -> Lab:
+    """Where the books read Postfix's log, and the sink knows nobody whose name begins with `dead`."""
+    postmeter = Postmeter({"suppression": {"observe": False}})
+    lab = Lab(postmeter=postmeter)
+    postmeter.settings["delivery"] = {"log": str(lab.postfix.log_file)}
+    lab.sink.answer = lambda rcpt: "550 5.1.1 no such user" if rcpt.startswith(b"dead") else "250 2.1.5 ok"
+    return open_lab(lab)
+
+
 def suppress(lab: Lab, address: str, *words: str) -> None:
     lab.postmeter.run("suppress", "add", address, *words)
 
@@ -120,8 +130,9 @@ def test_a_suppressed_recipient_is_removed_and_the_others_get_it(lab: Lab) -> No
     assert report.get_content_type() == "multipart/report"
     assert report.get_param("report-type") == "delivery-status"
     words, status, header = report.iter_parts()
-    assert "Gone@EXAMPLE.net\n      suppressed since" in words.get_content()
-    assert "550 5.1.1 <gone@example.net> unknown" in words.get_content()
+    read = words.get_content().replace("\r\n", "\n")
+    assert "Gone@EXAMPLE.net\n      suppressed since" in read
+    assert "550 5.1.1 <gone@example.net> unknown" in read
     assert words["Content-Transfer-Encoding"] == "7bit", "a person must read it as it stands"
     fields = [dict(group) for group in status.get_payload()]
     assert fields[1]["Final-Recipient"] == "rfc822; Gone@EXAMPLE.net"
@@ -262,3 +273,24 @@ def test_what_is_removed_by_hand_is_written_to_at_once(lab: Lab) -> None:
     lab.postmeter.run("suppress", "remove", "back@example.net")
     lab.send(letter("Welcome back", sender=BOB, fields=BULK), login=BOB, rcpt_to=["back@example.net"])
     assert b"Welcome back" in arrival(lab, b"back@example.net").data
+
+
+def test_who_bounces_twice_is_not_written_to_a_third_time(learning: Lab) -> None:
+    """From the sink's refusal by Postfix's log and the books to the milter; what it said comes back to the sender."""
+    for number in (1, 2):
+        learning.send(letter(fields=BULK), rcpt_to=["dead@example.net"])
+        learning.postmeter.wait_until(lambda number=number: len(events(learning, "bounced")) == number)  # type: ignore[misc]
+    learning.postmeter.wait_until(lambda: bool(listed(learning)))
+    [one] = listed(learning)
+    assert (one["address"], one["scope"], one["reason"]) == ("dead@example.net", "domain:example.com", "bounced")
+    assert one["count"] == 2
+    assert "550 5.1.1 no such user" in one["evidence"]
+    with pytest.raises(RefusedError) as refused:
+        learning.send(letter(fields=BULK), rcpt_to=["dead@example.net"])
+    assert "no such user" in refused.value.answer.text
+    learning.send(letter("Your new password"), rcpt_to=["dead@example.net"])
+    learning.postmeter.wait_until(lambda: len(events(learning, "bounced")) == 3)
+
+
+def listed(lab: Lab) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lab.postmeter.run("suppress", "list", "--json").stdout.splitlines()]
