@@ -167,10 +167,12 @@ def returned(
 
 def _told(stated: str, diagnostic: str, near: str, words: str) -> said.Said:
     """Status as stated, unless the diagnostic, or the words, state more; reply and meaning from the nearest of them."""
-    tellings = [said.said(text) for text in dict.fromkeys((diagnostic, near, words)) if text]
-    status = said.most([stated, *(one.status for one in tellings)])
-    reply = next((one.reply for one in tellings if one.reply), "")
-    return said.Said(status, reply, next((one.meant for one in tellings if one.meant), ""))
+    status, reply, meant = stated, "", ""
+    for text in dict.fromkeys((diagnostic, near, words)):
+        if text and not (reply and status and not status.endswith(".0")):
+            here = said.said(text)
+            status, reply, meant = said.most([status, here.status]), reply or here.reply, meant or here.meant
+    return said.Said(status, reply, meant)
 
 
 def _action(value: str, status: str, *, delayed: bool) -> str:

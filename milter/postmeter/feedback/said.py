@@ -140,7 +140,7 @@ class Said:
     status: str = ""
     reply: str = ""
     meant: str = ""
-    """The status that the words amount to."""
+    """The status that the words amount to, where none is stated that tells more than its class."""
 
     def stated(self) -> str:
         """The status to show: as stated, else as meant, in the class of the reply; else that class alone."""
@@ -158,7 +158,8 @@ def said(words: str) -> Said:
     """What stands in these words. Of several statuses the first that tells more than success or failure."""
     near = words[:_FAR]
     stated = [found for found in statuses(near) if found[0] != "2"]
-    return Said(most(stated), _reply(near), meaning(near))
+    status = most(stated)
+    return Said(status, _reply(near), meaning(near) if vague(status) else "")
 
 
 def meaning(words: str) -> str:

@@ -211,6 +211,8 @@ def _told(*texts: str) -> tuple[said.Said, str]:
     """From the text nearest to the address that tells something; a number that another one has is added."""
     reply, best, text = "", said.Said(), ""
     for each in texts:
+        if reply and not said.vague(best.status):
+            break
         here = said.said(each) if each else said.Said()
         reply = reply or here.reply
         if here and (not best or (said.vague(best.status) and not best.meant)):
