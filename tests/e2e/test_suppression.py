@@ -134,7 +134,8 @@ def test_a_suppressed_recipient_is_removed_and_the_others_get_it(lab: Lab) -> No
     assert "Gone@EXAMPLE.net\n      suppressed since" in read
     assert "550 5.1.1 <gone@example.net> unknown" in read
     assert words["Content-Transfer-Encoding"] == "7bit", "a person must read it as it stands"
-    fields = [dict(group) for group in status.get_payload()]
+    groups: Any = status.get_payload()
+    fields = [dict(group) for group in groups]
     assert fields[1]["Final-Recipient"] == "rfc822; Gone@EXAMPLE.net"
     assert (fields[1]["Action"], fields[1]["Status"]) == ("failed", "5.7.1")
     assert report["In-Reply-To"] in str(header)
