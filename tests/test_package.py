@@ -31,8 +31,8 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modules() -> set[str]:
-    """Programs in Python, those that Redis runs, and the list of robots."""
-    found = (path for kind in ("py", "lua", "txt") for path in (ROOT / "milter/postmeter").rglob(f"*.{kind}"))
+    """Programs in Python, those that Redis runs, the lists of robots and of providers, and a page's looks."""
+    found = (path for kind in ("py", "lua", "txt", "css") for path in (ROOT / "milter/postmeter").rglob(f"*.{kind}"))
     return {path.relative_to(ROOT / "milter").as_posix() for path in found}
 
 

@@ -237,3 +237,12 @@ def test_a_table_that_the_daemon_may_not_read_is_told(place: Path, capsys: pytes
     code, _, err = run(capsys, path)
     told = f"{path}:4: dkim.opendkim_tables.signing_table: nobody may not read {place}/signing.table (mode 0600); "
     assert (code, [line[: len(told)] for line in err]) == (78, [told])
+
+
+def test_a_list_of_providers_that_is_none_is_named_with_its_line(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "providers").write_text("*.example.com, house\n*example.net, other house\n")
+    code, _, said = run(capsys, write(place, f"delivery: {{providers: {place}/providers}}\n"))
+    assert code == 78
+    assert any(f"{place}/providers: line 2: " in line and "delivery.providers" in line for line in said), said

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli import robots
+from postmeter.cli import providers, robots
 from postmeter.cli.command import CONFIGURATION, OK, Command
 from postmeter.cli.postfix import expiry, retirement
 from postmeter.config.check import check, whose
@@ -35,7 +35,7 @@ def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
     me = whose(loaded.config)
     problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
-    problems += [*of_web(loaded, myself()), *robots.problems(loaded)]
+    problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
     for problem in sorted(problems, key=lambda problem: problem.line):
         print(problem, file=sys.stderr)
