@@ -49,7 +49,7 @@ all-debian12:
 	@$(INSTALL) debian12
 	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
-bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'; a report
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'; a report; a bounce
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
 	@$(INSTALL) bench || echo "bench: without the peers"
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.ledger
@@ -57,6 +57,7 @@ bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, 
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.links
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
