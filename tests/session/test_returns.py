@@ -23,6 +23,7 @@ from postmeter.events import Bounced, Complained, Event, Submitted, Unsubscribed
 from postmeter.feedback.arrivals import LARGEST, Arrivals, Envelope
 from postmeter.feedback.lmtp import Lmtp
 from postmeter.store import fates, veil
+from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.tag import Tagger, tagged
 from postmeter.token import Mint, Unsubscribe
@@ -272,6 +273,47 @@ def test_who_is_killed_between_recording_and_removing_counts_nothing_twice(desk:
     assert desk.figures() == {"bounce": 1}
 
 
+def test_while_the_journal_cannot_be_written_nobody_is_told_again_and_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*events: object, **keys: object) -> int:
+        raise StoreError(Path("journal.db"), "locked")
+
+    desk.new.put(Envelope(time=NOW, recipients=(RETURN_PATH,)), vacation(to=RETURN_PATH))
+    monkeypatch.setattr(desk.journal, "record", fails)
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            desk.returns.work()
+    assert (desk.forward.names(), len(desk.new.names())) == ([], 1)
+    monkeypatch.undo()
+    desk.returns.work()
+    assert (len(desk.forward.names()), desk.new.names()) == (1, [])
+
+
+def test_who_is_killed_between_recording_and_passing_on_passes_it_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(recorded: object) -> None:
+        raise KeyboardInterrupt
+
+    desk.new.put(Envelope(time=NOW, recipients=(RETURN_PATH,)), vacation(to=RETURN_PATH))
+    with monkeypatch.context() as patch:
+        patch.setattr(Returns, "_finish", lambda self, recorded: killed(recorded) if recorded else None)
+        with pytest.raises(KeyboardInterrupt):
+            desk.returns.work()
+    assert desk.forward.names() == []
+    desk.reader().work()
+    assert (len(desk.forward.names()), desk.new.names(), desk.figures()) == (1, [], {"passed_on": 1})
+
+
+def test_what_is_read_once_more_is_read_though_it_was_in_the_last_batch(desk: Desk) -> None:
+    desk.come(dsn("reader@example.net", to=BASE), to=BASE)
+    [name] = desk.kept.names()
+    assert desk.kept.move(name, desk.new)
+    desk.returns.work()
+    assert len(desk.kept.names()) == 1
+
+
 def test_a_report_that_makes_our_reader_fail_holds_up_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from postmeter.feedback import reading
 
@@ -308,8 +350,9 @@ def test_an_unsubscribe_by_mail_is_that_of_its_token(desk: Desk) -> None:
 
 
 def test_what_is_kept_is_bounded_by_age_and_number_and_counted(desk: Desk) -> None:
+    desk.kept.directory.mkdir(parents=True)
     for number in range(1005):
-        desk.kept.put(Envelope(time=NOW), b"%d" % number, name=f"{number:06}.eml")
+        (desk.kept.directory / f"{number:06}.eml").write_bytes(b"{}\n")
     desk.now = os.stat(desk.kept.directory / "000000.eml").st_mtime + 60
     desk.returns.sweep()
     assert len(desk.kept.names()) == 1000
@@ -607,7 +650,11 @@ def test_what_was_kept_is_listed_shown_and_read_again(command: Place) -> None:
     assert command.run("show", "20261102T1")[:2] == (0, raw)
     assert command.run("retry", "20261102T1")[0] == 0
     assert kept.names() == []
-    assert command.new.read("20261102T1.eml")
+    [name] = command.new.names()
+    assert name != "20261102T1.eml"
+    arrival = command.new.read(name)
+    assert arrival
+    assert arrival.raw == raw
     for arguments in (("show", "20261102T1"), ("retry", "20261102T1"), ("show", "../../../postmeter.yaml")):
         assert command.run(*arguments)[0] == 1
     assert command.run("retry", "--all")[0] == 0

@@ -1,8 +1,9 @@
 """What came back, from the spool into the journal: read, held against the journal, recorded once, passed on or kept.
 
-A batch of messages is one transaction, with a note of their names in it; only then are they removed, so that whoever is
-killed in between counts nothing twice and loses nothing. What is passed on is copied first: at worst the sender gets it
-twice. Reports are believed as `feedback.judging` says; here is found out which message they speak of.
+A batch of messages is one transaction, with a note of their names and of whom they are to be passed on to; only then
+are they passed on and removed: whoever is killed in between, or has no journal for a while, counts nothing twice, loses
+nothing, and tells nobody again and again. Reports are believed as `feedback.judging` says; here is found out which
+message they speak of.
 """
 
 from __future__ import annotations
@@ -89,12 +90,11 @@ class Returns:
         names = self._new.names()
         if not names:
             return False
-        recorded = self._recorded()
-        batch = [name for name in names if name not in recorded][:_BATCH]
+        done = self._recorded()
+        self._finish(done)
+        batch = [name for name in names if name not in done][:_BATCH]
         if batch:
-            self._record(batch)
-        for name in (*recorded, *batch):
-            self._new.drop(name)
+            self._finish(self._record(batch))
         return len(names) > len(batch)
 
     def sweep(self) -> None:
@@ -107,14 +107,24 @@ class Returns:
         for arrivals in (self._new, self._kept, self._forward, *([self._away] if self._away else [])):
             arrivals.sweep(now=now)
 
-    def _recorded(self) -> list[str]:
-        """Names of the last batch: those that are still there have only to be removed."""
+    def _recorded(self) -> dict[str, str]:
+        """Names of the last batch, and the sender where there is something to be passed on."""
         saved = self._journal.position(_POSITION)
-        return [str(name) for name in json.loads(saved)] if saved else []
+        return {str(name): str(to) for name, to in json.loads(saved).items()} if saved else {}
 
-    def _record(self, batch: Sequence[str]) -> None:
+    def _finish(self, recorded: Mapping[str, str]) -> None:
+        """Those that are still there have only to be passed on and removed."""
+        for name, to in recorded.items():
+            arrival = self._new.read(name) if to else None
+            if arrival is not None:
+                envelope = replace(arrival.envelope, sender="", recipients=(to,))
+                self._forward.put(envelope, arrival.raw, name=name)
+            self._new.drop(name)
+
+    def _record(self, batch: Sequence[str]) -> dict[str, str]:
         events: list[Event] = []
         figures: Counter[Figure] = Counter()
+        done = dict.fromkeys(batch, "")
         messages = _Messages(self._journal)
         for name in batch:
             arrival = self._new.read(name)
@@ -124,9 +134,11 @@ class Returns:
             messages.recorded(verdict.events)
             events += verdict.events
             figures[_figure(verdict.result)] += 1
+            done[name] = verdict.pass_on_to
             if verdict.kept:
                 self._kept.put(replace(arrival.envelope, why=verdict.kept), arrival.raw, name=name)
-        self._journal.record(events, figures=figures, positions={_POSITION: json.dumps(list(batch))})
+        self._journal.record(events, figures=figures, positions={_POSITION: json.dumps(done)})
+        return done
 
     def _understood(self, arrival: Arrival, messages: _Messages) -> Verdict:
         try:
@@ -195,9 +207,7 @@ class Returns:
         wrong = self._circle(arrival, message.mail_from)
         if wrong:
             return replace(verdict, result="unclear", kept=wrong)
-        envelope = replace(arrival.envelope, sender="", recipients=(message.mail_from,))
-        self._forward.put(envelope, arrival.raw, name=arrival.name)
-        return verdict
+        return replace(verdict, pass_on_to=message.mail_from)
 
     def _circle(self, arrival: Arrival, to: str) -> str:
         if "@" not in to or veil.is_hashed(to):

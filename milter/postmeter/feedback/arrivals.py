@@ -90,11 +90,11 @@ class Arrivals:
         (self.directory / name).unlink(missing_ok=True)
 
     def move(self, name: str, other: Arrivals, *, why: str = "") -> bool:
-        """Into another directory under the same name, which it has twice for a moment; false when it is gone."""
+        """Into another directory under a new name: who remembers the old one is done with it. False when it is gone."""
         found = self.read(name)
         if found is None:
             return False
-        other.put(replace(found.envelope, why=why), found.raw, name=name)
+        other.put(replace(found.envelope, why=why), found.raw)
         self.drop(name)
         return True
 

@@ -42,6 +42,8 @@ class Verdict:
     events: tuple[Event, ...] = ()
     kept: str = ""
     pass_on: bool = False
+    pass_on_to: str = ""
+    """The sender, once it is clear that it may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
