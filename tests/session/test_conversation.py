@@ -57,7 +57,8 @@ def test_only_what_is_used_is_negotiated(running: Running) -> None:
         ({"signs": False}, 0x01 | 0x02 | 0x10),
         ({"returns": True}, 0x01 | 0x02 | 0x10 | 0x40),
         ({"signs": False, "rewrites": False, "returns": True}, 0x01 | 0x10 | 0x40),
-        ({"observe": True}, 0),
+        ({"drops": True}, 0x01 | 0x02 | 0x10 | 0x08),
+        ({"observe": True, "drops": True}, 0),
     ],
 )
 def test_only_the_right_to_do_what_is_configured_is_asked_for(
@@ -80,6 +81,25 @@ def test_a_gate_at_rcpt_refuses_that_recipient_only(running: Running) -> None:
         assert mta.rcpt("bob@example.net").code == "c"
         assert mta.message(FIELDS, BODY).verdict.code == "a"
     assert running.told()[0] == "refused"
+    assert running.told()[1].envelope.rcpt_to == (b"bob@example.net",)
+
+
+def drop_them(draft: Draft) -> None:
+    draft.drop_recipients({b'"them, there"@example.net', b"j\xc3\xb6rg@example.net"})
+
+
+def test_removed_recipients_are_named_to_postfix_as_the_client_named_them(running: Running) -> None:
+    """In angle brackets, each once; what is recorded has the others only."""
+    running.start(Stage("drop", drop_them), drops=True)
+    names = [b'"them, there"@example.net', b"bob@example.net", b"j\xc3\xb6rg@example.net", b'"them, there"@example.net']
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        for name in names:
+            mta.rcpt(name)
+        taken = mta.message(FIELDS, BODY)
+    assert taken.verdict.code == "a"
+    removed = [change.data for change in taken.changes if change.code == "-"]
+    assert removed == [b'<"them, there"@example.net>\0', b"<j\xc3\xb6rg@example.net>\0"]
     assert running.told()[1].envelope.rcpt_to == (b"bob@example.net",)
 
 
