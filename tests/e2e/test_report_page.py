@@ -45,7 +45,7 @@ def test_the_page_fits_and_loads_nothing(chromium: Chromium) -> None:
 def test_a_dark_page_is_another_picture(chromium: Chromium) -> None:
     """The same rules without the question: what a browser in dark mode applies."""
     light = page(evil())
-    dark = light.replace("@media (prefers-color-scheme: dark)", "@media all")
+    dark = light.replace("@media screen and (prefers-color-scheme: dark)", "@media all")
     assert dark != light
     shown = chromium.show(Answer("text/html; charset=utf-8", dark.encode()), script=FITS)
     assert shown.value["color"] == "rgb(18, 22, 28)"
