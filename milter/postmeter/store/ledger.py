@@ -113,7 +113,7 @@ class Ledger:
         micro = _micro(now)
         for charge in charges:
             slot = self._slot(charge.name, charge)
-            slot.window = slot.window.settled(micro).given_back(_micro(at), charge.amount)
+            slot.window = slot.window.given_back(micro, _micro(at), charge.amount)
             self._changed[charge.name] = micro
 
     def save(self, link: Connection) -> None:

@@ -221,13 +221,14 @@ local function settle()
   return answer
 end
 
--- Undoes a charge of the time `at`: it lies in the first entry that ends then or later, for joining only ever delays.
+-- Undoes a charge of the time `at`, if it still counts: it lies in the first entry that ends then or later, by no more
+-- than what may be joined (window.py, given_back).
 local function take_back(account, amount, at)
   if account.charged or account.count == 0 then return end
   local times, amounts = spread(account)
   local nth = 1
   while nth < #times and times[nth] < at do nth = nth + 1 end
-  if times[nth] < at then return end
+  if at <= now - account.length or times[nth] < at or times[nth] - at > account.length / SPAN + SKEW then return end
   amount = math.min(amount, amounts[nth])
   amounts[nth] = amounts[nth] - amount
   gather(account, times, amounts)

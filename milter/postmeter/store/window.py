@@ -79,18 +79,22 @@ class Window:
             return Window(self.length, times, (*amounts[:-1], amounts[-1] + amount))
         return _joined(self.length, (*times, now), (*amounts, amount))
 
-    def given_back(self, at: int, amount: int) -> Window:
+    def given_back(self, now: int, at: int, amount: int) -> Window:
         """Without what was charged at that time, if it still counts.
 
-        It lies in the first entry that ends then or later, for joining only ever delays; what others put there stays.
+        It lies in the first entry that ends then or later, by no more than what may be joined: another one is somebody
+        else's, put there after this account was emptied, and what others put there stays.
         """
-        nth = bisect_left(self.times, at)
-        if nth == len(self.times):
-            return self
-        left = max(self.amounts[nth] - amount, 0)
-        keep = slice(nth, nth + 1) if left else slice(0, 0)
-        times = (*self.times[:nth], *self.times[keep], *self.times[nth + 1 :])
-        return Window(self.length, times, (*self.amounts[:nth], *((left,) if left else ()), *self.amounts[nth + 1 :]))
+        window = self.settled(now)
+        times, amounts = window.times, window.amounts
+        nth = bisect_left(times, at)
+        if at <= now - self.length or nth == len(times) or times[nth] - at > self.length // SPAN + SKEW:
+            return window
+        left = max(amounts[nth] - amount, 0)
+        entry = ((times[nth], left),) if left else ()
+        pairs = list(zip(times, amounts, strict=True))
+        kept = (*pairs[:nth], *entry, *pairs[nth + 1 :])
+        return Window(self.length, tuple(time for time, _ in kept), tuple(amount for _, amount in kept))
 
     def pack(self) -> bytes:
         """The entries as they lie in the ledger; the length is part of the row's key."""
