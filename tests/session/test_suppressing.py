@@ -12,7 +12,9 @@ import pytest
 
 from postmeter.books.following import Follower
 from postmeter.books.mailing import Mailer
+from postmeter.books.notices import Notices
 from postmeter.books.removed import Removed, forget
+from postmeter.config.schema import Quota
 from postmeter.config.schema import Suppression as Settings
 from postmeter.config.values import InetAddress
 from postmeter.events import Bounced, Complained, Mistrusted, Sent, Submitted, Suppressed, Unsubscribed
@@ -218,3 +220,21 @@ def test_reports_leave_other_notices_alone(journal: Journal) -> None:
     outbox.put([("warnings", 1), ("removed:1", 2)], position=("any", 2))
     forget(journal)
     assert list(outbox.topics()) == ["warnings"]
+
+
+def test_the_administrator_gets_a_mail_about_a_provider(journal: Journal) -> None:
+    names = [f"r{number}@example.net" for number in range(60)]
+    with Sink() as sink:
+        mailer = Mailer(InetAddress("127.0.0.1", sink.port), "postmaster@example.com", "mail.example.com")
+        notices_ = Notices(
+            journal, Quota(warn_to=("admin@example.net",)), mailer, room=lambda event: None, failed=lambda where: None,
+            token=lambda: "0" * 32, chance=lambda: 0.5, now=lambda: NOW, ticks=lambda: NOW,
+        )  # fmt: skip
+        notices_.work()
+        journal.record([submitted(1, *names), *(bounced(1, name, provider="Google") for name in names)])
+        follow(journal, hard=1)
+        while notices_.work():
+            pass
+        [told] = sink.wait(1)
+    assert told.rcpt_to == (b"admin@example.net",)
+    assert b"postmeter suppress remove --since 2027-01-15T07:00:00Z --provider Google" in told.data

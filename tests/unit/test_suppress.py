@@ -268,6 +268,7 @@ def test_a_journal_that_cannot_be_read_suppresses_nobody(bench: Bench, tmp_path:
     made = draft()
     assert step.step(made) is None
     assert left(made) == (BOB, CAROL)
+    assert made.figures == {("errors_total", ("suppression",)): 1}
 
 
 def test_notify_and_envid_are_remembered_for_the_report(bench: Bench) -> None:

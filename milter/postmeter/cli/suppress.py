@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from postmeter.store.suppression import Choice, Suppression
 
 _BATCH = 500  # rows of one transaction: mail waits for none of them
+_PAGE = 1000  # lines whose columns are of one width
 _TOLD = 10  # lines of a file that are told one by one
+_HEADING = ("ADDRESS", "REASON", "TIMES", "SINCE", "UNTIL", "SCOPE", "PROVIDER")
 _REASONS = ("manual", "bounced", "complained", "unsubscribed")
 
 
@@ -56,8 +58,10 @@ def _list(args: Namespace, config: Config, opened: Database) -> int:
         for one in found:
             print(json.dumps(_as_json(one)))
         return OK
-    for one in found:
-        print("\n".join(_block(one)))
+    heading: list[tuple[str, ...]] = [_HEADING]
+    while page := list(islice(found, _PAGE)):
+        print("\n".join(_table(page, heading)))
+        heading = []
     if config.suppression.observe:
         print("suppression.observe is true: all of them are written to all the same", file=sys.stderr)
     return OK
@@ -217,12 +221,20 @@ def _address(text: str) -> str:
     return text
 
 
-def _block(one: Suppression) -> Iterator[str]:
-    times = f", {one.count} times" if one.count > 1 else ""
-    there = f" at {one.provider}" if one.provider else ""
-    yield f"{one.address}  {one.reason}{times}{there}, since {_day(one.since)}{_until(one.until)}, {_where(one.scope)}"
-    if one.evidence:
-        yield f"    {one.evidence}"
+def _table(page: Sequence[Suppression], heading: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """A line for each, in columns; what was said of it below."""
+    cells = [*heading, *(_cells(one) for one in page)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    said = [*("" for _ in heading), *(one.evidence for one in page)]
+    for row, evidence in zip(cells, said, strict=True):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        if evidence:
+            yield f"    {evidence}"
+
+
+def _cells(one: Suppression) -> tuple[str, ...]:
+    until = "for ever" if one.until is None else _day(one.until)
+    return one.address, one.reason, str(one.count), _day(one.since), until, one.scope, one.provider
 
 
 def _where(scope: str) -> str:

@@ -106,7 +106,7 @@ class Suppress:
     def _decide(self, draft: Draft, *, bulk: bool) -> Reply | None:
         envelope = draft.message.envelope
         names = {rcpt: address.text(rcpt) for rcpt in envelope.rcpt_to if _plain(rcpt)}
-        hits = self._find(list(dict.fromkeys(names.values())))
+        hits = self._find(list(dict.fromkeys(names.values())), draft)
         if not hits:
             return None
         scopes = {EVERYWHERE, f"domain:{draft.from_domain}", scope(draft.message.fields) if bulk else ""}
@@ -149,12 +149,15 @@ class Suppress:
             )
         )
 
-    def _find(self, names: Sequence[str]) -> dict[str, list[Suppression]]:
+    def _find(self, names: Sequence[str], draft: Draft | None = None) -> dict[str, list[Suppression]]:
         """A journal that cannot be read suppresses nobody: mail goes on, as it does without quotas."""
         try:
             return self._lookup.find(names)
         except StoreError as error:
             once.log(logging.ERROR, "suppression", "nobody is suppressed just now: %s", error)
+            if draft is not None:
+                draft.count("errors_total", "suppression")
+                draft.note("suppression", f"not looked up: {error}")
             return {}
 
 
