@@ -58,6 +58,7 @@ bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, 
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.shipping
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,7 +19,8 @@ from postmeter.store.postgres import Cursor
 
 _LONGEST = 255  # characters of a name to look up: an entry of an index has a limit (manual, 67.4.1), mail has none
 _COLUMNS = "journal, seq, host, kind, source, time, reference, queue_id, login, from_domain, data"
-_MARKS = ", ".join(["%s"] * 11)
+_FIGURES = "journal, name, day, from_domain, login, campaign, provider, what, value"
+_ROWS = 100  # of one statement
 
 
 class NameTakenError(Exception):
@@ -118,10 +119,9 @@ def replace_range(cursor: Cursor, journal: Registered, after: int, upto: int, ev
 
 def replace(cursor: Cursor, journal: Registered, seqs: Sequence[int], events: Sequence[Row]) -> None:
     """Of the events with these numbers these are left, as they are here."""
+    marks = ", ".join(["%s"] * len(seqs))
     for table in ("lookups", "events"):
-        cursor.executemany(
-            f"DELETE FROM {table} WHERE journal = %s AND seq = %s", [(journal.id, seq) for seq in seqs]
-        )
+        cursor.execute(f"DELETE FROM {table} WHERE journal = %s AND seq IN ({marks})", (journal.id, *seqs))
     _insert(cursor, journal, events)
 
 
@@ -131,7 +131,7 @@ def replace_figures(cursor: Cursor, journal: Registered, keys: Sequence[Row], fi
     cursor.executemany("DELETE FROM figures WHERE journal = %s AND name = %s", gone)
     if figures:
         rows = [(journal.id, _digest(row[:-1]), *map(text, row)) for row in figures]
-        cursor.executemany(f"INSERT INTO figures VALUES ({', '.join(['%s'] * 9)})", rows)
+        insert(cursor, f"INSERT INTO figures ({_FIGURES})", rows)
 
 
 def forget(cursor: Cursor, host: str, before: float) -> int:
@@ -157,10 +157,17 @@ def _insert(cursor: Cursor, journal: Registered, events: Sequence[Row]) -> None:
     if not events:
         return
     rows = [(journal.id, *map(text, event)) for event in events]
-    cursor.executemany(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS})", rows)
+    insert(cursor, f"INSERT INTO events ({_COLUMNS})", rows)
     names = [(name, journal.id, event[0]) for event in events for name in _names(event)]
-    if names:
-        cursor.executemany("INSERT INTO lookups (name, journal, seq) VALUES (%s, %s, %s)", names)
+    insert(cursor, "INSERT INTO lookups (name, journal, seq)", names)
+
+
+def insert(cursor: Cursor, into: str, rows: Sequence[Row]) -> None:
+    """Many in one statement: to read a statement costs the server more than a row."""
+    for at in range(0, len(rows), _ROWS):
+        some = rows[at : at + _ROWS]
+        marks = f"({', '.join(['%s'] * len(some[0]))})"
+        cursor.execute(f"{into} VALUES {', '.join([marks] * len(some))}", [value for row in some for value in row])
 
 
 def text(value: object) -> object:
