@@ -1,0 +1,96 @@
+"""Who follows the journal may be killed at any moment: nothing is lost and nothing counted twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from postmeter.books.following import Follower
+from postmeter.events import Bounced, Event, Sent, Submitted
+from postmeter.store import figures
+from postmeter.store.following import POSITION
+from postmeter.store.journal import Journal
+from tests.lab.folder import CLONE
+
+MESSAGES = 3000
+FOLLOW = """
+import sys
+from pathlib import Path
+from postmeter.books.following import Follower
+from postmeter.store.journal import Journal
+follower = Follower(Journal(Path(sys.argv[1])), domains=["example.com"])
+while follower.work():
+    pass
+"""
+
+
+def events() -> list[Event]:
+    """Every tenth message bounces after it was sent."""
+    found: list[Event] = []
+    for number in range(MESSAGES):
+        reference, to, when = f"{number:016x}", f"p{number}@example.net", 1.7e9 + number
+        found.append(
+            Submitted(
+                source=f"eom:{number}",
+                time=when,
+                queue_id=f"Q{number}",
+                reference=reference,
+                message_id=f"<{number}@x>",
+                login="ann",
+                sender="ann",
+                service="smtpd",
+                mail_from="ann@example.com",
+                from_domain="example.com",
+                recipients=(to,),
+                size=1,
+            )
+        )
+        for kind in (Sent, Bounced) if number % 10 == 0 else (Sent,):
+            found.append(
+                kind(
+                    source=f"log:{kind.__name__}:{number}",
+                    time=when + 1,
+                    queue_id=f"Q{number}",
+                    reference=reference,
+                    login="ann",
+                    from_domain="example.com",
+                    recipient=to,
+                    provider="google",
+                )
+            )
+    return found
+
+
+def place(journal: Journal) -> int:
+    return int(journal.position(POSITION) or 0)
+
+
+def test_a_follower_that_is_killed_again_and_again_counts_everything_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.record(events())
+    environment = {**os.environ, "PYTHONPATH": str(CLONE / "milter")}
+    for _ in range(4):
+        before = place(journal)
+        child = subprocess.Popen([sys.executable, "-c", FOLLOW, str(path)], env=environment)
+        until = time.monotonic() + 30
+        while place(journal) == before and child.poll() is None:
+            assert time.monotonic() < until
+        child.kill()
+        child.wait()
+    assert place(journal) > 0
+    follower = Follower(journal, domains=["example.com"])
+    while follower.work():
+        pass
+    bounced = MESSAGES // 10
+    assert figures.read(journal.database, since=0, until=10**6) == {
+        "": Counter(accepted=MESSAGES, delivered=MESSAGES - bounced, soft=bounced)
+    }
+    totals = journal.totals()
+    assert totals["deliveries_total", ("sent", "example.com", "google")] == MESSAGES
+    assert totals["bounces_total", ("soft", "google")] == bounced
+    assert totals["delivery_delay_seconds", ("count",)] == MESSAGES
