@@ -17,7 +17,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.cli import import_opendkim, opendkimreasons, ucl
@@ -244,6 +244,7 @@ def plain(value: ucl.Value) -> object:
 
 
 @given(st.dictionaries(names, trees, max_size=4), st.integers(0, 5))
+@example({"_": ["._"], "a": "._"}, 1)
 def test_ucl_is_read_however_it_is_written(tree: dict[str, object], chance: int) -> None:
     assert plain(ucl.read(spelt(tree, chance))) == tree
     assert plain(ucl.read(f"dkim {spelt(tree, chance)}")) == {"dkim": tree}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.config.problem import MistakeError
@@ -55,6 +55,7 @@ patterns = st.text("ab.+*@", min_size=1, max_size=8)
 
 
 @given(st.lists(patterns, max_size=12), names, names)
+@example(["*."], "a", ".")
 def test_what_matches_is_found_in_the_order_of_the_file(written: list[str], local: str, domain: str) -> None:
     lines = [Line(number, pattern, "") for number, pattern in enumerate(written, 1)]
     subject = f"{local}@{domain}"

@@ -109,6 +109,8 @@ class _Parser:
                 for key, value in (inner := self.section("}")).values.items():
                     found.add(key, value, inner.lines[key])
                 continue
+            if token.kind == "macro":
+                raise UclError(token.line, f"{token.text} is not read: put what it names into one file")
             if token.kind != "text":
                 raise UclError(token.line, f"{token.text or 'the end of the file'!r} where a name should stand")
             found.add(*self._pair(token))
@@ -125,7 +127,7 @@ class _Parser:
         return name.text, self._value(token), name.line
 
     def _value(self, token: _Token) -> Value:
-        if token.kind == "text":
+        if token.kind in ("text", "macro"):  # where a value stands, a dot begins a word like others
             return token.text
         if token.kind == "{":
             return self.section("}")
@@ -143,7 +145,5 @@ class _Parser:
 
     def _next(self) -> _Token:
         token = self._tokens[self._at]
-        if token.kind == "macro":
-            raise UclError(token.line, f"{token.text} is not read: put what it names into one file")
         self._at = min(self._at + 1, len(self._tokens) - 1)
         return token
