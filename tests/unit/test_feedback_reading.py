@@ -333,6 +333,10 @@ ANSWERS = {
         "From: a@b.example\nReturn-Path: <>\nSubject: Automatic reply: News",
         "My mailbox a@b.example could not be reached",
     ),
+    "without a sender": (
+        "From: Ann <a@b.example>\nReturn-Path: <>\nSubject: Re: News\nAuto-Submitted: auto-replied",
+        "I left. Mail to a@b.example can not be delivered: user unknown.",
+    ),
     "challenge": ("From: a@b.example\nSubject: Please confirm your message", "Click to prove that you are human."),
     "german": ("From: a@b.example\nSubject: Abwesenheitsnotiz: Re: News", "Ich bin nicht da."),
 }

@@ -11,7 +11,7 @@ import re
 SYSTEM = re.compile(
     r"mailer[-_. ]?daemon|po+st[-_e]?master|mail[-_. ]?(?:delivery|daemon|system|administrator|router|server)"
     r"|delivery[-_. ](?:system|subsystem|service|notif)|system administrator|mailsystem|maildelivery|antivirus"
-    r"|virus ?wall|<>|^null$|undeliver|bounce|notification|double-bounce|internet mail|listserv|\bmdaemon@"
+    r"|virus ?wall|<>|^null$|undeliver|double-bounce|internet mail|listserv|\bmdaemon@"
     r"|inetgw|mailgate|^mail@",
     re.IGNORECASE,
 )

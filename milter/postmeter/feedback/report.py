@@ -23,7 +23,8 @@ class Returned:
     """What a report says of one recipient. Unknown is empty."""
 
     recipient: str
-    """Final-Recipient: the address that the reporting server tried, without its type."""
+    """Final-Recipient: the address that the reporting server tried, without its type. Empty where a mail system told of
+    a failure and named nobody."""
     original: str = ""
     """Original-Recipient: the address that the sender named (RFC 3461 ORCPT), decoded from xtext."""
     action: str = "failed"

@@ -70,9 +70,11 @@ def delayed(opened: Opened, words: str) -> bool:
 
 
 def recipients(opened: Opened, words: str, original: Head, *, late: bool) -> tuple[Returned, ...]:
-    """Whom it speaks of, and what it says of each."""
+    """Whom it speaks of, and what it says of each. A mail system that names nobody speaks of one without an address."""
     near = words[:_FAR]
     chosen = _chosen(opened, near, original)
+    if not chosen and system(opened) and phrases.FAILED.search(near):
+        chosen = [_nowhere("")]
     starts = sorted({one.at for one in chosen if one.at >= 0})
     reporting = _reporting(opened, near)
     found: dict[str, Returned] = {}
@@ -90,11 +92,19 @@ def _unexpanded(found: dict[str, Returned]) -> tuple[Returned, ...]:
 
 
 def system(opened: Opened) -> bool:
-    """Whether it comes from a mail system, by its address or by having none."""
+    """Whether it comes from a mail system: by its type, by its address or by having none.
+
+    The null return path is that of vacations too (RFC 3834 section 3.3): it counts with the subject of a bounce, or
+    with the message that came back.
+    """
     sender = opened.first("from") or opened.first("sender")
+    if phrases.SYSTEM.search(sender[:300]) or opened.report_type == "delivery-status":
+        return True
     if not sender and "from" in opened.head:
         return True
-    return any(phrases.SYSTEM.search(value[:300]) for value in (sender, opened.first("return-path")))
+    if not phrases.SYSTEM.search(opened.first("return-path")[:300]):
+        return False
+    return opened.original() is not None or bool(phrases.SUBJECT.search(opened.first("subject")[:300]))
 
 
 def _chosen(opened: Opened, words: str, original: Head) -> list[Named]:
