@@ -1,0 +1,58 @@
+"""What a client says over LMTP, well-formed or not: a message is kept as smtplib would have sent it, no bug shows."""
+
+from __future__ import annotations
+
+import io
+import smtplib
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postmeter.feedback.arrivals import Arrivals
+from postmeter.feedback.lmtp import Conversation
+
+ENVELOPE = b"LHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
+pieces = st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"x", b"\xff", b"y" * 70_000]) | st.binary(max_size=9))
+
+
+def say(said: bytes) -> tuple[list[bytes], bytes]:
+    """The messages that were kept, and what was answered."""
+    told: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        arrivals = Arrivals(Path(folder))
+        with suppress(ConnectionAbortedError):
+            Conversation(io.BytesIO(said), told.append, arrivals, host="mx.example.com").run()
+        kept = [arrival.raw for name in arrivals.names() if (arrival := arrivals.read(name))]
+        assert len(list(Path(folder).iterdir())) == len(kept)
+        return kept, b"".join(told)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pieces.map(b"".join))
+def test_a_message_is_kept_as_it_was(raw: bytes) -> None:
+    """With its dots stuffed by Python's own client."""
+    raw = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\n"
+    wire = smtplib._quote_periods(raw)  # type: ignore[attr-defined]
+    kept, told = say(ENVELOPE + wire + b".\r\nQUIT\r\n")
+    assert kept == [raw]
+    assert told.endswith(b"\r\n221 2.0.0 bye\r\n")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(ENVELOPE.splitlines(keepends=True)) | st.binary(max_size=40)).map(b"".join))
+def test_whatever_is_said_is_answered_in_ascii_and_never_fails(said: bytes) -> None:
+    _, told = say(said)
+    assert told.isascii()
+    assert all(line[:3].isdigit() for line in told.split(b"\r\n") if line)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pieces.map(b"".join))
+def test_only_a_dot_alone_between_crlf_ends_a_message(raw: bytes) -> None:
+    kept, _ = say(ENVELOPE + raw)
+    ends = (b"\r\n" + raw).find(b"\r\n.\r\n")
+    assert len(kept) >= (ends >= 0)
+    assert bool(kept) == (ends >= 0)
