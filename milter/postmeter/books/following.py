@@ -21,8 +21,9 @@ from postmeter.store.rows import Entry
 
 EVERY = 0.5  # seconds between two looks
 
-_SLICE = 250  # events of one transaction
-_WEIGHT = 1000  # recipients of one transaction, if it has more than one event: some ten milliseconds
+_SLICE = 100  # events of one transaction: some milliseconds, for which messages wait
+_WEIGHT = 300  # recipients of one transaction, if it has more than one event
+_BEFORE = 10  # slices before the write-ahead log is copied back: about a thousand pages
 _FAR = 10_000  # numbers without anything to follow that are passed before the place is saved
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _BOUNDS = tuple(float(bound) for bound in DELAYS)
@@ -37,6 +38,7 @@ class Follower:
         self._domains = frozenset(domains)
         self._names = Names()
         self._seen = -1
+        self._busy = 0
 
     def work(self) -> bool:
         """One slice; true when there is more."""
@@ -51,6 +53,7 @@ class Follower:
         if entries or end - saved >= _FAR:
             self._keep([entry.event for entry in entries], saved, end)
         self._seen = end
+        self._copy_back(len(entries))
         return len(found) == _SLICE or len(entries) < len(found) or passed >= _STEP
 
     def _keep(self, events: Sequence[Event], saved: int, end: int) -> None:
@@ -67,6 +70,13 @@ class Follower:
         except BaseException:
             self._names = Names()  # it may know names that were not written
             raise
+
+    def _copy_back(self, events: int) -> None:
+        """While it catches up, it writes more than all others together."""
+        self._busy = self._busy + 1 if events == _SLICE else 0
+        if self._busy >= _BEFORE:
+            self._busy = 0
+            self._journal.database.checkpoint()
 
     def _count(self, events: Sequence[Event], changes: Sequence[Change]) -> Counter[Figure]:
         counted: Counter[Figure] = Counter()
