@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,12 +42,11 @@ def run(args: Namespace) -> int:
     from postmeter.store.database import StoreError
 
     config = load(args.config)
-    os.umask(0o077)
     name = f"postmeter-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     draft, final = args.directory / f".{name}.partial", args.directory / name
     try:
         args.directory.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
+        draft.mkdir(mode=0o700)
         count = _fill(draft, config, args.config, keys=args.keys)
         draft.rename(final)
         _sync(args.directory)
@@ -113,7 +112,7 @@ def _paths(value: Any, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield from _paths(one, (*trail, str(name)))
-    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+    elif isinstance(value, tuple | list | frozenset):
         for one in value:
             yield from _paths(one, trail)
 
