@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from postmeter.store import suppression, unshipped, veil
+from postmeter.store import erasing, suppression, unshipped, veil
+from postmeter.store.erasing import Person
+from postmeter.store.personal import PLACES
 from postmeter.store.suppression import BOUNCED, MANUAL, Choice, Suppression
 from tests.lab.postgres import Postgres as Server
-from tests.session.test_shipping import NOW, Host, ask
+from tests.session.test_shipping import NOW, Host, ask, taken
 
 pytestmark = pytest.mark.usefixtures("needs_postgres")
 
@@ -161,3 +163,25 @@ def test_in_the_end_all_hosts_say_the_same(tmp_path: Path, server: Server, steps
     assert {one.address for one in known(hosts[0])} == {address for address, stands in last.items() if stands}
     for host in hosts:
         host.close()
+
+
+def test_who_is_erased_is_nowhere_once_the_database_was_told(hosts: list[Host]) -> None:
+    """Here, in what was still to be told, and over there; the suppression goes on by its hash."""
+    one, two, _ = hosts
+    put(one, suppressed(NOW))
+    one.ship(taken(BOB, facts={"to": BOB}))
+    key = veil.read_key(one.journal.database)
+    person = Person(BOB, key, lambda spelling: ())
+    waiting = next(place for place in PLACES if place.table == "unshipped")
+    erasing.events(one.journal.database, person)
+    for place in PLACES:
+        if place.lasting and place.table != "events":
+            erasing.rows(one.journal.database, place, person)
+    assert erasing.count(one.journal.database, waiting, person) == 1
+    one.ship()
+    assert erasing.count(one.journal.database, waiting, person) == 0
+    assert [item.address for item in known(one)] == [person.hash]
+    for table, column in (("events", "data"), ("lookups", "name"), ("suppressions", "address")):
+        assert ask(one.url, f"SELECT 1 FROM {table} WHERE {column} LIKE '%%bob@%%'") == [], table
+    meet([one, two])
+    assert known(two) == []

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from postmeter.config.schema import Config
     from postmeter.store.database import Database
     from postmeter.store.erasing import Person, Pseudonym
+    from postmeter.store.personal import Place
 
 _ROUNDS = 5  # at most: a spelling met in one is looked for in the next
 _FOLDS = 10.0  # seconds to wait for readers of the write-ahead log
+_TOLD = 5.0  # seconds to wait for the database of all hosts
+_GOING = {
+    "": "{} messages to it are still in Postfix's queue: erase again when they have left it",
+    "unshipped": "{} suppressions of it are still to be told to the database of all hosts: erase again when it is back",
+}
 _SMALL = 64 * 1024 * 1024  # octets that are written anew within a second, which mail can wait
 _BLOCK = 1 << 20
 
@@ -134,16 +140,29 @@ def _delete(files: Iterable[Path], person: Person) -> Iterator[int]:
 
 def _still_going(opened: Database, person: Person, state: Path) -> Iterator[str]:
     """What somebody is at work with: to change it would lose what becomes of it."""
-    from postmeter.store import erasing, personal
+    from postmeter.store import personal
     from postmeter.tracking.hits import SPOOL
 
     for place in personal.PLACES:
-        if not place.lasting and (count := erasing.count(opened, place, person)):
-            yield f"{count} messages to it are still in Postfix's queue: erase again when they have left it"
-    unread = [*(state / "spool" / SPOOL).glob("*.jsonl"), *_returns(state, "new"), *_returns(state, "forward")]
+        if not place.lasting and (count := _left(opened, place, person)):
+            yield _GOING.get(place.table, _GOING[""]).format(count)
+    unread = [
+        *(state / "spool" / SPOOL).glob("*.jsonl"),
+        *(path for which in ("new", "forward", "away") for path in _returns(state, which)),
+    ]
     for path in unread:
         if _holds(path, person):
             yield f"{path} names it and waits for `postmeter books`: erase again in a minute or two"
+
+
+def _left(opened: Database, place: Place, person: Person) -> int:
+    """Other hosts are told within seconds, when they can be."""
+    from postmeter.store import erasing
+
+    until = time.monotonic() + (_TOLD if place.table == "unshipped" else 0.0)
+    while (count := erasing.count(opened, place, person)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return count
 
 
 def _sender(opened: Database, person: Person) -> Iterator[str]:

@@ -38,6 +38,7 @@ PLACES = (
     Place("fates", ("recipient",), "hashed, and deleted, with the events of their message"),
     Place("suppressions", ("address", "evidence"), "hashed and emptied after journal.keep_addresses"),
     Place("hard_bounces", ("address", "evidence"), "deleted some days after suppression.within"),
+    Place("unshipped", ("key",), "deleted when the database of all hosts has been told", lasting=False),
     Place("lives", ("data",), "deleted when the message has left the queue, or delivery.forget is over", lasting=False),
 )
 """In the order in which they are erased."""
