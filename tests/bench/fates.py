@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.fates", description=__doc__)
-    parser.add_argument("--events", type=int, nargs="+", default=[50_000, 500_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[30_000, 300_000])
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench-fates.json")
     return parser
