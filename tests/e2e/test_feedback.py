@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from tests.lab.sink import Delivery
 from tests.lab.verify import verify_all
 
 CAMPAIGN = ["X-Postmeter-Campaign: spring"]
+LEAVE = "leave@example.com"
 TAGGED = re.compile(rb"bounces\+([a-z2-7]{32})@example\.com")
 
 
@@ -76,6 +78,10 @@ def returning(open_lab: OpenLab) -> Returning:
     port = free_port()
     postmeter, key = product(lmtp=f"inet:127.0.0.1:{port}", feedback_id=True, cfbl_address="fbl@example.com")
     postmeter.settings["quota"] = {"domains": {"limits": ["1000 messages/day"]}}
+    postmeter.settings["tracking"] = {
+        "url": "https://click.example.com", "links": "off", "unsubscribe": True, "unsubscribe_mailto": LEAVE,
+    }  # fmt: skip
+    postmeter.secrets()
     milter = attach(postmeter.milter)
     inbound = Service(name="inbound", settings={"smtpd_milters": milter, "smtpd_sasl_auth_enable": "no"})
     lmtp = f"lmtp:inet:127.0.0.1:{port}"
@@ -83,7 +89,8 @@ def returning(open_lab: OpenLab) -> Returning:
         postmeter=postmeter, services=[inbound], sendmail=True, master=[pipe(postmeter)],
         postfix={
             "recipient_delimiter": "+",
-            "transport_maps": f"inline:{{ {{ bounces@example.com = {lmtp} }}, {{ fbl@example.com = feedback: }} }}",
+            "transport_maps": f"inline:{{ {{ bounces@example.com = {lmtp} }}, {{ {LEAVE} = {lmtp} }}, "
+            "{ fbl@example.com = feedback: } }",
         },
     )  # fmt: skip
     postmeter.settings["notify"] = {"smtp": f"127.0.0.1:{lab.postfix.ports['inbound']}"}
@@ -215,6 +222,28 @@ def test_a_complaint_by_pipe_is_recorded(returning: Returning) -> None:
     returning.after("complaint", lambda: returning.come_back(raw, b"fbl@example.com"))
     [event] = [one for one in returning.lab.postmeter.events("complained") if one["recipient"] == recipient]
     assert event["login"] == ALICE
+
+
+def test_an_unsubscribe_by_mail_is_one_of_the_page(returning: Returning) -> None:
+    """As a program writes it that follows the mailto: URL."""
+    lab = returning.lab
+    arrived = returning.newsletter()
+    recipient = arrived.rcpt_to[0].decode()
+    (value,) = arrived.values(b"List-Unsubscribe")
+    mailto = urllib.parse.urlsplit(value.decode().rpartition("<")[2].rstrip(">"))
+    subject = urllib.parse.parse_qs(mailto.query)["subject"][0]
+    mail = f"From: {recipient}\r\nTo: {mailto.path}\r\nSubject: {subject}\r\n\r\n".encode()
+    returning.after("unsubscribe", lambda: void(lab.send(mail, login="", service="transit", rcpt_to=[mailto.path])))
+    [event] = [one for one in lab.postmeter.events("unsubscribed") if one["recipient"] == recipient]
+    assert event["scope"] == f"from:{ALICE}"
+
+
+def test_explain_shows_the_return_path(returning: Returning) -> None:
+    done = returning.lab.postmeter.run(
+        "explain", "-", "--login", ALICE, "--rcpt", "a@example.net", stdin=letter(fields=CAMPAIGN)
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(rb"^return path +bounces come to bounces\+[a-z2-7]{32}@example\.com", done.stdout, re.MULTILINE)
 
 
 def test_while_books_is_away_reports_wait_in_postfix_or_on_disk(returning: Returning) -> None:
