@@ -56,6 +56,7 @@ bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, 
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.signers
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.links
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.returns
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.shipping
