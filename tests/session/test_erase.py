@@ -163,6 +163,16 @@ def test_what_waits_for_books_is_named(kept: Kept, capsys: pytest.CaptureFixture
     assert "hits-1-1-1.jsonl names it and waits for `postmeter books`" in capsys.readouterr().err
 
 
+def test_what_somebody_is_at_work_with_stays_and_is_named(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else nobody would ever know what became of mail that is in the queue."""
+    with kept.journal.database.transaction() as link:
+        data = json.dumps({"recipients": {BOB: {}}})
+        link.execute("INSERT INTO lives VALUES ('h', 'postfix', 'Q1', 1.0, ?)", (data,))
+    assert kept.erase() == 1
+    assert "1 messages to it are still in Postfix's queue: erase again" in capsys.readouterr().err
+    assert kept.journal.database.query("SELECT data FROM lives") == [(data,)]
+
+
 def test_twice_is_once(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     kept.record(*told(1), *told(2, MARY, BOB))
     assert kept.erase() == 0
