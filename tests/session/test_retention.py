@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -17,9 +19,13 @@ import pytest
 
 from postmeter.books.following import Follower
 from postmeter.books.retention import Ages, Retention
+from postmeter.cli import ageing
+from postmeter.config.schema import Config
+from postmeter.config.schema import Journal as Journals
 from postmeter.events import Bounced, Event, Sent, Submitted, Unsubscribed
-from postmeter.store import database, fates, retention, veil
+from postmeter.store import database, fates, retention, unshipped, veil
 from postmeter.store.journal import Journal
+from tests.lab.product import Postmeter
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
@@ -215,3 +221,36 @@ def test_a_second_pass_does_nothing(tmp_path: Path, days: float) -> None:
     forget(made)
     assert (text(made), made.database.query("PRAGMA data_version")) == (before, version)
     assert database.open(tmp_path / "journal.db").query("SELECT count(*) FROM veil") == [(1,)]
+
+
+def test_who_counts_ships_and_learns_comes_first(tmp_path: Path) -> None:
+    """An event is nobody's to forget before the slowest of those who need it has read it."""
+    made = journal(tmp_path, *message(1, days=61))
+    config = Config(journal=Journals(path=tmp_path / "journal.db"))
+    assert ageing.read(config, made) == made.last()
+    braked = replace(config, quota=replace(config.quota, brake=replace(config.quota.brake, mode="on")))
+    assert ageing.read(braked, made) == 0
+    shipping = replace(config, journal=replace(config.journal, ship_to="postgresql://db.example.com/postmeter"))
+    assert ageing.read(shipping, made) == 0
+    unshipped.begin(made.database, "me")
+    unshipped.acknowledge(made.database, 1)
+    assert ageing.read(shipping, made) == 1
+
+
+def test_books_forgets(tmp_path: Path) -> None:
+    """The daemon itself, from its start, with figures of what it forgets."""
+    with Postmeter(daemons=()) as place:
+        old = time.time() - 61 * DAY
+        events = [replace(event, time=old) for event in message(1, days=0)]
+        made = Journal(place.state / "journal.db", host="lab")
+        made.record(events)
+        for path in place.state.glob("journal.db*"):
+            shutil.chown(path, place.user)
+        place.start("books")
+        place.wait_until(lambda: veil.is_hashed(place.events("sent")[0]["recipient"]))
+        assert [veil.is_hashed(one) for one in place.events()[0]["recipients"]] == [True]
+        key = veil.read_key(made.database)
+        bob = veil.hashed("bob@example.com", key)
+        place.wait_until(lambda: bool(fates.of_recipient(made.database, bob, most=1)))
+        assert fates.of_recipient(made.database, "bob@example.com", most=1) == []
+        assert place.stop("books") == 0
