@@ -219,8 +219,8 @@ class KeyChanged:
 class Delivery:
     """What an attempt to deliver to one recipient came to, as Postfix's log tells it; the base of those that follow.
 
-    `source` is `log:PLACE of the line:N`. `recipient` is the address that the sender named (`orig_to` where an alias
-    changed it), `final` the one it was sent to, where that is another.
+    `source` is `log:` and a digest of what the line says. `recipient` is the address that the sender named (`orig_to`
+    where an alias changed it), `final` the one it was sent to, where that is another.
     """
 
     source: str

@@ -44,6 +44,9 @@ _ACTIONS = {
     "milter-hold": "hold",
     "discard": "discard",
     "milter-discard": "discard",
+    "milter-header-reject": "rejected",  # postconf(5), milter_header_checks
+    "milter-header-hold": "hold",
+    "milter-header-discard": "discard",
 }
 _SUPER = {"requeued": "requeued", "placed on hold": "held", "released from hold": "released", "expired": "other"}
 _LEVELS = ("warning", "error", "fatal", "panic")
