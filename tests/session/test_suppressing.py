@@ -24,7 +24,8 @@ from postmeter.store.journal import Journal
 from postmeter.store.lessons import Rules
 from postmeter.store.outbox import Outbox
 from postmeter.store.settle import Settler
-from postmeter.store.suppression import Choice, Suppression
+from postmeter.store.suppression import Choice, Lookup, Suppression
+from tests.growth import growth
 from tests.lab.ports import free_port
 from tests.lab.sink import Sink
 
@@ -238,3 +239,21 @@ def test_the_administrator_gets_a_mail_about_a_provider(journal: Journal) -> Non
         [told] = sink.wait(1)
     assert told.rcpt_to == (b"admin@example.net",)
     assert b"postmeter suppress remove --since 2027-01-15T07:00:00Z --provider Google" in told.data
+
+
+def test_a_long_list_costs_a_message_no_more_than_a_short_one(tmp_path: Path) -> None:
+    """Mail to somebody who is not on it: one search in an index."""
+    lookups = {}
+    for count in (100, 50_000):
+        writer = Journal(tmp_path / f"{count}.db")
+        with writer.database.transaction() as link:
+            suppression.add(
+                link, (Suppression(f"r{at}@example.net", "everywhere", "manual", NOW) for at in range(count))
+            )
+        lookups[count] = Lookup(writer.database, lambda: NOW)
+
+    def ask(count: int) -> None:
+        for number in range(300):
+            assert lookups[count].find([f"somebody{number}@example.net"]) == {}
+
+    assert growth(ask, 100, 50_000) < 3
