@@ -222,8 +222,8 @@ METRICS: list[Meaning] = [
         "feedback_total",
         "counter",
         ("result",),
-        "Messages that came back: recorded as bounce, complaint or unsubscribe, repeated, passed on to the sender, kept "
-        "for a person as untrusted or unclear, dropped from there.",
+        "Messages that came back: recorded as bounce, complaint or unsubscribe, repeated, passed on to the sender, "
+        "kept for a person as untrusted or unclear, dropped from there.",
         {"result": _FEEDBACK},
     ),
     Meaning("complaints_total", "counter", (), "Feedback reports about mail of ours."),
