@@ -44,7 +44,7 @@ NEW, KEPT, FORWARD, AWAY = "new", "kept", "forward", "away"
 """Directories below `spool/returns`: what has not been read, what a person should look at, what goes to its sender, and
 what another host may know more of (`elsewhere`)."""
 
-_BATCH = 50  # messages in one transaction
+_BATCH = 100  # messages in one transaction
 _POSITION = "returns"
 _MOST_HOPS = 50  # Postfix's hopcount_limit
 _AGE, _MOST_KEPT, _MOST_KEPT_BYTES = 30 * 86400.0, 1000, 64 * 1024 * 1024
@@ -240,6 +240,7 @@ class _Messages:
         self._journal = journal
         self._key = veil.read_key(journal.database)
         self._known: dict[str, Known | None] = {}
+        self._kinds: dict[str, dict[str, frozenset[str]]] = {}  # what `Known.recorded` shows, by reference
 
     def of(self, reference: str) -> Known | None:
         if reference not in self._known:
@@ -250,16 +251,15 @@ class _Messages:
     def recorded(self, events: Sequence[Event]) -> None:
         """The journal does not tell of them yet."""
         for event in events:
-            known = self._known.get(event.reference) if isinstance(event, Bounced | Complained) else None
-            if known is not None and isinstance(event, Bounced | Complained):
-                recipient = canonical(event.recipient)
-                kinds = known.recorded.get(recipient, frozenset()) | {kind(event)}
-                self._known[event.reference] = replace(known, recorded={**known.recorded, recipient: kinds})
+            if isinstance(event, Bounced | Complained):
+                kinds, recipient = self._kinds[event.reference], canonical(event.recipient)
+                kinds[recipient] = kinds.get(recipient, frozenset()) | {kind(event)}
 
     def _look(self, message: Submitted) -> Known:
         found = endings.of_reference(self._journal.database, message.reference)
         names = {canonical(name): name for name in message.recipients}
-        return Known(message, partial(_among, names, self._key), found.recorded, found.providers)
+        recorded = self._kinds[message.reference] = dict(found.recorded)
+        return Known(message, partial(_among, names, self._key), recorded, found.providers)
 
 
 def _among(names: Mapping[str, str], key: bytes, address: str) -> str:
