@@ -1,7 +1,7 @@
 """The schema in PostgreSQL, step by step, and how it is brought up to date. A released step is never changed.
 
 Plain SQL, so that engines that speak PostgreSQL's protocol take it too. `python -m postmeter.store.postgres_schema`
-prints it for psql(1), where the role of the daemons may not make tables.
+prints it for psql(1), where the role of the daemons may not make tables; with names of steps all but those.
 
 `journals` are the hosts: each has one that is not ended. `events` hold what their journals hold, numbered as there;
 `lookups` find a message by an address that it went to (`r:`) or by its Message-ID (`m:`); `figures` are the
@@ -13,6 +13,7 @@ another host than the one whose message it speaks of.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ def _missing(cursor: Cursor) -> list[tuple[str, str]]:
     return [(name, step) for name, step in MIGRATIONS if name not in done]
 
 
-def as_script() -> str:
-    """For psql(1): all or nothing, and only where nothing is there yet."""
-    steps = [f"{step.strip()};\nINSERT INTO migrations VALUES ('{name}', 0);" for name, step in MIGRATIONS]
-    return "\n".join(["BEGIN;", _LEDGER.replace(" IF NOT EXISTS", "") + ";", *steps, "COMMIT;", ""])
+def as_script(done: Collection[str] = ()) -> str:
+    """For psql(1), all or nothing: the steps that are not done yet, by their names."""
+    missing = [(name, step.strip()) for name, step in MIGRATIONS if name not in done]
+    steps = [f"{step};\nINSERT INTO migrations VALUES ('{name}', 0);" for name, step in missing]
+    return "\n".join(["BEGIN;", f"{_LEDGER};", *steps, "COMMIT;", ""])
 
 
 if __name__ == "__main__":
-    sys.stdout.write(as_script())
+    sys.stdout.write(as_script(sys.argv[1:]))
