@@ -82,6 +82,7 @@ class Books:
         beat = heartbeat.place(state, "books")
         interval = notify.watchdog_interval(os.environ, os.getpid()) or heartbeat.EVERY
         return [
+            Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("hits", self._read_hits, _HITS),
             Chore("blocked", self._refresh_blocked, _BLOCKED),
             *self._delivering.chores(self._config, self._open_journal, lambda: self._remote),
@@ -90,7 +91,6 @@ class Books:
             *self._receiving.chores(self._config, self._open_journal),
             Chore("ledger", self._sweep_ledger, _LEDGER),
             Chore("repeats", self._sweep_hits, _TIDY),
-            Chore("heartbeat", lambda: heartbeat.beat(beat), heartbeat.EVERY),
             Chore("watchdog", self._notifier.watchdog, interval),
             *self._learning(),
             *([Chore("orders", self._exchange_orders, orders.EVERY)] if self._orders else []),
