@@ -13,7 +13,6 @@ stands only if that says nothing. FILTER_README, pickup(8), qmgr(8), cleanup(8),
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 
 from postmeter.delivery import word
 from postmeter.delivery.ours import Lookup, Ours, Provider
@@ -328,7 +327,7 @@ class Correlator:
     def _keep_line(self, life: Life, line: Line) -> None:
         life.shown = life.shown or self._at(line)
         if len(life.waiting) < _WAITING:
-            life.waiting.append({**asdict(line), "values": dict(line.values)})
+            life.waiting.append({**line._asdict(), "values": dict(line.values)})
             self._put(life)
 
     def _finish(self, life: Life, why: str) -> None:

@@ -16,17 +16,20 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _LEAP = 9  # years back among which there is a 29 February (1896 and 1904, 2096 and 2104)
 
 
-def split(text: str, now: float) -> tuple[float, str] | None:
-    """The time, and the rest of the line behind it; None for what begins with no stamp."""
+def split(text: str, now: float) -> tuple[float | None, str]:
+    """The time, and the rest of the line behind it; no time for what begins with no stamp."""
     if text[3:4] == " " and text[15:16] == " ":
-        minute = _minute(text[:12], int(now) // 60)
-        seconds = text[13:15]
-        if minute is None or text[12] != ":" or not (seconds.isascii() and seconds.isdigit()):
-            return None
-        return minute + int(seconds), text[16:]
+        return _shown(text[:15], int(now) // 60), text[16:]
     stamp, _, rest = text.partition(" ")
-    written = _written(stamp)
-    return None if written is None else (written, rest)
+    return _written(stamp), rest
+
+
+@lru_cache(maxsize=1024)
+def _shown(stamp: str, now: int) -> float | None:
+    minute, seconds = _minute(stamp[:12], now), stamp[13:]
+    if minute is None or stamp[12] != ":" or not (seconds.isascii() and seconds.isdigit()):
+        return None
+    return minute + int(seconds)
 
 
 def _written(stamp: str) -> float | None:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from postmeter.runtime.packed import PackedError, Unpacked, is_packed
 
@@ -49,8 +50,7 @@ def position(text: str) -> Position:
     return Position(int(inode), int(offset), head)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line without its end, and where it began. Not `whole`: only a piece of one longer than the bound."""
 
     inode: int
