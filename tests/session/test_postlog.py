@@ -255,6 +255,16 @@ def test_silence_means_nothing_across_a_gap_and_is_told_as_unknown_in_the_end(ro
     assert {event.queue_id for event in room.events() if isinstance(event, Unknown)} == {"A00001", "A00002"}
 
 
+def test_where_no_log_is_nothing_is_expected_of_it(tmp_path: Path) -> None:
+    """Else a host whose log cannot be read would call every recipient unknown, a week later."""
+    room = Room(tmp_path)
+    room.read()
+    room.submit("A00001")
+    room.time += 30 * 24 * HOUR
+    room.read()
+    assert room.events() == []
+
+
 def test_a_record_that_came_out_of_the_emergency_spool_late_is_joined_and_never_given_back(room: Room) -> None:
     room.late = True
     room.write("A00001: client=c[192.0.2.1]", daemon="smtpd")

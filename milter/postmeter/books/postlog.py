@@ -60,6 +60,8 @@ class _State:
     correlator: Correlator
     awaiting: Awaiting
     followed: int
+    begun: bool
+    """There is a log: of messages before its first line nothing is expected."""
     gaps: int = 0
 
 
@@ -120,7 +122,8 @@ class PostLog:
         awaiting = Awaiting(awaited, since=since, heard=saved.get("heard", {}))
         if not same:
             awaiting.gap(since)
-        self._state = _State(source, correlator, awaiting, saved.get("followed", self._journal.last()), source.gaps)
+        followed = saved.get("followed", self._journal.last())
+        self._state = _State(source, correlator, awaiting, followed, bool(saved), source.gaps)
         return self._state
 
     def _work(self, state: _State) -> bool:
@@ -148,7 +151,7 @@ class PostLog:
         for _ in range(_SLICES):
             found, end = self._journal.of_kinds({"submitted"}, after=state.followed)
             for each in found:
-                if isinstance(each.event, Submitted) and not each.event.facts.get("discarded"):
+                if isinstance(each.event, Submitted) and state.begun and not each.event.facts.get("discarded"):
                     state.awaiting.add(each.event, now=state.correlator.now)
             if end == state.followed:
                 return False
@@ -160,6 +163,7 @@ class PostLog:
         for line in piece.lines:
             if line is None:
                 continue
+            state.begun = True
             if line.what == "suppressed":
                 lost += 1
             elif line.what == "broken":
