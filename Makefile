@@ -49,7 +49,7 @@ all-debian12:
 	@$(INSTALL) debian12
 	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
 
-bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'; a report; a bounce
+bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, with postmeter; a charge, a signature, links and a redirect beside peers'; a line of the log; a report; a bounce
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench
 	@$(INSTALL) bench || echo "bench: without the peers"
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.ledger
@@ -57,6 +57,7 @@ bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, 
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.links
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.web
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.returns
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.log
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.shipping

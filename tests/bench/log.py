@@ -5,8 +5,9 @@
 Each row is a process of its own that reads the whole log from its file; what counts is its processor time, start and
 end included, the median of rounds in which the rows take turns. `parse` makes values of every line; `parse, correlate`
 also puts them together, with all mail ours, so that each delivery becomes an event: what books does, but for the
-journal, and with our record of who it went to in memory. pflogsumm (Perl) ends with its report. The exporter (Go) begins at the end of a file, so the log is appended to
-an empty one, and it is done when its counter of removed messages says so. A peer that is not installed is left out.
+journal, and with our record of who it went to in memory. pflogsumm (Perl) ends with its report. The exporter (Go)
+begins at the end of a file, so the log is appended to an empty one, and it is done when its counter of removed messages
+says so. A peer that is not installed is left out.
 
 The log is made up, of a company's day: mail to one to three recipients, through submission with TLS, some of it
 deferred, bounced or refused, between sessions that come to nothing.
@@ -121,7 +122,7 @@ def _nothing(chance: random.Random) -> Iterator[tuple[str, str]]:
         yield (
             smtpd,
             (
-                f"NOQUEUE: reject: RCPT from {client}: 554 5.7.1 Service unavailable; Client host [203.0.113.7] blocked using "
+                f"NOQUEUE: reject: RCPT from {client}: 554 5.7.1 Service unavailable; Client host blocked using "
                 "zen.example.org; from=<spam@example.org> to=<joe@example.com> proto=ESMTP helo=<example.org>"
             ),
         )
