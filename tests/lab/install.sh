@@ -249,6 +249,8 @@ bench)
     unpack_peer policyd-rate-limit
     unpack_peer rspamd
     unpack_peer dkimpy-milter
+    unpack_peer pflogsumm
+    unpack_peer prometheus-postfix-exporter
     unpack_peer python3-authres # dkimpy-milter's; the rest that it needs is in build/venv
     requirements bench >"$build/requirements-bench.txt"
     pip_install "$build/venv" -r "$build/requirements-bench.txt"
