@@ -237,6 +237,7 @@ run | test)
 all)
     install_packages chromium-headless-shell fonts-dejavu-core
     get_spam_assassin
+    [ -e "$build/peers/prometheus/usr/bin/promtool" ] || unpack_peer prometheus
     ;;
 debian12)
     make_venv "$build/venv12"
