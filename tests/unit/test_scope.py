@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.mail.message import Field
-from postmeter.mail.scope import from_domain, scope, shown
+from postmeter.mail.scope import canonical, from_domain, scope, shown
 
 
 def fields(*values: tuple[str, str]) -> list[Field]:
@@ -73,3 +73,31 @@ def test_how_a_scope_is_told(text: str, domain: str, name: str) -> None:
 def test_any_header_has_a_scope_or_none(author: bytes, named: bytes) -> None:
     found = scope([Field(b"From", author), Field(b"List-Id", named)])
     assert found == "" or (found.startswith(("from:", "list:")) and found == found.lower() and from_domain(found))
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Odd.One@Example.NET.",
+        '"odd.one"@example.net',
+        '"odd\\.one"@example.net',
+        '"odd".one@example.net',
+        "odd.one(of them)@example.net",
+        "@relay.example,@other.example:odd.one@example.net",
+        "<odd.one@example.net>",
+    ],
+)
+def test_an_address_is_the_same_whatever_a_client_puts_around_it(spelling: str) -> None:
+    """Postfix delivers all of them to one mailbox."""
+    assert canonical(spelling) == "odd.one@example.net"
+
+
+@pytest.mark.parametrize("other", ['"\\"odd.one\\""@example.net', '"<odd.one@example.net>"@example.org', '"odd.one@example.net'])
+def test_marks_that_are_part_of_a_name_are_nobody_elses_name(other: str) -> None:
+    assert canonical(other) != "odd.one@example.net"
+
+
+@given(st.text(alphabet='ab@.:,"\\()<> ', max_size=30))
+def test_the_one_spelling_stays_as_it_is(mailbox: str) -> None:
+    """What was compared once is compared again, on this host and on others."""
+    assert canonical(canonical(mailbox)) == canonical(mailbox)

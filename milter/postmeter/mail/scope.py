@@ -18,6 +18,11 @@ from collections.abc import Sequence
 from postmeter.mail import address
 from postmeter.mail.message import Field
 
+_LONGEST = 2000  # characters; a line of SMTP has fewer (RFC 5321 section 4.5.3.1.4, and what Postfix takes)
+_DRESSED = re.compile(r"[\"\\()<>]|\A@")
+_ROUTE = re.compile(r"\A(?:@[^\s@,:\"]{1,255},?){1,100}:")
+_PIECE = re.compile(r"\"(?P<quoted>(?:[^\"\\]|\\.){0,320})\"|\([^()\"\\]*\)|(?P<other>[^\"()]|[\"()])", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LIST_ID = re.compile(rb"<\s*([!-;=?A-~]{1,255})\s*>\s*\Z")  # RFC 2919 section 3: last, in angle brackets; no @
 
 
@@ -46,9 +51,26 @@ def shown(scope: str) -> str:
 
 
 def canonical(mailbox: str) -> str:
-    """One spelling of an address, for comparisons; what has no domain is in lower case too."""
+    """One spelling of an address, for comparisons; what has no domain is in lower case too.
+
+    Postfix takes a source route, needless quotes, comments and brackets off (RFC 5321 sections 4.1.1.3 and 4.1.2,
+    RFC 5322 section 4.4) and delivers to the same mailbox, whatever a client has put around it.
+    """
+    if len(mailbox) <= _LONGEST and _DRESSED.search(mailbox):
+        mailbox = _undressed(mailbox)
     local, at, _ = mailbox.rpartition("@")
     return f"{local.lower()}@{address.domain(mailbox)}" if at else mailbox.lower()
+
+
+def _undressed(mailbox: str) -> str:
+    """As it is where that would say another's address, once more undressed: a mark that is quoted itself."""
+    mailbox = mailbox.strip("<>")
+    plain = "".join(_said(found) for found in _PIECE.finditer(_ROUTE.sub("", mailbox)))
+    return mailbox if _DRESSED.search(plain) else plain
+
+
+def _said(piece: re.Match[str]) -> str:
+    return _ESCAPED.sub(r"\1", piece["quoted"]) if piece["quoted"] is not None else piece["other"] or ""
 
 
 def _list_id(fields: Sequence[Field]) -> str:
