@@ -11,11 +11,17 @@ from typing import Any, TypeAlias, get_args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
-    """A message of ours that Postfix was told to take. `source` is `eom:QUEUE-ID:TIME`."""
+class Fact:
+    """What every event begins with. `time` is when it happened, not when it was written down."""
 
     source: str
     time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted(Fact):
+    """A message of ours that Postfix was told to take. `source` is `eom:QUEUE-ID:TIME`."""
+
     queue_id: str
     reference: str
     """16 hexadecimal digits, as in this message's tokens."""
@@ -33,11 +39,9 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refiltered:
+class Refiltered(Fact):
     """A message of ours came back from a content filter, under another queue id. `source` is `back:QUEUE-ID:TIME`."""
 
-    source: str
-    time: float
     queue_id: str
     reference: str
     """As in the Submitted of its first pass."""
@@ -50,11 +54,9 @@ class Refiltered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(Fact):
     """Mail of ours that we refused. `source` is `refused:SENDER:REASON:MINUTE`: one event a minute, counted up."""
 
-    source: str
-    time: float
     login: str
     sender: str
     service: str
@@ -65,15 +67,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clicked:
+class Clicked(Fact):
     """A tracked link was followed. `source` is `hit:FILE:OFFSET`, or a digest of that.
 
     What leads to a person is there as far as the privacy of the message allows: else `reference`, `recipient` (a
     pseudonym), `address` (the client's network) and `agent` are empty, `target` is a host and `time` an hour.
     """
 
-    source: str
-    time: float
     reference: str
     link: int
     """The link's number in the message; 0 is the hidden one."""
@@ -95,12 +95,10 @@ class Clicked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(Fact):
     """A message was opened, as far as an image tells, or a click on a link in it: then `reason` is `click` and `source`
     ends in `:open`. All else as in Clicked."""
 
-    source: str
-    time: float
     reference: str
     recipient: str
     host: str
@@ -116,12 +114,9 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejudged:
-    """What came later shows a hit in another light. `source` is `judged:SOURCE of the hit:BY`."""
+class Rejudged(Fact):
+    """What came later shows a hit in another light; `time` is the hit's. `source` is `judged:SOURCE of the hit:BY`."""
 
-    source: str
-    time: float
-    """The hit's."""
     reference: str
     hit: str
     """Its `source`."""
@@ -135,12 +130,10 @@ class Rejudged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unsubscribed:
+class Unsubscribed(Fact):
     """A person wants no more of what `scope` names (`mail.scope`). `source` is `unsubscribed:REFERENCE`: the message
     had one recipient, and to say it again says nothing new."""
 
-    source: str
-    time: float
     reference: str
     recipient: str
     """The address, at every level of privacy: whom the sender must not write to any more."""
@@ -150,11 +143,9 @@ class Unsubscribed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Released:
+class Released(Fact):
     """A message left Postfix's hold queue. `source` is `released:QUEUE-ID:TIME of its hold`."""
 
-    source: str
-    time: float
     queue_id: str
     login: str
     sender: str
@@ -165,11 +156,9 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
+class Warned(Fact):
     """An account reached a share of its limit; told once a window over all hosts. `source`: `warned:ACCOUNT:%:TIME`."""
 
-    source: str
-    time: float
     login: str
     level: str
     key: str
@@ -182,11 +171,9 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Braked:
+class Braked(Fact):
     """A login sends as it never did. `source` is `braked:LOGIN:HOUR`. `observed`: it was only watched."""
 
-    source: str
-    time: float
     login: str
     observed: bool
     action: str
@@ -199,11 +186,9 @@ class Braked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChanged:
+class KeyChanged(Fact):
     """What became of a DKIM key. `source` is `key:DOMAIN:SELECTOR:CHANGE:TIME`, the time of what it tells."""
 
-    source: str
-    time: float
     domain: str
     selector: str
     change: str
@@ -216,19 +201,23 @@ class KeyChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What an attempt to deliver to one recipient came to, as Postfix's log tells it; the base of those that follow.
+class Outcome(Fact):
+    """What became of a message of ours, or of a recipient of it; the base of several."""
+
+    queue_id: str
+    reference: str
+    login: str
+    from_domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Outcome):
+    """What an attempt to deliver to one recipient came to, as Postfix's log tells it; the base of the next four.
 
     `source` is `log:` and a digest of what the line says. `recipient` is the address that the sender named (`orig_to`
     where an alias changed it), `final` the one it was sent to, where that is another.
     """
 
-    source: str
-    time: float
-    queue_id: str
-    reference: str
-    login: str
-    from_domain: str
     recipient: str
     final: str = ""
     campaign: str = ""
@@ -270,41 +259,27 @@ class Expired(Delivery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
+class Unknown(Outcome):
     """What became of a recipient cannot be known any more. `source` is `unknown:REFERENCE:RECIPIENT`."""
 
-    source: str
-    time: float
-    queue_id: str
-    reference: str
-    login: str
-    from_domain: str
     recipient: str
     campaign: str = ""
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Untaken:
+class Untaken(Outcome):
     """We took it and Postfix did not after all: its charge was given back. `source` is `untaken:REFERENCE`."""
 
-    source: str
-    time: float
-    queue_id: str
-    reference: str
-    login: str
-    from_domain: str
     recipients: tuple[str, ...]
     campaign: str = ""
     why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complained:
+class Complained(Fact):
     """A person called it spam, and the report is believed (RFC 5965). `source` is `arf:SHA256`."""
 
-    source: str
-    time: float
     reference: str
     login: str
     from_domain: str
@@ -316,15 +291,9 @@ class Complained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suppressed:
+class Suppressed(Outcome):
     """A recipient that was not written to. `source` is `suppressed:REFERENCE:RECIPIENT`."""
 
-    source: str
-    time: float
-    queue_id: str
-    reference: str
-    login: str
-    from_domain: str
     recipient: str
     reason: str
     """`bounced`, `complained`, `unsubscribed` or `manual`."""
@@ -344,12 +313,10 @@ class Suppressed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mistrusted:
+class Mistrusted(Fact):
     """A provider refuses more recipients for good than can be true: its bounces suppress nobody for a while.
     `source` is `mistrusted:PROVIDER:TIME`."""
 
-    source: str
-    time: float
     provider: str
     recipients: int
     """Whose fate became known in the hour before."""
