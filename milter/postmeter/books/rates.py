@@ -19,7 +19,6 @@ from postmeter.store.database import Database
 DAYS = 7
 
 _AGAIN = 60.0  # seconds for which what was read is good
-_DECIDED = ("delivered", "hard", "soft", "expired")
 _STATUSES = {
     "accepted": "accepted", "delivered": "sent", "deferred": "deferred", "hard": "bounced_hard",
     "soft": "bounced_soft", "expired": "expired", "unknown": "unknown", "complained": "complained",
@@ -43,11 +42,11 @@ class Rates:
 
     def _look(self, database: Database, until: int) -> Iterator[tuple[Figure, float]]:
         told: dict[str, Counter[str]] = {}
-        only = (*_DECIDED, "complained")
+        only = (*figures.DECIDED, "complained")
         for domain, counts in figures.read(database, since=until - DAYS, until=until, by="domain", only=only).items():
             told.setdefault(domain if domain in self._domains else OTHER, Counter()).update(counts)
         for domain, counts in told.items():
-            decided = sum(counts[what] for what in _DECIDED)
+            decided = sum(counts[what] for what in figures.DECIDED)
             yield ("rated_recipients", (domain,)), float(decided)
             yield ("bounce_rate", (domain,)), counts["hard"] / decided if decided else 0.0
             yield (

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from postmeter.config import permissions
 from postmeter.config.load import Loaded
-from postmeter.config.permissions import Fault, Person, unreadable
+from postmeter.config.permissions import Fault, Person, unfit
 from postmeter.config.problem import Problem
 
 SHORTEST = 16
@@ -46,12 +45,9 @@ def _stays_here(url: str) -> bool:
 
 def _unfit(path: Path, me: Person) -> Fault | None:
     make = f"make it: (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
-    fault = unreadable(path, me, make)
+    fault = unfit(path, me, make)
     if fault:
         return fault
-    state = path.stat()
-    if state.st_mode & 0o027:
-        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
     try:
         length = len(path.read_bytes().strip())
     except OSError as error:

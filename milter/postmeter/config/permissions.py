@@ -102,6 +102,19 @@ def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
     return None
 
 
+def unfit(path: Path, me: Person, missing: str) -> Fault | None:
+    """Why a file would not do as a secret that `me` reads: nobody else may, and there is something in it."""
+    fault = unreadable(path, me, missing)
+    if fault:
+        return fault
+    state = path.stat()
+    if state.st_mode & 0o027:
+        return Fault(path, f"{path} is open to others ({mode(state)})", f"chmod 0640 {path}")
+    if not state.st_size:
+        return Fault(path, f"{path} is empty", missing)
+    return None
+
+
 def unlistable(directory: Path, me: Person) -> Fault | None:
     """Why `me`, who may enter a directory, could not tell what is in it."""
     state = directory.stat()

@@ -8,11 +8,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
-from postmeter.config import permissions
 from postmeter.config.load import Loaded
-from postmeter.config.permissions import Fault, Person, unreadable
+from postmeter.config.permissions import Fault, Person, unfit, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.schema import InetAddress, RedisStore
 
@@ -35,25 +33,13 @@ def _password(loaded: Loaded, me: Person, store: RedisStore) -> Iterator[Problem
     path = loaded.config.quota.store_password_file
     if path is None:
         return
-    fault = _unfit(path, me)
+    make = f"write Redis's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+    fault = unfit(path, me, make)
     if fault:
         yield loaded.problem("quota.store_password_file", fault.what, fault.fix)
     elif not store.tls and not all(place.loopback for place in store.places if isinstance(place, InetAddress)):
         what = "the password can be read on its way to Redis"
         yield loaded.warning("quota.store", what, "use rediss, or a network that nobody else is in")
-
-
-def _unfit(path: Path, me: Person) -> Fault | None:
-    make = f"write Redis's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
-    fault = unreadable(path, me, make)
-    if fault:
-        return fault
-    state = path.stat()
-    if state.st_mode & 0o027:
-        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
-    if not state.st_size:
-        return Fault(path, f"{path} is empty", make)
-    return None
 
 
 def _authority(loaded: Loaded, me: Person, store: RedisStore) -> Iterator[Problem]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from postmeter.config import permissions, postgresql
+from postmeter.config import postgresql
 from postmeter.config.load import Loaded
-from postmeter.config.permissions import Fault, Person, unreadable
+from postmeter.config.permissions import Person, unfit
 from postmeter.config.problem import Problem
 
 
@@ -24,27 +24,13 @@ def of_shipping(loaded: Loaded, me: Person) -> Iterator[Problem]:
         return
     if find_spec("psycopg") is None:
         yield loaded.problem("journal.ship_to", "Python's psycopg is not there", "apt-get install python3-psycopg")
-    if journal.ship_password_file is not None:
-        fault = _unfit(loaded, me)
+    path = journal.ship_password_file
+    if path is not None:
+        make = f"write the database's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+        fault = unfit(path, me, make)
         if fault:
             yield loaded.problem("journal.ship_password_file", fault.what, fault.fix)
     if postgresql.leaves_this_host(journal.ship_to) and postgresql.ssl_mode(journal.ship_to) not in postgresql.VERIFIED:
         what = "whoever is in between can pretend to be the database and read addresses and logins"
         fix = "add ?sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt"
         yield loaded.warning("journal.ship_to", what, fix)
-
-
-def _unfit(loaded: Loaded, me: Person) -> Fault | None:
-    path = loaded.config.journal.ship_password_file
-    if path is None:
-        return None
-    make = f"write the database's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
-    fault = unreadable(path, me, make)
-    if fault:
-        return fault
-    state = path.stat()
-    if state.st_mode & 0o027:
-        return Fault(path, f"{path} is open to others ({permissions.mode(state)})", f"chmod 0640 {path}")
-    if not state.st_size:
-        return Fault(path, f"{path} is empty", make)
-    return None

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Protocol, TypeAlias
 
-DAY = 86_400
+from postmeter.store.figures import DAY, DECIDED
 
 PLACES = ("delivered", "waiting", "deferred", "hard", "soft", "expired", "unknown")
 """Where an accepted recipient can be: their sum is `accepted`."""
-
-DECIDED = ("delivered", "hard", "soft", "expired")
 
 COLUMNS: dict[str, str] = {
     "accepted": "accepted",

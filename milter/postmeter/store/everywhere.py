@@ -24,7 +24,6 @@ PATIENCE = 30.0
 
 _REFERENCE = re.compile(r"[0-9a-f]{16}")
 _MOST_EVENTS = 5000  # of a message
-_EVENT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Everywhere:
         return [str(reference) for reference, _ in self._query(sql, *names, most)] if names else []
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        found = [rows.decode(row) for row in self._query(_EVENT + where, *values)]
+        found = [rows.decode(row) for row in self._query(rows.SELECT + where, *values)]
         return list({(entry.host, entry.event.source): entry for entry in found}.values())
 
     def _query(self, sql: str, *values: object) -> list[Row]:

@@ -26,6 +26,9 @@ MOST = 1000
 WHERE_THEY_ARE = ("waiting", "deferred", "delivered", "hard", "soft", "expired", "unknown")
 """Of an accepted recipient exactly one is true."""
 
+DECIDED = ("delivered", "hard", "soft", "expired")
+"""Those where nothing more is awaited: what the rates are shares of."""
+
 _WHERE = {
     "accepted": "waiting",
     "deferred": "deferred",

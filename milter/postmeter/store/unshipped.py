@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from postmeter.store.database import Database, Row
+from postmeter.store.rows import SELECT
 
 EVENTS = "events"
 
@@ -148,9 +149,6 @@ def lag(database: Database) -> int:
     return max(int(last) - (state.shipped if state else 0), 0) + int(changed)
 
 
-_EVENT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "
-
-
 def batch(database: Database, *, after: int, upto: int, octets: int) -> tuple[int, list[Row]]:
     """Events behind `after`, as they are now, and where the batch ends: sooner than `upto` where they are large."""
     sql = "SELECT seq, length(data) FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
@@ -161,7 +159,7 @@ def batch(database: Database, *, after: int, upto: int, octets: int) -> tuple[in
         if number and total > octets:
             upto = sizes[number - 1][0]
             break
-    return upto, database.query(_EVENT + "WHERE seq > ? AND seq <= ? ORDER BY seq", (after, upto))
+    return upto, database.query(SELECT + "WHERE seq > ? AND seq <= ? ORDER BY seq", (after, upto))
 
 
 def figures(database: Database, keys: Iterable[tuple[object, ...]]) -> list[Row]:
@@ -174,7 +172,7 @@ def figures(database: Database, keys: Iterable[tuple[object, ...]]) -> list[Row]
 def events(database: Database, seqs: Sequence[int]) -> list[Row]:
     """Those of them that are still there, as they are now."""
     marks = ", ".join("?" * len(seqs))
-    return database.query(f"{_EVENT}WHERE seq IN ({marks}) ORDER BY seq", seqs)
+    return database.query(f"{SELECT}WHERE seq IN ({marks}) ORDER BY seq", seqs)
 
 
 def sources(database: Database, after: int, upto: int) -> dict[int, str]:

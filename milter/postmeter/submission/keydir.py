@@ -98,10 +98,11 @@ def write_state(folder: Path, states: Mapping[str, KeyState]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync(folder)
+    sync(folder)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """The names in it to disk (fsync(2))."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -170,7 +170,7 @@ def _write(path: Path, private: bytes, owner: Owner) -> Path:
             os.fsync(file.fileno())
         os.link(beside, path)
         beside.unlink()
-        _sync(path.parent)
+        keydir.sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -182,14 +182,6 @@ def _sweep(folder: Path) -> None:
     """Half a key of somebody who was killed."""
     for path in folder.glob(".*.new"):
         path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _cannot(path: Path, error: OSError) -> KeyProblem:
