@@ -297,6 +297,7 @@ METRICS: list[Meaning] = [
     Meaning("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     Meaning("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),
     Meaning("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
+    Meaning("disk_free_bytes", "gauge", (), "Free on the disk of the journal, for us."),
     Meaning("webhook_failures_total", "counter", (), "Webhook calls that failed."),
     Meaning("webhook_dropped_total", "counter", (), "Events that a webhook did not take within retry_for: given up."),
     Meaning("daemon_seen_timestamp_seconds", "gauge", ("daemon",), "When a daemon of this host was last alive."),

@@ -14,7 +14,7 @@ from time import time
 from typing import TypeAlias
 
 from postmeter import __version__
-from postmeter.books import keyfigures
+from postmeter.books import disk, keyfigures
 from postmeter.books.families import Gauges
 from postmeter.mail.draft import Figure
 from postmeter.runtime import heartbeat
@@ -69,6 +69,8 @@ class Host:
             ("build_info", (__version__,)): 1.0,
             **self._kept,
         }
+        with contextlib.suppress(OSError):  # not there yet, or not for us: then the rest is told all the same
+            gauges["disk_free_bytes", ()] = float(disk.free_bytes(self._state))
         for daemon in DAEMONS:
             seen = heartbeat.last_beat(heartbeat.place(self._state, daemon))
             if seen is not None:
