@@ -1,7 +1,7 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit session others lint types e2e all all-debian12 bench clean
+.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench clean
 
 PYTHON = build/venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -22,7 +22,13 @@ test: setup lint types  ## what must hold before a commit: lint, types, unit, ar
 	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
 
 unit: setup  ## pure code, under ten seconds
-	$(PYTEST) -q tests/unit
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target unit-a-l unit-m-z
+
+unit-a-l: setup
+	$(PYTEST) -q tests/unit/test_[a-l]*.py
+
+unit-m-z: setup
+	$(PYTEST) -q tests/unit/test_[m-z]*.py
 
 lint: setup  ## ruff
 	$(PYTHON) -m ruff check milter tests
