@@ -237,6 +237,68 @@ def test_silence_means_nothing_as_long_as_no_later_message_of_that_service_shows
     assert room.used() == 6
 
 
+def test_silence_means_nothing_of_a_message_that_waits_before_the_queue(room: Room) -> None:
+    """With more mail than qmgr_message_active_limit some waits in `incoming`, of which no line tells."""
+    room.write("A00001: client=c[192.0.2.1]", daemon="submission/smtpd")
+    room.write("A00001: message-id=<w@example.com>", daemon="cleanup")
+    room.submit("A00001")
+    room.take("A00002")
+    room.time += HOUR
+    room.read()
+    room.restart()
+    room.read()
+    assert room.used() == 6
+    room.write("A00001: from=<alice@example.com>, size=4, nrcpt=1 (queue active)", to("A00001", "bob@example.net"))
+    room.time += 3 * HOUR
+    room.read()
+    assert [kind(event) for event in room.events()] == ["sent"]
+    assert room.used() == 6
+
+
+def test_a_message_that_postfix_began_and_lost_costs_nothing_hours_later(room: Room) -> None:
+    """cleanup(8) died."""
+    room.write("A00001: client=c[192.0.2.1]", daemon="submission/smtpd")
+    room.write("A00001: message-id=<w@example.com>", daemon="cleanup")
+    room.submit("A00001")
+    room.take("A00002")
+    room.time += 3 * HOUR
+    room.read()
+    room.read()
+    assert [kind(event) for event in room.events()] == ["untaken"]
+    assert room.used() == 3
+
+
+def test_a_clock_that_was_ahead_makes_nobody_unknown_and_gives_nothing_back(room: Room) -> None:
+    true = room.time
+    room.time += 1000 * 24 * HOUR
+    room.take("A00001")
+    room.submit("A00002")
+    room.read()
+    room.time = true
+    sent = room.take("A00003")
+    room.read()
+    room.restart()
+    room.write(to("A00003", "bob@example.net"), "A00003: removed")
+    lost = room.submit("A00004")
+    room.read()
+    room.take("A00005")
+    room.time += HOUR
+    room.read()
+    told = [(kind(event), event.reference) for event in room.events() if isinstance(event, Sent | Unknown | Untaken)]
+    assert told == [("sent", sent.reference), ("untaken", lost.reference)]
+
+
+def test_a_recipient_who_was_named_twice_is_told_once(room: Room) -> None:
+    """An old message of whom all is known is never taken for one whose beginning was not seen."""
+    room.take("A00001", "bob@example.net", "Bob@Example.NET")
+    room.write(to("A00001", "bob@example.net"), "A00001: removed")
+    room.read()
+    room.time += 24 * HOUR
+    room.write(to("A00001", "bob@example.net", "bounced", 77))
+    room.read()
+    assert [kind(event) for event in room.events()] == ["sent"]
+
+
 def test_silence_means_nothing_across_a_gap_and_is_told_as_unknown_in_the_end(room: Room) -> None:
     room.submit("A00001")
     room.read()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -395,6 +396,130 @@ def test_a_stamp_of_the_future_ages_nobody() -> None:
     assert line is not None
     desk.correlator.take(line, clock=desk.time)
     assert desk.correlator.told().events == []
+
+
+def test_a_clock_that_was_stepped_back_does_not_stop_time() -> None:
+    """The machine began in 2030, say, until its clock was set: what waits must not wait until then."""
+    desk = Desk()
+    desk.correlator.wait(desk.time + 1000 * DAY)
+    desk.correlator.wait(desk.time)
+    assert desk.correlator.now == desk.time
+    desk.take("A00001", "aa", "a@example.net")
+    desk.say(attempt("A00001", "a@example.net", "deferred"))
+    desk.correlator.wait(desk.time + 6.5 * DAY)
+    assert kinds(desk.correlator.told().events) == ["unknown"]
+
+
+def test_a_message_that_came_in_while_the_clock_was_stepped_back_is_ours() -> None:
+    desk = Desk()
+    desk.begin("A00001")
+    desk.time -= 600
+    desk.submit("A00001", "aa", "bob@example.net")
+    desk.queue("A00001")
+    assert kinds(desk.say(attempt("A00001", "bob@example.net", "sent"))) == ["sent"]
+
+
+def test_a_refusal_without_its_beginning_is_not_of_an_old_message() -> None:
+    """Short queue ids come again: what was charged days ago is not given back for it."""
+    desk = Desk()
+    desk.submit("A00001", "aa", "bob@example.net")
+    desk.time += 2 * DAY
+    reject = "A00001: milter-reject: END-OF-MESSAGE from c[192.0.2.1]: 5.7.1 no; from=<a@example.com> to=<b@b.c>"
+    assert desk.say(reject, daemon="cleanup") == []
+    discard = "A00001: milter-discard: END-OF-MESSAGE from c[192.0.2.1]: milter triggers DISCARD action;"
+    assert desk.say(discard, daemon="cleanup") == []
+
+
+def test_what_an_alias_forwards_is_followed_to_its_end() -> None:
+    """local(8) keeps the name that the sender used; forward.c."""
+    desk = Desk()
+    desk.take("A00001", "aa", "sales@example.org")
+    desk.say("B00001: message-id=<m@example.com>", daemon="cleanup")
+    desk.queue("B00001")
+    local = "relay=local, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (forwarded as B00001)"
+    assert desk.say(f"A00001: to=<bob@mail>, orig_to=<sales@example.org>, {local}", daemon="local") == []
+    desk.remove("A00001")
+    refused = attempt("B00001", "bob@far.example", "bounced", NO_USER, more="orig_to=<sales@example.org>, ")
+    [event] = desk.say(refused)
+    assert isinstance(event, Bounced)
+    assert (event.recipient, event.final) == ("sales@example.org", "bob@far.example")
+    assert desk.remove("B00001") == []
+
+
+def test_lines_read_again_from_another_source_end_no_life() -> None:
+    """From a file, and then the same from the systemd journal, whose stamps are finer."""
+    desk = Desk()
+    begun = desk.time
+    desk.take("A00001", "aa", "a@example.net")
+    desk.say(attempt("A00001", "a@example.net", "deferred"))
+    desk.time = begun + 0.4
+    desk.begin("A00001")
+    desk.queue("A00001")
+    assert kinds(desk.say(attempt("A00001", "a@example.net", "deferred"))) == ["deferred"]
+    desk.time += 4000
+    desk.say(attempt("A00001", "a@example.net", "sent", delay=4000))
+    desk.remove("A00001")
+    assert kinds(desk.events) == ["deferred", "deferred", "sent"]
+
+
+def test_one_dead_address_behind_an_alias_makes_no_hard_bounce_of_it() -> None:
+    """Others behind it got the message: to suppress the alias would take it from them."""
+    desk = Desk()
+    desk.take("A00001", "aa", "all@example.org")
+    alias = "orig_to=<all@example.org>, "
+    desk.say(attempt("A00001", "a@example.net", "sent", more=alias))
+    [event] = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER, more=alias))
+    assert isinstance(event, Bounced)
+    assert not event.hard
+
+
+def test_what_postfix_has_taken_in_but_not_yet_looked_at_is_known() -> None:
+    desk = Desk()
+    desk.begin("A00001")
+    assert desk.correlator.coming() == {"A00001"}
+    desk.say("A00001: milter-reject: END-OF-MESSAGE from c[192.0.2.1]: 4.7.1 no; from=<a@b.c>", daemon="cleanup")
+    assert desk.correlator.coming() == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "daemon"),
+    [
+        ("to=<bob@example.net>, relay=dovecot, delay=0.1, delays=0/0/0/0.1, dsn=2.0.0, status=sent "
+         "(delivered via dovecot service (delivery via /usr/lib/dovecot/deliver))", "pipe"),
+        ("to=<bob@example.net>, relay=mx[private/dovecot-lmtp], delay=0.1, delays=0/0/0/0.1, dsn=2.0.0, status=sent "
+         "(250 2.0.0 <bob@example.net> +Kx9AbCdE Saved)", "lmtp"),
+        ("to=<bob@example.net>, relay=127.0.0.1[127.0.0.1]:10024, conn_use=2, delay=0.1, delays=0/0/0/0.1, dsn=2.7.0, "
+         "status=sent (250 2.7.0 Ok, discarded, id=04852-01 - spam)", "smtp"),
+        ("to=<BOB@Example.NET.>, relay=virtual, delay=0.1, delays=0/0/0/0.1, dsn=2.0.0, status=sent "
+         "(delivered to maildir)", "virtual"),
+        ("to=<bob@example.net>, relay=none, delay=0.1, delays=0/0/0/0.1, dsn=2.0.0, status=sent "
+         "(example.net)", "discard"),
+    ],
+)  # fmt: skip
+def test_every_way_of_delivery_is_one(line: str, daemon: str) -> None:
+    desk = Desk()
+    desk.take("A00001", "aa", "bob@example.net")
+    assert kinds(desk.say(f"A00001: {line}", daemon=daemon)) == ["sent"]
+    assert desk.remove("A00001") == []
+
+
+def test_a_filter_that_speaks_smtp_is_followed_through_another_instance() -> None:
+    """amavis: its answer quotes the server behind it."""
+    desk = Desk()
+    desk.take("A00001", "aa", "用户@例子.广告", "bob@example.net")
+    desk.say(
+        "B00001: client=localhost[127.0.0.1], orig_queue_id=A00001, orig_client=c[192.0.2.1]",
+        daemon="10025/smtpd",
+    )
+    desk.say("B00001: message-id=<m@example.com>", daemon="cleanup")
+    desk.queue("B00001")
+    said = "250 2.0.0 from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as B00001"
+    assert desk.say(attempt("A00001", "用户@例子.广告", "sent", said)) == []
+    assert desk.say(attempt("A00001", "bob@example.net", "sent", said)) == []
+    desk.remove("A00001")
+    assert kinds(desk.say(attempt("B00001", "用户@例子.广告", "bounced", NO_USER))) == ["bounced"]
+    assert kinds(desk.say(attempt("B00001", "bob@example.net", "sent"))) == ["sent"]
+    assert desk.remove("B00001") == []
 
 
 SAID = {

@@ -16,6 +16,8 @@ from postmeter.store.lives import Awaited
 PATIENCE = 900.0
 """Seconds of the log in which a message that was taken shows."""
 
+_LONG = 9000.0  # seconds for one that Postfix has begun; the correlation forgets what was begun two hours ago
+_AGAIN = 60.0  # seconds between two looks for what is too old
 _MOST = 200_000  # messages; the oldest are not awaited any more
 _SERVICES = 100
 
@@ -29,6 +31,8 @@ class Awaiting:
         self._lost = {each.reference: each for each in found if not each.watched}
         self._saved = set(self._watched) | set(self._lost)
         self._changed: dict[str, None] = {}
+        self._coming: set[str] = set()
+        self._looked = float("-inf")
         self.since, self.heard = since, heard
 
     def __contains__(self, reference: str) -> bool:
@@ -52,6 +56,7 @@ class Awaiting:
     def forget(self, reference: str) -> None:
         self._watched.pop(reference, None)
         self._lost.pop(reference, None)
+        self._coming.discard(reference)
         self._changed[reference] = None
 
     def gap(self, now: float) -> None:
@@ -60,16 +65,34 @@ class Awaiting:
         for each in [each for each in self._watched.values() if each.time <= self.since]:
             self._put(Awaited(each.reference, each.time, each.service, watched=False))
 
+    def stepped_back(self, now: float) -> None:
+        """The clock was ahead, and is no more: nothing is known of times to come."""
+        self.since, self._looked = min(self.since, now), float("-inf")
+        self.heard = {service: min(time, now) for service, time in self.heard.items()}
+        self.gap(now)
+        for each in [each for each in self._watched.values() if each.time > now]:
+            self._put(Awaited(each.reference, each.time, each.service, watched=False))
+
+    def coming(self, reference: str) -> None:
+        """The log shows that Postfix began it, and may have it: where more mail waits than its queue manager looks at,
+        that takes longer."""
+        self._coming.add(reference)
+
     def silent(self, now: float) -> Iterator[str]:
         """Those that the log would have shown by now."""
         for each in list(self._watched.values()):
             if each.time > now - PATIENCE:
                 return
+            if each.reference in self._coming and each.time > now - _LONG:
+                continue
             if self.heard.get(each.service, 0.0) >= each.time > self.since:
                 yield each.reference
 
     def given_up(self, now: float, *, lifetime: float) -> Iterator[str]:
-        """Those of which nothing can be told any more."""
+        """Those of which nothing can be told any more; looked for once a minute, as they may be many."""
+        if 0 <= now - self._looked <= _AGAIN:
+            return
+        self._looked = now
         for table in (self._lost, self._watched):
             yield from [each.reference for each in table.values() if each.time < now - lifetime]
 

@@ -160,6 +160,8 @@ class PostLog:
 
     def _take(self, state: _State, piece: Piece, entry: _Entry) -> None:
         now, lost = self._clock(), 0
+        if now < state.correlator.now:
+            state.awaiting.stepped_back(now)
         for line in piece.lines:
             if line is None:
                 continue
@@ -183,9 +185,7 @@ class PostLog:
         now, awaiting = state.correlator.now, state.awaiting
         events = self._first_bounces(entry.told.events)
         if self._rules.awaits:
-            for reference in awaiting.silent(now):
-                events += self._untaken(reference, now)
-                awaiting.forget(reference)
+            events += self._silent(state, now)
             for reference in awaiting.given_up(now, lifetime=self._rules.lifetime + _DAY):
                 events += self._unknown(reference, now)
                 awaiting.forget(reference)
@@ -210,26 +210,37 @@ class PostLog:
             first.append(event)
         return first
 
-    def _untaken(self, reference: str, now: float) -> list[Event]:
-        message = self._journal.submitted(reference)
-        if message is None:
-            return []
-        event = Untaken(
-            source=f"untaken:{reference}",
+    def _silent(self, state: _State, now: float) -> list[Event]:
+        """Messages that were not taken, as nothing was heard of them."""
+        events: list[Event] = []
+        references = list(state.awaiting.silent(now))
+        coming = state.correlator.coming() if references else set()
+        for reference in references:
+            message = self._journal.submitted(reference)
+            if message is not None and message.queue_id in coming:
+                state.awaiting.coming(reference)
+                continue
+            state.awaiting.forget(reference)
+            if message is not None:
+                events.append(self._untaken(message, now))
+        return events
+
+    def _untaken(self, message: Submitted, now: float) -> Untaken:
+        return Untaken(
+            source=f"untaken:{message.reference}",
             time=now,
             queue_id=message.queue_id,
-            reference=reference,
+            reference=message.reference,
             login=message.login,
             from_domain=message.from_domain,
             recipients=message.recipients,
             campaign=str(message.facts.get("campaign", "")),
             why=_SILENT,
         )
-        return [event]
 
     def _unknown(self, reference: str, now: float) -> list[Event]:
         message = self._journal.submitted(reference)
-        if message is None or self._journal.decided(reference) >= len(message.recipients):
+        if message is None or self._journal.decided(reference) >= _people(message.recipients):
             return []
         return [
             Unknown(
@@ -305,8 +316,13 @@ def ours(journal: Journal, queue_id: str, since: float, until: float) -> Ours | 
         first=isinstance(event, Submitted),
         bounce=isinstance(event, Submitted) and not event.mail_from and not event.login,
         discarded=bool(facts.get("discarded")),
-        over=journal.decided(event.reference) >= len(event.recipients),
+        over=journal.decided(event.reference) >= _people(event.recipients),
     )
+
+
+def _people(recipients: Sequence[str]) -> int:
+    """Whoever was named twice gets it once."""
+    return len(set(map(name, recipients)))
 
 
 def repay(database: Database, refund: Callable[[Refund], None]) -> bool:

@@ -74,7 +74,7 @@ class Correlator:
 
     def take(self, line: Line, *, clock: float) -> None:
         """A line read at `clock`, which no line is believed to be ahead of."""
-        self.now = max(self.now, min(line.time, clock))
+        self.now = min(max(self.now, line.time), clock)  # a clock that was stepped back takes it along
         if line.what == "tls":
             self._ciphers.begin(line)
         elif line.queue_id and (act := self._acts.get(line.what)):
@@ -83,11 +83,11 @@ class Correlator:
 
     def wait(self, clock: float) -> None:
         """The log has been read to its end: nothing happened until now."""
-        self.now = max(self.now, clock)
+        self.now = clock
         self._sweep_at_times()
 
     def _sweep_at_times(self) -> None:
-        if self.now - self._swept > _SWEEP:
+        if not 0 <= self.now - self._swept <= _SWEEP:
             self._sweep()
 
     def told(self) -> Told:
@@ -96,12 +96,19 @@ class Correlator:
         told.changed, told.gone = self.lives.changes()
         return told
 
+    def coming(self) -> set[str]:
+        """Queue ids that were begun and neither refused nor put into the queue: its `incoming` may hold them."""
+        return {life.queue_id for life in self.lives if life.begun and not (life.reference or life.shown or life.ended)}
+
     # --- lines
 
     def _begin(self, line: Line) -> None:
         """Of mail that postsuper(1) queued again its old life goes on under the new id."""
         self._foreign.forget(_key(line))
-        self._give_up(self.lives.get(_key(line)), _REUSED)
+        old = self.lives.get(_key(line))
+        if old is not None and old.begun and not old.ended and abs(old.arrival - self._at(line)) <= _SLACK:
+            return  # the same line, from another source
+        self._give_up(old, _REUSED)
         moved = self.lives.get((line.host, line.instance, line.values.get("orig_id", "")))
         if moved is not None:
             self.lives.drop(moved)
@@ -173,7 +180,7 @@ class Correlator:
         if line.what == "milter_reject" and line.values.get("stage") != "END-OF-MESSAGE":
             return
         life = self.lives.get(_key(line)) or self._new(line)
-        if (life.reference or self._join(life, line.time)) and life.first and not life.shown:
+        if self._join(life, line.time, within=_TRANSFER) and life.first and not life.shown:
             why = line.values.get("reply", "") or line.values.get("text", "")
             self._told.events.append(word.untaken(life, why=why, time=self._at(line)))
         self._disown(life)
@@ -183,7 +190,7 @@ class Correlator:
         if line.values.get("stage") != "END-OF-MESSAGE":
             self._put(life)
             return
-        if self._join(life, line.time):
+        if self._join(life, line.time, within=_TRANSFER):
             self._show(life)
             self._finish(life, "a milter had it discarded")
         self._disown(life)
@@ -220,10 +227,12 @@ class Correlator:
         self._disown(life)
         return None
 
-    def _join(self, life: Life, upto: float) -> bool:
+    def _join(self, life: Life, upto: float, *, within: float | None = None) -> bool:
+        """Of a life whose beginning was not seen the message may be `within` so many seconds old."""
         if life.reference:
             return True
-        begin = life.arrival - _SLACK if life.begun else upto - self._forget
+        arrival = life.arrival if life.arrival <= upto else upto - _TRANSFER  # a clock was stepped back meanwhile
+        begin = arrival - _SLACK if life.begun else upto - (within or self._forget)
         ours = self._lookup(life.queue_id, begin, upto + _SLACK)
         if ours is None or (not life.begun and not self._plausible(ours)):
             return False
@@ -271,7 +280,10 @@ class Correlator:
         secret = veil.is_hashed(recipient.address)
         final = "" if secret or name == word.name(recipient.address) else line.values["to"]
         tls, at = self._ciphers.of(line), self._at(line)
-        event = word.delivery(life, recipient.address, line, final=final, provider=provider, tls=tls, time=at)
+        alone = not recipient.finals.keys() - {name}
+        event = word.delivery(
+            life, recipient.address, line, final=final, provider=provider, tls=tls, time=at, alone=alone
+        )
         heir = self._heir(life, line) if isinstance(event, Sent) else None
         recipient.fallback, life.held = None, False
         recipient.finals[name] = ["handed" if heir else state, provider]
@@ -289,7 +301,9 @@ class Correlator:
                 found = life.recipients.get(name) or life.recipients.get(self._veiled(name))
                 if found is not None:
                     return found
-        return None
+        asked = word.name(line.values.get("orig_to", ""))  # what local(8) forwards is still called as the sender did
+        same = (each for each in life.recipients.values() if word.name(each.address) == asked)
+        return next(same, None) if asked and not life.first else None
 
     def _heir(self, life: Life, line: Line) -> Life | None:
         """The life under which this message lives on, on this host, when it was handed to ourselves."""

@@ -34,9 +34,12 @@ def name(address: str) -> str:
 
 
 def delivery(
-    life: Life, address: str, line: Line, *, final: str, provider: str, tls: str, time: float
+    life: Life, address: str, line: Line, *, final: str, provider: str, tls: str, time: float, alone: bool = True
 ) -> Sent | Deferred | Bounced:
-    """Of a line whose `status` is one of `STATES`, for the recipient that the sender named `address`."""
+    """Of a line whose `status` is one of `STATES`, for the recipient that the sender named `address`.
+
+    Not `alone`: that is an alias of several, and what is wrong with one of them is not wrong with it.
+    """
     said = line.values
     state = STATES[said["status"]]
     told = _of(life, address, time) | {
@@ -52,7 +55,7 @@ def delivery(
     }
     if state == "bounced":
         at_rcpt = line.daemon in _REMOTE and said.get("stage", "").startswith("RCPT TO")
-        return Bounced(**told, hard=hard(told["dsn"], told["text"], at_rcpt=at_rcpt))
+        return Bounced(**told, hard=alone and hard(told["dsn"], told["text"], at_rcpt=at_rcpt))
     return Sent(**told) if state == "sent" else Deferred(**told)
 
 
