@@ -1,5 +1,7 @@
 """The way of an answer to the sender whom it was meant for: by `notify.smtp`, octet for octet, with a null return path.
 
+One that the server does not take now waits and holds up no other.
+
 Above it stands a Received field of ours, as every server puts one there (RFC 5321 section 4.4). By it the milter knows
 mail that was not written here: it is neither metered nor signed. Servers count such fields, and so do we, so that
 nothing goes in circles. Knows nothing of why a message is passed on, nor to whom it may be.
@@ -47,22 +49,34 @@ class Forwarding:
         self._waiting, self._kept, self._smtp, self._host = waiting, kept, smtp, host
         self._failed, self._clock = failed, clock
         self._rest = Backoff(first=_FIRST, most=_MOST, chance=chance)
+        self._after = ""  # the last one that was tried
+        self._refused: Exception | None = None  # what the server said of one of them, in this turn through all
 
     def work(self) -> bool:
-        """Some of those that wait, over one connection; true when there are more."""
-        names = self._waiting.names(_BATCH + 1)
-        if not names or self._rest.rests(time.monotonic()):
+        """Some of those that wait, over one connection; true when there are more in this turn through all."""
+        if self._rest.rests(time.monotonic()):
             return False
+        names = [name for name in self._waiting.names() if name > self._after][: _BATCH + 1]
         try:
-            self._send(names[:_BATCH])
+            if names:
+                self._send(names[:_BATCH])
         except OSError as error:  # smtplib's are such; of the server or the way there, so all others wait too
-            wait = self._rest.failed(time.monotonic())
-            self._failed("returns")
-            once.log(logging.ERROR, "smtp", "answers to senders wait: %s: %s; again in %.0f s", self._smtp, error, wait)
-            self._give_up(names)
-            return False
+            return self._wait(error)
+        if len(names) > _BATCH:
+            return True
+        refused, self._after, self._refused = self._refused, "", None
+        if refused is not None:
+            return self._wait(refused)
         self._rest.succeeded()
-        return len(names) > _BATCH
+        return False
+
+    def _wait(self, error: Exception) -> bool:
+        """Behind the one that it failed with, if others are there: it may be that one's fault."""
+        wait = self._rest.failed(time.monotonic())
+        self._failed("returns")
+        once.log(logging.ERROR, "smtp", "answers to senders wait: %s: %s; again in %.0f s", self._smtp, error, wait)
+        self._give_up()
+        return False
 
     def close(self) -> None:
         """Nothing is held."""
@@ -75,6 +89,7 @@ class Forwarding:
             link.ehlo_or_helo_if_needed()
             for name in names:
                 arrival = self._waiting.read(name)
+                self._after = name
                 if arrival is not None:
                     self._hand_over(link, arrival)
             with suppress(OSError):  # all has been taken by now
@@ -92,7 +107,10 @@ class Forwarding:
             link.sendmail("", list(to), self._trace(arrival) + crlf(arrival.raw), options)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException, UnicodeEncodeError) as error:
             if not _for_good(error):
-                raise
+                if link.sock is None:  # smtplib leaves at 421
+                    raise
+                self._refused = error
+                return
             log.warning("%s: not passed on to its sender: %s", arrival.name, error)
             self._waiting.move(arrival.name, self._kept, why=f"not passed on: {error}"[:500])
         else:
@@ -103,9 +121,9 @@ class Forwarding:
         ident = arrival.name.removesuffix(".eml")
         return f"Received: by {self._host} (postmeter) with LMTP id {ident};\r\n\t{date}\r\n".encode("ascii", "replace")
 
-    def _give_up(self, names: list[str]) -> None:
-        """On what waited for too long."""
-        for name in names:
+    def _give_up(self) -> None:
+        """On what waited for too long: the oldest come first."""
+        for name in self._waiting.names(_BATCH):
             arrival = self._waiting.read(name)
             if arrival is not None and self._clock() - arrival.envelope.time > _GIVE_UP:
                 self._waiting.move(name, self._kept, why="not passed on: no server took it for five days")

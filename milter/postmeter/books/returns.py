@@ -8,6 +8,7 @@ message they speak of.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -46,6 +47,7 @@ what another host may know more of (`elsewhere`)."""
 
 _BATCH = 100  # messages in one transaction
 _POSITION = "returns"
+_HEADER = 1 << 17  # octets; Postfix's header_size_limit is 102,400
 _MOST_HOPS = 50  # Postfix's hopcount_limit
 _AGE, _MOST_KEPT, _MOST_KEPT_BYTES = 30 * 86400.0, 1000, 64 * 1024 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{60,1000}")  # of an unsubscribe, in a subject
@@ -80,7 +82,8 @@ class Returns:
     ) -> None:
         self._journal, self._bounces, self._tagger, self._leave, self._clock = journal, bounces, tagger, leave, clock
         self._away = away
-        self._new, self._kept = Arrivals(place(state, NEW)), Arrivals(place(state, KEPT), most=2 * _MOST_KEPT)
+        self._new = Arrivals(place(state, NEW))
+        self._kept = Arrivals(place(state, KEPT), most=2 * _MOST_KEPT, most_bytes=2 * _MOST_KEPT_BYTES)
         self._forward = Arrivals(place(state, FORWARD))
         addresses = [*bounces.domains.values(), *([bounces.cfbl_address] if bounces.cfbl_address else [])]
         self._ours = frozenset(map(canonical, addresses)) | leave.addresses
@@ -100,12 +103,35 @@ class Returns:
     def sweep(self) -> None:
         """What nobody looked at goes, the oldest first; and what was never finished."""
         now = self._clock()
-        gone = self._kept.trim(now=now, age=_AGE, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES)
+        self._trim()
+        for arrivals in (self._new, self._kept, self._forward, *([self._away] if self._away else [])):
+            arrivals.sweep(now=now)
+
+    def _trim(self) -> None:
+        gone = self._kept.trim(now=self._clock(), age=_AGE, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES)
         if gone:
             once.log(logging.WARNING, "kept", "%d messages that came back and were kept for a person are gone", gone)
             self._journal.record([], figures={_figure("dropped"): gone})
-        for arrivals in (self._new, self._kept, self._forward, *([self._away] if self._away else [])):
-            arrivals.sweep(now=now)
+
+    def _keep(self, arrival: Arrival, why: str) -> None:
+        """For a person. However many strangers send, what is to be recorded does not wait for room here."""
+        envelope = replace(arrival.envelope, why=why)
+        try:
+            self._kept.put(envelope, arrival.raw, name=arrival.name)
+        except OSError as error:
+            if error.errno != errno.EDQUOT:
+                raise
+            self._trim()
+            self._kept.put(envelope, arrival.raw, name=arrival.name)
+
+    def _read(self, name: str) -> Arrival | None:
+        """None when there is nothing to be read; what somebody else wrote and keeps from us holds up nobody."""
+        try:
+            return self._new.read(name)
+        except PermissionError as error:
+            where = self._new.set_aside(name)
+            once.log(logging.ERROR, "aside", "%s: it is %s until it is readable and has its name again", error, where)
+            return None
 
     def _recorded(self) -> dict[str, str]:
         """Names of the last batch, and the sender where there is something to be passed on."""
@@ -127,7 +153,7 @@ class Returns:
         done = dict.fromkeys(batch, "")
         messages = _Messages(self._journal)
         for name in batch:
-            arrival = self._new.read(name)
+            arrival = self._read(name)
             if arrival is None:
                 continue
             verdict = self._understood(arrival, messages)
@@ -136,7 +162,7 @@ class Returns:
             figures[_figure(verdict.result)] += 1
             done[name] = verdict.pass_on_to
             if verdict.kept:
-                self._kept.put(replace(arrival.envelope, why=verdict.kept), arrival.raw, name=name)
+                self._keep(arrival, verdict.kept)
         self._journal.record(events, figures=figures, positions={_POSITION: json.dumps(done)})
         return done
 
@@ -214,14 +240,14 @@ class Returns:
             return "not passed on: its sender is not known any more"
         if canonical(untagged(to)) in self._ours or (self._tagger and self._tagger.open_address(to)):
             return "not passed on: its sender is one of our own addresses"
-        fields, _ = read_fields(arrival.raw)
+        fields, _ = read_fields(arrival.raw[:_HEADER])
         if sum(field.key == b"received" for field in fields) >= _MOST_HOPS:
             return "not passed on: it has been through too many servers"
         return ""
 
     def _unsubscribe(self, arrival: Arrival) -> Verdict:
         """The token is the right to leave, as on the web; it stands in the subject (RFC 2369 section 3.2)."""
-        fields, _ = read_fields(arrival.raw)
+        fields, _ = read_fields(arrival.raw[:_HEADER])
         subject = next((fieldtext.text(field.value) for field in fields if field.key == b"subject"), "")
         for token in _TOKEN.findall(subject)[:10]:
             for host in self._leave.hosts:

@@ -15,7 +15,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
 
 if TYPE_CHECKING:
     from postmeter.feedback.arrivals import Arrival, Arrivals
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNAVAILABLE, TRY_AGAIN = 69, 75  # EX_UNAVAILABLE, EX_TEMPFAIL
 
 _CHUNK = 1 << 16
+_HEADER = 1 << 17  # octets; Postfix's header_size_limit is 102,400
+_UNSHOWN = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 _ADDRESS = re.compile(r"[^\s<>\x00-\x1f\x7f]{1,1000}")
 
 
@@ -56,7 +58,7 @@ def run(args: Namespace) -> int:
             return _show(kept, _named(args.id))
         return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.all else [_named(args.id)])
     except OSError as error:
-        print(f"postmeter feedback: {error}", file=sys.stderr)
+        print(f"postmeter feedback: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
 
 
@@ -85,12 +87,12 @@ def _store(args: Namespace) -> None:
     raw = _read(LARGEST + 1)
     if raw.startswith(b"From "):  # a mailbox's line (mbox(5)), which some put above what they pipe
         raw = raw.partition(b"\n")[2]
-    fields, _ = read(raw)
+    fields, _ = read(raw[:_HEADER])
     sender = _path(next((field.value for field in fields if field.key == b"return-path"), None))
     envelope = Envelope(
         time=time.time(),
-        sender=sender if args.sender is None else args.sender,
-        recipients=_recipients(args.recipient, os.environ, fields),
+        sender=sender if args.sender is None else _readable(args.sender),
+        recipients=_recipients([_readable(each) for each in args.recipient], os.environ, fields),
     )
     arrivals.put(envelope, raw)
 
@@ -106,11 +108,16 @@ def _read(most: int) -> bytes:
 
 def _recipients(given: list[str], environment: Mapping[str, str], fields: tuple[Field, ...]) -> tuple[str, ...]:
     """The tag is in the envelope recipient, before any alias: as pipe(8), for several at once, or local(8) tells it."""
-    ways = [given, [environment.get("ORIGINAL_RECIPIENT", "")]]
+    ways = [given, [_readable(environment.get("ORIGINAL_RECIPIENT", ""))]]
     for name in (b"x-original-to", b"delivered-to"):
         ways.append([next((_path(field.value) or "" for field in fields if field.key == name), "")])
     read = [[found[0] for word in way if (found := _ADDRESS.search(word.strip(" <>")))] for way in ways]
     return tuple(next((known for known in read if known), []))
+
+
+def _readable(argument: str) -> str:
+    """Octets that are no UTF-8 as they are shown, not as halves of characters that nobody can write."""
+    return os.fsencode(argument).decode("utf-8", "backslashreplace")
 
 
 def _path(value: bytes | None) -> str | None:
@@ -123,7 +130,8 @@ def _list(kept: Arrivals, *, json_: bool) -> int:
         return OK
     for arrival in _all(kept):
         told = _told(arrival)
-        print(f"{told['id']}  {' '.join(arrival.envelope.recipients) or '-'}  {told['why']}")
+        whom = " ".join(map(_printable, arrival.envelope.recipients)) or "-"
+        print(f"{told['id']}  {whom}  {told['why']}")
         print(f"    {told['subject'] or '(no subject)'}")
     return OK
 
@@ -144,7 +152,7 @@ def _told(arrival: Arrival) -> dict[str, object]:
     subject = next((fieldtext.text(field.value) for field in fields if field.key == b"subject"), "")
     envelope = arrival.envelope
     return {
-        "id": arrival.name.removesuffix(".eml"),
+        "id": _printable(arrival.name.removesuffix(".eml")),
         "time": envelope.time,
         "sender": envelope.sender,
         "recipients": [_printable(recipient) for recipient in envelope.recipients],
@@ -155,11 +163,13 @@ def _told(arrival: Arrival) -> dict[str, object]:
 
 
 def _show(kept: Arrivals, name: str) -> int:
+    """As it was received; on a terminal without what would steer it."""
     arrival = kept.read(name)
     if arrival is None:
         return _missing(name)
     sys.stdout.flush()
-    sys.stdout.buffer.write(arrival.raw)
+    shown = _UNSHOWN.sub(b"?", arrival.raw.replace(b"\r\n", b"\n")) if sys.stdout.isatty() else arrival.raw
+    sys.stdout.buffer.write(shown)
     sys.stdout.buffer.flush()
     return OK
 

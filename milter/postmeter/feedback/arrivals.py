@@ -5,6 +5,7 @@ the power failed has no name yet, and was never acknowledged. Bounded: a full di
 Postfix's queue instead. Knows nothing of what a message says.
 
 The first line of a file is JSON: when it came, the envelope, and what is to be known about it; the message follows.
+Another user may write here too, an alias's program's: only plain files are read. What root makes it gives to the owner.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +25,7 @@ LARGEST = 16 * 1024 * 1024
 """Octets of a message: Postfix's own limit is ten million."""
 
 _MOST, _MOST_BYTES = 10_000, 1024 * 1024 * 1024
-_HEADER = 64 * 1024  # octets of the first line
+_HEADER = 8 * 1024 * 1024  # octets of the first line: 1,000 recipients of 1,000 letters, each six octets in JSON
 _LOOK = 1.0  # seconds for which the size of the directory is believed
 _numbers = count(1)
 
@@ -56,7 +58,7 @@ class Arrivals:
 
     def begin(self, envelope: Envelope, *, name: str = "") -> Draught:
         """A message that is about to come. OSError when there is no room for it."""
-        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _make(self.directory)
         if self._is_full():
             raise OSError(errno.EDQUOT, "too many messages wait to be read", str(self.directory))
         return Draught(self.directory, name or _new_name(), envelope)
@@ -70,21 +72,34 @@ class Arrivals:
     def names(self, most: int | None = None) -> list[str]:
         """The oldest first."""
         try:
-            found = [entry.name for entry in os.scandir(self.directory) if _is_message(entry.name)]
+            with os.scandir(self.directory) as entries:
+                found = [one.name for one in entries if _is_message(one.name) and one.is_file(follow_symlinks=False)]
         except FileNotFoundError:
             return []
         return sorted(found)[:most]
 
     def read(self, name: str) -> Arrival | None:
-        """None when it is gone."""
+        """None when it is gone, or no file that we would have written. OSError when it cannot be read."""
         if not _is_message(name) or "/" in name:
             return None
         try:
-            with (self.directory / name).open("rb") as file:
-                header, raw = file.readline(_HEADER), file.read()
-        except FileNotFoundError:
+            opened = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):  # a link (open(2)), a socket
+                return None
+            raise
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
             return None
-        return Arrival(name, _envelope(header), raw)
+        with open(opened, "rb") as file:
+            header, raw = file.readline(_HEADER), file.read(LARGEST + 1)
+        return Arrival(name, _envelope(header), raw) if len(raw) <= LARGEST else None
+
+    def set_aside(self, name: str) -> Path:
+        """Out of the way of the others, under a name that only a person looks at; where it is then."""
+        aside = self.directory / f".{name}.unreadable"
+        os.replace(self.directory / name, aside)
+        return aside
 
     def drop(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)
@@ -108,6 +123,7 @@ class Arrivals:
                 continue
             self.drop(name)
             total, left, gone = total - size, left - 1, gone + 1
+        self._looked = float("-inf")
         return gone
 
     def sweep(self, *, now: float, age: float = 3600.0) -> None:
@@ -119,7 +135,7 @@ class Arrivals:
 
     def _state(self, name: str) -> os.stat_result | None:
         try:
-            return (self.directory / name).stat()
+            return (self.directory / name).lstat()
         except OSError:
             return None
 
@@ -140,6 +156,7 @@ class Draught:
         self._part = directory / f".{name}.{os.getpid()}-{next(_numbers)}.part"
         self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
+            os.fchmod(self._file, 0o640)  # whatever the umask of pipe(8) is
             if os.geteuid() == 0:  # whoever reads here is not root
                 owner = directory.stat()
                 os.fchown(self._file, owner.st_uid, owner.st_gid)
@@ -177,6 +194,19 @@ class Draught:
         done = 0
         while done < len(octets):
             done += os.write(self._file, octets[done:] if done else octets)
+
+
+def _make(directory: Path) -> None:
+    """As the owner of what it is in would make it."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        _make(directory.parent)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o750)
+        if os.geteuid() == 0:
+            owner = directory.parent.stat()
+            os.chown(directory, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def too_large(error: OSError) -> bool:

@@ -2,7 +2,8 @@
 
 RFC 2033, RFC 5321; PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES. A message ends with CRLF . CRLF and with
 nothing else, so that nobody hides a second one in it. Every recipient is taken: who may be believed is decided later,
-by those who read. Knows nothing of bounces. A thread a connection: each waits for its own disk, and they are bounded.
+by those who read. Knows nothing of bounces. A thread a connection: each waits for its own disk, and they are bounded;
+when all are taken, one that has brought nothing for a minute makes room.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from postmeter.runtime.logs import OnceAMinute
 once = OnceAMinute(logging.getLogger(__name__))
 
 _SESSIONS = 40  # Postfix's default_destination_concurrency_limit is 20
-_PATIENCE = 300.0  # seconds for a command or the next line (RFC 5321 section 4.5.3.2)
+_PATIENCE = 300.0  # seconds of silence (RFC 5321 section 4.5.3.2)
+_HURRY = 60.0  # seconds without a message after which a connection makes room where there is no other
+_ROOM = 1.0  # seconds that a new one waits for that
 _COMMAND = 4096  # octets of a command line
 _CHUNK = 65536
 _RECIPIENTS = 1000
-_ERRORS = 20  # in a row; then it is no mail server
-_PATH = re.compile(rb"(?:FROM|TO):\s*<([^<>\r\n]{0,1024})>(.*)", re.IGNORECASE | re.DOTALL)
+_ERRORS = 20  # since the last message; then it is no mail server
+_PATH = re.compile(
+    rb'(?:FROM|TO):\s*<((?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*+"|[^<>"\x00-\x1f\x7f])*+)>(.*)',
+    re.IGNORECASE | re.DOTALL,
+)
+_LONGEST = 1024  # octets of a path; RFC 5321 section 4.5.3.1.3 has 256
 _SIZE = re.compile(rb"\bSIZE=([0-9]{1,20})\b", re.IGNORECASE)
 
 
@@ -39,6 +46,7 @@ class Lmtp:
     def __init__(self, bound: socket.socket, arrivals: Arrivals, *, host: str) -> None:
         self._bound, self._arrivals, self._host = bound, arrivals, host
         self._room = threading.BoundedSemaphore(_SESSIONS)
+        self._moved: dict[socket.socket, float] = {}  # when each connection began, or last brought a message
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="lmtp", daemon=True)
         self._thread.start()
@@ -59,22 +67,36 @@ class Lmtp:
                 self._stopped.wait(0.1)
                 continue
             link.setblocking(True)
-            if not self._room.acquire(blocking=False):
+            if not (self._room.acquire(blocking=False) or self._make_room()):
                 with contextlib.suppress(OSError), link:
                     link.sendall(b"421 4.3.2 too many connections\r\n")
                 continue
+            self._moved[link] = time.monotonic()
             threading.Thread(target=self._serve, args=(link,), name="lmtp session", daemon=True).start()
 
+    def _make_room(self) -> bool:
+        """The one that has brought nothing for longest goes, however busy it looks; what it was sending comes again."""
+        link, moved = min(dict(self._moved).items(), key=lambda each: each[1], default=(None, 0.0))
+        if link is None or time.monotonic() - moved < _HURRY:
+            return False
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
+        return self._room.acquire(timeout=_ROOM)
+
     def _serve(self, link: socket.socket) -> None:
+        def moved() -> None:
+            self._moved[link] = time.monotonic()
+
         try:
             with link, link.makefile("rb") as lines:
                 link.settimeout(_PATIENCE)
-                Conversation(lines, link.sendall, self._arrivals, host=self._host).run()
+                Conversation(lines, link.sendall, self._arrivals, host=self._host, moved=moved).run()
         except OSError:  # it went away, or was silent for too long: what it was not told it has still to do
             pass
         except Exception:  # a bug ends this connection and no other
             once.log(logging.ERROR, "lmtp", "lmtp: bug in a session", exc_info=True)
         finally:
+            self._moved.pop(link, None)
             self._room.release()
 
 
@@ -93,7 +115,7 @@ class _Size:
 
 
 class Conversation:
-    """One connection. `send` may raise OSError, which ends it."""
+    """One connection. `send` may raise OSError, which ends it; `moved` is called when a message was taken."""
 
     def __init__(
         self,
@@ -102,9 +124,11 @@ class Conversation:
         arrivals: Arrivals,
         *,
         host: str,
+        moved: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lines, self._send, self._arrivals, self._host, self._clock = lines, send, arrivals, host, clock
+        self._moved = moved
         self._greeted = False
         self._errors = 0
         self._sender: str | None = None
@@ -145,7 +169,7 @@ class Conversation:
         self._say(f"250-{self._host}", *(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}")
 
     def _mail(self, rest: bytes) -> None:
-        found = _PATH.fullmatch(rest)
+        found = _path(rest)
         if not self._greeted or self._sender is not None or found is None:
             self._wrong("503 5.5.1 not now" if found else "501 5.5.4 MAIL FROM:<address>")
             return
@@ -157,7 +181,7 @@ class Conversation:
         self._say("250 2.1.0 ok")
 
     def _rcpt(self, rest: bytes) -> None:
-        found = _PATH.fullmatch(rest)
+        found = _path(rest)
         if self._sender is None or found is None or not found[1]:
             self._wrong("503 5.5.1 MAIL first" if self._sender is None else "501 5.5.4 RCPT TO:<address>")
         elif len(self._recipients) >= _RECIPIENTS:
@@ -187,9 +211,13 @@ class Conversation:
             failed = self._receive(draught) or failed
             if draught is not None and failed is None:
                 try:
-                    return f"250 2.0.0 kept as {draught.keep()}"
+                    name = draught.keep()
                 except OSError as error:
                     failed = error
+                else:
+                    self._errors = 0
+                    self._moved()
+                    return f"250 2.0.0 kept as {name}"
         if failed is not None and too_large(failed):
             return "552 5.3.4 larger than we take"
         once.log(logging.ERROR, "kept", "a message that came back cannot be kept, it comes again: %s", failed)
@@ -225,6 +253,12 @@ class Conversation:
 
     def _reset(self) -> None:
         self._sender, self._recipients = None, []
+
+
+def _path(rest: bytes) -> re.Match[bytes] | None:
+    """What stands in the angle brackets, and what follows: control characters stand in no address."""
+    found = _PATH.fullmatch(rest)
+    return found if found and len(found[1]) <= _LONGEST else None
 
 
 def _text(raw: bytes) -> str:
