@@ -77,7 +77,7 @@ def may_set_envid(envelope: Envelope) -> bool:
 
 
 def _add_fields(draft: Draft, bounces: Bounces, tagger: Tagger, tag: str) -> None:
-    """At the end of the header, each only where there is none. DKIM covers them (RFC 9477 section 3.1.1)."""
+    """At the end of the header, each only where there is none. DKIM covers them (RFC 9477 section 3.1.4)."""
     known = {field.key for field in draft.fields}
     wanted = []
     if bounces.feedback_id:
@@ -86,7 +86,7 @@ def _add_fields(draft: Draft, bounces: Bounces, tagger: Tagger, tag: str) -> Non
         if _covers(bounces.cfbl_address, draft.from_domain):
             wanted += [(CFBL_ADDRESS, f"{bounces.cfbl_address}; report=arf"), (CFBL_FEEDBACK_ID, tag)]
         else:
-            draft.note("return path", f"no CFBL-Address: {draft.from_domain} is not within its domain (RFC 9477)")
+            draft.note("return path", f"no CFBL-Address: it is not of {draft.from_domain}, nor below it (RFC 9477)")
     for name, value in wanted:
         if name.lower() not in known:
             draft.insert_field(Field(name, f" {value}".encode()), at=len(draft.fields) + 1)
@@ -94,8 +94,8 @@ def _add_fields(draft: Draft, bounces: Bounces, tagger: Tagger, tag: str) -> Non
 
 
 def _covers(cfbl_address: str, from_domain: str) -> bool:
-    """RFC 9477 section 3.1: the From domain is the same, or a child; others would need that domain's signature too."""
-    return f".{from_domain}".endswith(f".{address.domain(cfbl_address)}")
+    """RFC 9477 section 3.1: its domain is the From domain or below it; another would have to sign the mail as well."""
+    return f".{address.domain(cfbl_address)}".endswith(f".{from_domain}")
 
 
 def _feedback_id(draft: Draft, tagger: Tagger) -> str:
