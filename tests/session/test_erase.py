@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import multiprocessing
 import re
@@ -17,13 +18,14 @@ from hypothesis import strategies as st
 
 from postmeter.books.following import Follower
 from postmeter.cli.main import main
-from postmeter.events import Bounced, Clicked, Event, Sent, Submitted, Unsubscribed
-from postmeter.store import erasing, fates, rows, veil
+from postmeter.events import Bounced, Clicked, Event, Sent, Submitted, Suppressed, Unsubscribed
+from postmeter.store import erasing, fates, rows, suppression, veil
 from postmeter.store.batch import Job
 from postmeter.store.emergency import Spool
 from postmeter.store.journal import Journal
 from postmeter.store.profiles import Profiles, Sighting, learn
 from postmeter.store.settle import Settler
+from postmeter.store.suppression import Choice, Suppression
 from postmeter.token import Mint
 
 SECRETS = (bytes(range(32)), bytes(range(1, 33)))
@@ -144,6 +146,61 @@ def test_what_waits_in_the_emergency_spool_is_erased_and_replayed(kept: Kept) ->
     recipients = [entry.event.recipients for entry in kept.journal.events() if isinstance(entry.event, Submitted)]
     assert sorted(map(len, recipients)) == [1, 1]
     assert (MARY,) in recipients
+
+
+def test_what_waits_beside_an_event_in_the_emergency_spool_is_erased_too(kept: Kept) -> None:
+    """A recipient that was removed is no recipient of the message any more: its own event alone names it."""
+    [taken] = [event for event in told(1, MARY) if isinstance(event, Submitted)]
+    removed = Suppressed(
+        source=f"suppressed:{taken.reference}:{BOB}", time=NOW, queue_id="Q1", reference=taken.reference,
+        login="alice", from_domain="news.example", recipient=BOB, reason="bounced", scope="everywhere",
+        evidence=f"550 {BOB} is unknown",
+    )  # fmt: skip
+    job = Job((), rows.encode(taken, "h"), {}, NOW, besides=(rows.encode(removed, "h"),))
+    Spool(kept.folder / "spool" / "events", durable=True).put(job)
+    assert kept.erase() == 0
+    assert kept.holding(BOB) == []
+    settler = Settler(kept.folder / "journal.db", tick=0.01)
+    settler.add({("messages_total", ("submission", "passed")): 1})
+    until = time.monotonic() + 10.0
+    while not (found := [one.event for one in kept.journal.events() if isinstance(one.event, Suppressed)]):
+        assert time.monotonic() < until, "it was not replayed"
+        time.sleep(0.02)  # a bounded wait for a condition
+    settler.close()
+    assert veil.is_hashed(found[0].recipient)
+
+
+@pytest.mark.parametrize("days", [-10.0, 10.0])
+def test_who_is_suppressed_stays_so_when_an_older_hash_of_it_is_there(kept: Kept, days: float) -> None:
+    """The later end of both holds, as it does wherever two say the same."""
+    when = NOW + days * 86_400
+    with kept.journal.database.transaction() as link:
+        hashed = veil.hashed(BOB, veil.key(link))
+        old = Suppression(hashed, "everywhere", "bounced", NOW - 9e6, when)
+        suppression.lengthen(link, [old, Suppression(BOB, "everywhere", "bounced", NOW, NOW + 5 * 86_400, BOB)])
+    assert kept.erase() == 0
+    assert kept.holding(BOB) == []
+    [one] = suppression.select(kept.journal.database, Choice())
+    assert (one.address, one.until) == (hashed, max(when, NOW + 5 * 86_400))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(b"Mail to <" + BOB.encode() + b"> came back\n"),
+        b"Content-Transfer-Encoding: quoted-printable\n\nThe mail to <bob.ross=40shop.exam=\nple> came back\n",
+        b"Subject: =?utf-8?B?" + base64.b64encode(BOB.encode()) + b"?=\n\n",
+        b"Content-Type: multipart/report; boundary=b\n\n--b\nContent-Transfer-Encoding: base64\n\n"
+        + base64.encodebytes(b"to: " + BOB.encode()) + b"--b--\n",
+    ],
+)  # fmt: skip
+def test_mail_that_names_it_in_some_coding_is_deleted(kept: Kept, hidden: bytes) -> None:
+    folder = kept.folder / "spool" / "returns" / "kept"
+    folder.mkdir(parents=True)
+    (folder / "1.eml").write_bytes(b'{"time": 1}\n' + hidden)
+    (folder / "2.eml").write_bytes(b'{"time": 1}\nTo: ' + MARY.encode() + b"\n\n")
+    assert kept.erase() == 0
+    assert [path.name for path in folder.iterdir()] == ["2.eml"]
 
 
 def test_mail_kept_for_a_person_to_look_at_is_deleted(kept: Kept) -> None:

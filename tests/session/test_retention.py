@@ -23,8 +23,9 @@ from postmeter.cli import ageing
 from postmeter.config.schema import Config
 from postmeter.config.schema import Journal as Journals
 from postmeter.events import Bounced, Event, Sent, Submitted, Unsubscribed
-from postmeter.store import database, fates, retention, unshipped, veil
+from postmeter.store import database, fates, retention, suppression, unshipped, veil
 from postmeter.store.journal import Journal
+from postmeter.store.suppression import Choice, Suppression
 from tests.lab.product import Postmeter
 
 DAY = 86_400.0
@@ -113,6 +114,18 @@ def test_a_suppression_goes_on_by_its_hash(tmp_path: Path) -> None:
     assert made.database.query("SELECT scope FROM suppressions WHERE address IN (?, ?)", forms) == [
         ("from:alice@example.com",)
     ]
+
+
+def test_a_suppression_for_ever_stays_so_when_a_later_one_becomes_a_hash(tmp_path: Path) -> None:
+    made = journal(tmp_path)
+    with made.database.transaction() as link:
+        hashed = veil.hashed("bob@example.com", veil.key(link))
+        old = Suppression(hashed, "everywhere", "complained", NOW - 90 * DAY, None)
+        suppression.lengthen(
+            link, [old, replace(old, address="bob@example.com", since=NOW - 61 * DAY, until=NOW + DAY)]
+        )
+    forget(made)
+    assert [(one.address, one.until) for one in suppression.select(made.database, Choice())] == [(hashed, None)]
 
 
 def test_old_events_go_with_their_fates_and_figures_stay(tmp_path: Path) -> None:

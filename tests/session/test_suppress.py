@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from postmeter.cli.main import main
-from postmeter.store import suppression
+from postmeter.store import suppression, veil
 from postmeter.store.database import Database
 from postmeter.store.journal import Journal
 from postmeter.store.suppression import Suppression
@@ -81,6 +81,17 @@ def test_it_lasts_as_long_as_what_is_learned_would(place: Place, reason: str, da
 
 def test_what_is_said_again_replaces_what_was(place: Place) -> None:
     place.run("add", "bob@example.net")
+    place.run("add", "bob@example.net", "--for", "1h")
+    [one] = place.listed()
+    assert one["until"] == one["since"] + 3600
+
+
+def test_what_is_said_of_an_address_replaces_what_stands_under_its_hash(place: Place) -> None:
+    """Suppressed for ever once, and that long ago; now for an hour, as the person who runs it says."""
+    database = Database(place.path, sync="normal", readonly=False)
+    hashed = veil.hashed("bob@example.net", veil.read_key(database))
+    database.close()
+    place.put(Suppression(hashed, "everywhere", "manual", NOW - 90 * DAY))
     place.run("add", "bob@example.net", "--for", "1h")
     [one] = place.listed()
     assert one["until"] == one["since"] + 3600

@@ -92,7 +92,9 @@ def test_an_address_is_the_same_whatever_a_client_puts_around_it(spelling: str) 
     assert canonical(spelling) == "odd.one@example.net"
 
 
-@pytest.mark.parametrize("other", ['"\\"odd.one\\""@example.net', '"<odd.one@example.net>"@example.org', '"odd.one@example.net'])
+@pytest.mark.parametrize(
+    "other", ['"\\"odd.one\\""@example.net', '"<odd.one@example.net>"@example.org', '"odd.one@example.net']
+)
 def test_marks_that_are_part_of_a_name_are_nobody_elses_name(other: str) -> None:
     assert canonical(other) != "odd.one@example.net"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     try:
         return _erase(config, args.address, compact=args.compact)
     except (database.StoreError, OSError) as error:
-        print(f"postmeter erase: {error}", file=sys.stderr)
+        print(f"postmeter erase: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
 
 
@@ -133,7 +133,7 @@ def _returns(state: Path, which: str) -> Iterable[Path]:
 
 def _delete(files: Iterable[Path], person: Person) -> Iterator[int]:
     for path in files:
-        if _holds(path, person):
+        if _says(path, person):
             path.unlink(missing_ok=True)
             yield 1
 
@@ -147,12 +147,11 @@ def _still_going(opened: Database, person: Person, state: Path) -> Iterator[str]
         if not place.lasting and (count := _left(opened, place, person)):
             yield _GOING.get(place.table, _GOING[""]).format(count)
     unread = [
-        *(state / "spool" / SPOOL).glob("*.jsonl"),
-        *(path for which in ("new", "forward", "away") for path in _returns(state, which)),
+        *(path for path in (state / "spool" / SPOOL).glob("*.jsonl") if _holds(path, person)),
+        *(path for which in ("new", "forward", "away") for path in _returns(state, which) if _says(path, person)),
     ]
     for path in unread:
-        if _holds(path, person):
-            yield f"{path} names it and waits for `postmeter books`: erase again in a minute or two"
+        yield f"{path} names it and waits for `postmeter books`: erase again in a minute or two"
 
 
 def _left(opened: Database, place: Place, person: Person) -> int:
@@ -205,6 +204,19 @@ def _fold(path: Path, person: Person, *, compact: bool) -> int:
         return erasing.others(opened, person) if compact else 0
     finally:
         opened.close()
+
+
+def _says(path: Path, person: Person) -> bool:
+    """Whether mail that came back names it, in whatever coding; the first line is ours."""
+    from postmeter.mail.uncoded import readings
+
+    try:
+        with path.open("rb") as file:
+            ours, raw = file.readline(), file.read()
+    except FileNotFoundError:
+        return False
+    marks = person.marks()
+    return any(mark in text.lower() for text in (ours, *readings(raw)) for mark in marks)
 
 
 def _holds(path: Path, person: Person) -> bool:

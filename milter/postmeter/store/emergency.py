@@ -83,18 +83,25 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def rewrite(self, change: Callable[[Row], Row]) -> int:
-        """Change the events that wait, each file as a whole; returns how many files changed."""
+        """Change the events that wait, and those beside them, each file as a whole; returns how many files changed."""
         done = 0
         for path in sorted(self._folder.glob(f"*{_ENDING}")):
             try:
                 found = json.loads(path.read_bytes())
-                row = tuple(found["row"]) if found["row"] else None
+                said = {
+                    "row": found["row"] and list(found["row"]),
+                    "besides": list(map(list, found.get("besides", ()))),
+                }
+                changed = {
+                    "row": said["row"] and list(change(tuple(said["row"]))),
+                    "besides": [list(change(tuple(one))) for one in said["besides"]],
+                }
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if row is not None and (changed := change(row)) != row:
+            if changed != said:
                 draft = path.with_suffix(".tmp")
                 draft.unlink(missing_ok=True)
-                self._write(draft, json.dumps(found | {"row": changed}).encode())
+                self._write(draft, json.dumps(found | changed).encode())
                 if os.geteuid() == 0:
                     os.chown(draft, path.stat().st_uid, path.stat().st_gid)
                 draft.rename(path)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from postmeter.mail.scope import canonical
-from postmeter.store import personal, profiles, veil
+from postmeter.store import personal, profiles, suppression, veil
 from postmeter.store.database import Database, Row
 from postmeter.store.personal import Place
 from postmeter.store.retention import write
@@ -116,7 +116,10 @@ def events(database: Database, person: Person) -> int:
 
 
 def rows(database: Database, place: Place, person: Person) -> int:
-    """Of another table; where the hash is there already, that row stays and the other goes. Returns how many."""
+    """Of another table; where the hash is there already, that row stays and the other goes. Returns how many.
+
+    Of suppressions the later end holds: who is not to be written to must not be for having been erased.
+    """
     named, found = _found(database, place, person)
     which = " AND ".join(f"{name} = ?" for name in named)
     change = f"UPDATE OR IGNORE {place.table} SET {', '.join(f'{one} = ?' for one in place.columns)} WHERE {which}"
@@ -124,7 +127,11 @@ def rows(database: Database, place: Place, person: Person) -> int:
         with database.transaction() as link:
             for row in found[at : at + _PIECE]:
                 keys, values = row[: len(named)], row[len(named) :]
-                if not link.execute(change, (*map(person.without, values), *keys)).rowcount:
+                if link.execute(change, (*map(person.without, values), *keys)).rowcount:
+                    continue
+                if place.table == "suppressions":
+                    suppression.hide(link, [(person.without(keys[0]), keys[0], keys[1], keys[2])])
+                else:
                     link.execute(f"DELETE FROM {place.table} WHERE {which}", keys)
     return len(found)
 

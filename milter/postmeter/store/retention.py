@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from postmeter.events import Submitted
-from postmeter.store import fates, personal, rows, veil
+from postmeter.store import fates, personal, rows, suppression, veil
 from postmeter.store.database import Database
 from postmeter.store.fates import Key
 
@@ -87,10 +87,7 @@ def hash_suppressed(database: Database, *, before: float, most: int = _PIECE) ->
         return 0
     key = veil.read_key(database)
     with database.transaction() as link:
-        for address, scope, reason in found:
-            names = (veil.hashed(address, key), address, scope, reason)
-            which = "WHERE address = ? AND scope = ? AND reason = ?"
-            link.execute(f"UPDATE OR REPLACE suppressions SET address = ?, evidence = '' {which}", names)
+        suppression.hide(link, [(veil.hashed(row[0], key), row[0], row[1], row[2]) for row in found])
     return len(found)
 
 

@@ -41,6 +41,12 @@ _LONGER = f"""{_INSERT} ON CONFLICT DO UPDATE SET
     since = max(since, excluded.since)
 """
 _REPLACE = _INSERT.replace("INSERT", "INSERT OR REPLACE", 1)
+_HERE = "FROM suppressions AS each WHERE each.address IN (?1, ?2) AND each.scope = ?3 AND each.reason = ?4"
+_HIDE = f"""
+    UPDATE OR REPLACE suppressions SET address = ?1, evidence = '', since = (SELECT max(each.since) {_HERE}),
+        until = (SELECT iif(count(each.until) < count(*), NULL, max(each.until)) {_HERE})
+    WHERE address = ?2 AND scope = ?3 AND reason = ?4
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,21 @@ def lengthen(link: Connection, suppressions: Iterable[Suppression]) -> None:
 
 
 def replace(link: Connection, suppressions: Iterable[Suppression]) -> None:
-    """What a person says holds, whatever was there."""
-    link.executemany(_REPLACE, map(_row, suppressions))
+    """What a person says holds, whatever was there, under the hash of the address as well."""
+    rows = [_row(one) for one in suppressions]
+    key = veil.key(link)
+    known = [(veil.hashed(str(address), key), address, scope, reason) for address, scope, reason, *_ in rows]
+    gone = "DELETE FROM suppressions WHERE address = ?1 AND address != ?2 AND scope = ?3 AND reason = ?4"
+    link.executemany(gone, known)
+    link.executemany(_REPLACE, rows)
+
+
+def hide(link: Connection, names: Iterable[tuple[str, str, str, str]]) -> None:
+    """Let these stand under their hashes, without the words that tell why; of two that meet there the later end holds.
+
+    `names` are hash, address, scope and reason. A row is changed and not made anew, so that other hosts forget it.
+    """
+    link.executemany(_HIDE, names)
 
 
 def select(database: Database, choice: Choice, *, most: int = 1000) -> Iterator[Suppression]:
