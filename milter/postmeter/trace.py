@@ -81,6 +81,7 @@ def _story(source: Source, reference: str, whom: frozenset[str]) -> Story:
     theirs = [fate for fate in fates if fate.recipient in whom]
     if theirs:  # else it was asked for by something that only looks like an address
         fates, entries = theirs, [entry for entry in entries if _concerns(entry.event, whom, theirs)]
+    entries = sorted(entries, key=lambda entry: not isinstance(entry.event, Submitted))  # a quick log is ahead of it
     message = next((entry.event for entry in entries if isinstance(entry.event, Submitted)), None)
     return Story(reference, message, fates, told(entry.event for entry in entries), entries)
 

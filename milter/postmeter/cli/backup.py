@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from postmeter import __version__
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
         _sync(args.directory)
     except (StoreError, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        print(f"postmeter backup: {error}", file=sys.stderr)
+        print(f"postmeter backup: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     size = sum(path.stat().st_size for path in final.rglob("*") if path.is_file())
     print(f"{final}: {count} files, {size / 1_000_000:.1f} MB")

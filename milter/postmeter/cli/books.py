@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def read(args: Namespace) -> int:
     try:
         print(read_once(load(args.config), args.once))
     except (OSError, PackedError, StoreError) as error:
-        print(error, file=sys.stderr)
+        print(f"postmeter books: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     return OK
 

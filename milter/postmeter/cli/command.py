@@ -33,3 +33,10 @@ class Command:
     example: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+
+
+def said(error: Exception) -> str:
+    """An error for people: one of the system's without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror

@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
 
 if TYPE_CHECKING:
     from postmeter.store.blocks import Block, Blocks, Kind
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
         code = _change(blocks, args)
         Blocking(opened, path.parent).refresh()
     except (database.StoreError, OSError) as error:
-        print(f"postmeter links: {error}", file=sys.stderr)
+        print(f"postmeter links: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     return code
 

@@ -35,12 +35,12 @@ COMMANDS: list[tuple[str, str]] = [
     ("unfreeze", "postmeter.cli.freeze"),
     ("dkim", "postmeter.cli.dkim"),
     ("links", "postmeter.cli.links"),
-    ("erase", "postmeter.cli.erase"),
-    ("backup", "postmeter.cli.backup"),
     ("report", "postmeter.cli.report"),
     ("trace", "postmeter.cli.trace"),
     ("suppress", "postmeter.cli.suppress"),
     ("feedback", "postmeter.cli.feedback"),
+    ("erase", "postmeter.cli.erase"),
+    ("backup", "postmeter.cli.backup"),
 ]
 """Every command's word and the module whose `COMMANDS` has it, in the order of `postmeter --help`."""
 
@@ -98,7 +98,7 @@ def take_config(arguments: list[str]) -> tuple[Path, list[str]]:
 def build_parser(commands: Iterable[Command]) -> ArgumentParser:
     parser = Parser(
         prog="postmeter",
-        description="Quotas, DKIM signatures, link tracking and delivery metrics for an existing Postfix.",
+        description="Quotas, DKIM signatures, link tracking and the truth about delivery for an existing Postfix.",
         epilog="postmeter COMMAND --help tells about one command, with an example.",
         allow_abbrev=False,
     )

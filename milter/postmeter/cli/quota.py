@@ -15,7 +15,7 @@ from datetime import datetime
 from math import isfinite
 
 from postmeter.cli import release, usage
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
 from postmeter.config import amounts
 from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
         print(usage.gone(error), file=sys.stderr)
         return FOUND_A_PROBLEM
     except (StoreError, OSError) as error:
-        print(f"postmeter: {error}", file=sys.stderr)
+        print(f"postmeter quota: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     except MistakeError as error:
         print(f"postmeter quota: {error}", file=sys.stderr)

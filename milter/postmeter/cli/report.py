@@ -16,7 +16,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
 from postmeter.config.problem import MistakeError, quoted
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         print(f"postmeter report: {error}", file=sys.stderr)
         return USAGE
     except (StoreError, OSError) as error:
-        print(f"postmeter report: {error}", file=sys.stderr)
+        print(f"postmeter report: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
 
 
@@ -150,7 +150,11 @@ def _send(config: Config, report: Report, to: Sequence[str], *, about: str) -> i
 
     body = "".join(f"{line}\n" for line in text.as_text(report, bars=False))
     html, about = page.page(report, mail=True), f"report of {report.period}, {about}"
-    refused = send(config, subject=f"Mail report, {report.period}", text=body, html=html, to=to, about=about)
+    try:
+        refused = send(config, subject=f"Mail report, {report.period}", text=body, html=html, to=to, about=about)
+    except OSError as error:
+        print(f"postmeter report: {config.notify.smtp} (notify.smtp): {said(error)}", file=sys.stderr)
+        return FOUND_A_PROBLEM
     for address in refused:
         print(f"postmeter report: {config.notify.smtp} does not take mail for {address}", file=sys.stderr)
     return FOUND_A_PROBLEM if refused else OK

@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
         print(f"postmeter suppress: {error}", file=sys.stderr)
         return USAGE
     except (database.StoreError, OSError) as error:
-        print(f"postmeter suppress: {error}", file=sys.stderr)
+        print(f"postmeter suppress: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     return done
 
@@ -126,7 +126,7 @@ def _import(args: Namespace, config: Config, opened: Database) -> int:
             print(f"{args.file}: {error}", file=sys.stderr)
             return FOUND_A_PROBLEM
     more = f"; {left} lines left out" if left else ""
-    print(f"{taken} suppressions taken over{more}")
+    print(f"{taken} {'suppression' if taken == 1 else 'suppressions'} taken over{more}")
     return FOUND_A_PROBLEM if left else OK
 
 
