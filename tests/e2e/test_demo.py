@@ -45,7 +45,7 @@ def folder_in(output: str) -> str:
 
 
 def test_without_a_terminal_it_shows_everything_and_exits_0() -> None:
-    """A diff, other people's verdicts, a redirect, a refusal, the figures; no escape sequences."""
+    """A diff, other people's verdicts, a redirect, a refusal, a bounce, a report, the figures; no escape sequences."""
     process = start()
     output = process.communicate(timeout=BOUND)[0].decode()
     assert process.returncode == 0, output
@@ -54,7 +54,9 @@ def test_without_a_terminal_it_shows_everything_and_exits_0() -> None:
         r"OpenDKIM: rsa-sha256 \S+: pass; ed25519-sha256 \S+: pass",
         r"302 Location: https://garden\.example/",
         r"451 4\.7\.1 bob@example\.org: 3 of 3 recipients",
-        r'postmeter_messages_total\{result="accepted",service="ORIGINATING"\} 5\.0',
+        r"gone@example\.net: bounced hard",
+        r"bounced hard +1 +16\.7% of decided",
+        r'postmeter_messages_total\{result="accepted",service="ORIGINATING"\} 6\.0',
     ):
         assert re.search(part, output), f"no {part} in\n{output}"
     assert "\033" not in output

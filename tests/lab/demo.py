@@ -27,6 +27,7 @@ from tests.lab.show import diff, failed, held, paint, quote, say, section
 from tests.lab.sink import Delivery
 
 BOBS_LIMIT = 3  # recipients an hour
+GONE = "gone@example.net"  # whom the next hop does not know
 _FIGURES = (
     "messages_total",
     "recipients_total",
@@ -35,6 +36,8 @@ _FIGURES = (
     "dkim_unsigned_total",
     "links_rewritten_total",
     "clicks_total",
+    "deliveries_total",
+    "bounces_total",
 )
 
 
@@ -99,6 +102,7 @@ def configure(postmeter: Postmeter) -> list[DkimKey]:
     }
     postmeter.settings["senders"] = {"from": {ALICE: ["example.com"], BOB: ["example.org"]}}
     postmeter.settings["tracking"]["url"] = f"http://127.0.0.1:{postmeter.ports['web']}"
+    postmeter.settings["delivery"] = {"log": str(postmeter.folder / "postfix" / "log" / "mail.log")}
     return keys
 
 
@@ -115,6 +119,8 @@ class Demo:
         self.verified(newsletter, plain)
         self.click(newsletter)
         self.over_quota()
+        self.bounce()
+        self.report()
         self.figures()
 
     def newsletter(self) -> Delivery:
@@ -165,13 +171,36 @@ class Demo:
         else:
             raise StepError("the message over the limit was taken")
 
+    def bounce(self) -> None:
+        section(f"Alice writes to {GONE}, who is not there any more")
+        self.lab.sink.answer = lambda rcpt: "550 5.1.1 no such user" if rcpt == GONE.encode() else "250 2.1.5 ok"
+        self.lab.send(letter(subject="are you there?"), rcpt_to=[GONE])
+        self.lab.postmeter.wait_figure(1, "bounces_total", type="hard")
+        quote(self.command("trace", GONE))
+        held("Postfix's log told what the other server said")
+
+    def report(self) -> None:
+        section("What became of all of it")
+        sent = 2 + BOBS_LIMIT
+        self.lab.postmeter.wait_figure(sent, "deliveries_total", status="sent")
+        page = self.command("report", "--since", "1d", "--by", "login")
+        quote(page)
+        delivered = re.search(rf"^  delivered +{sent} ", page, re.MULTILINE)
+        _hold(delivered is not None, f"{sent} were delivered, one came back", str(sent))
+
+    def command(self, *arguments: str) -> str:
+        """What one of postmeter's commands prints."""
+        done = self.lab.postmeter.run(*arguments)
+        _hold(done.returncode == 0, f"postmeter {' '.join(arguments)}", done.stderr.decode())
+        return done.stdout.decode()
+
     def figures(self) -> None:
         section("What Prometheus reads")
         wanted = tuple(f"postmeter_{name}" for name in _FIGURES)
         page = self.lab.postmeter.page()
         quote("\n".join(line for line in page.splitlines() if line.startswith(wanted) and not line.endswith(" 0.0")))
         metrics = self.lab.postmeter.metrics()
-        accepted, sent = metrics.figure("messages_total", result="accepted"), 2 + BOBS_LIMIT
+        accepted, sent = metrics.figure("messages_total", result="accepted"), 3 + BOBS_LIMIT
         _hold(accepted == sent, f"{accepted:.0f} messages accepted, as many as were sent", str(sent))
 
 
