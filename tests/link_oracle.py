@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message as Parsed
 from html.parser import HTMLParser
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from xml.etree.ElementTree import Comment, Element
 
 import html5lib
@@ -25,7 +25,7 @@ BASE = f"https://{HOST}"
 SECRET = bytes(range(32))
 MINT = Mint([SECRET])
 _CODING = ("content-transfer-encoding", "mime-version")
-_OURS = re.compile(r"https://click\.example\.com/c/([A-Za-z0-9_-]+)")
+_OURS = re.compile(r"https://click\.example\.com/c/([A-Za-z0-9_-]+(?:%2D|%5F)?)")
 _CONDITION = re.compile(r"(\[if[^\]]*\]>)(.*)(<!\[endif\])", re.DOTALL | re.IGNORECASE)
 _WHOLE = html5lib.getTreeBuilder("etree", fullTree=True)
 _FORMATTING = {"a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"}
@@ -126,7 +126,7 @@ def compare_texts(old: str, new: str, seen: Seen) -> None:
 
 
 def _opened(token: str, seen: Seen) -> str:
-    link = MINT.open_link(HOST, token)
+    link = MINT.open_link(HOST, unquote(token))
     assert link is not None
     seen.numbers.add(link.link)
     return link.target

@@ -29,6 +29,7 @@ from postmeter.token import Mint
 from postmeter.tracking import answers, blocked, hits, web
 from postmeter.tracking.clients import Clients
 from postmeter.tracking.desk import Desk, Site, Visit, hosts
+from postmeter.tracking.text import closed
 
 SECRET, OLD = b"n" * 32, b"o" * 32
 BASE = "http://click.example.com"
@@ -214,6 +215,23 @@ def test_what_gateways_do_to_an_address_does_not_kill_the_link(server: Running) 
     path = path_of()
     assert server.ask(path + "?utm_source=x&y=/c/z").status == 302
     assert server.ask("/c/" + "".join(f"%{ord(char):02x}" for char in path[3:20]) + path[20:]).status == 302
+
+
+@pytest.mark.parametrize("end", [".", ",", ";", ")", "]", ">", "'", '%22', "%3E", "*", "!", "?", ").", "%C2%BB"])
+def test_what_a_program_takes_for_the_end_of_a_url_does_not_kill_the_link(server: Running, end: str) -> None:
+    """Programs disagree on where a URL in a text ends; a quotation mark of another script is nothing that we know."""
+    assert server.ask(path_of() + end).status == (404 if end == "%C2%BB" else 302)
+
+
+def test_an_end_that_programs_leave_off_is_written_otherwise(server: Running) -> None:
+    """As links of texts are: a token may end in a hyphen or an underline."""
+    targets = [f"https://shop.example/{'x' * length}" for length in range(200)]
+    paths = [path_of(target=target) for target in targets]
+    odd = [path for path in paths if path[-1] in "-_"]
+    assert odd
+    for path in odd:
+        reply = server.ask(closed(path.encode()).decode())
+        assert (reply.status, reply.headers["location"]) == (302, targets[paths.index(path)])
 
 
 def test_hosts_come_from_every_tracking_url_and_from_web_hosts() -> None:

@@ -48,6 +48,8 @@ def test_urls_end_where_programs_end_them(text: str, found: list[str]) -> None:
         "http://example.com/" + "x" * 2000,
         "http://example.com/a\\",
         "<http://example.com/a.>",
+        'http://example.com/a"b',
+        "http://example.com/a_ http://example.com/a- http://example.com/a~",
     ],
 )
 def test_what_programs_could_read_differently_is_not_clear(text: str) -> None:

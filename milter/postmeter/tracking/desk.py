@@ -24,6 +24,7 @@ from postmeter.tracking.clients import Clients
 from postmeter.tracking.hits import SEEN, Hit, Hits
 
 _HOSTS = 1024  # spellings of host names that are remembered
+_BEHIND = ".,:;!?'\"*~|()[]<>{}\\`"  # what programs may take for the end of a URL in text; none of it is in a token
 
 
 class Fields(Protocol):
@@ -142,7 +143,8 @@ class Desk:
 
     def _link(self, request: Request, token: str, secure: bool) -> Answer:
         host = self._host(request.headers.get("Host", ""))
-        link = self._site.mint.open_link(host, unquote(token) if "%" in token else token) if host else None
+        token = (unquote(token) if "%" in token else token).rstrip(_BEHIND)
+        link = self._site.mint.open_link(host, token) if host else None
         if link is None:
             return answers.NOT_FOUND
         if self._blocklist.now.covers(link.reference, link.target):

@@ -233,7 +233,7 @@ class _Rewrite:
     def _tracked(self, plan: _Plan, tokens: _Tokens) -> Iterator[tuple[int, int, bytes]]:
         line, grown = -1, 0
         for spot in plan.spots:
-            url = tokens.link(spot.url)
+            url = tokens.link(spot.url) if spot.line < 0 else text.closed(tokens.link(spot.url))
             grown = (grown if spot.line == line else 0) + len(url) - (spot.end - spot.start)
             line = spot.line
             if line >= 0 and grown > spot.room:

@@ -20,7 +20,8 @@ _WITHIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 _WRAPS = frozenset(b"*~|`'")
 _TRAILING = frozenset(b".,;:!?'")
 _OPENING = {ord(")"): b"(", ord("]"): b"["}
-_LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$_~)-]\Z")
+_LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$)]\Z")
+_NO_END = b"-_"  # Thunderbird leaves off the one, GitHub's definition (github.github.com/gfm, section 6.9) the other
 _LONGEST = 2000  # none that long is tracked
 _CONTEXT = 200  # what is said of a URL stands near it
 
@@ -53,6 +54,11 @@ def urls(text: bytes, *, delsp: bool = False) -> Iterator[Found]:
         if not _QUOTE.match(line):
             yield from _in_line(text, line, start, delsp=delsp)
         at = stop
+
+
+def closed(url: bytes) -> bytes:
+    """The same URL (RFC 3986 section 6.2.2.2) with an end that no program takes for punctuation."""
+    return url[:-1] + b"%%%02X" % url[-1] if url[-1] in _NO_END else url
 
 
 def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Found]:
@@ -93,5 +99,6 @@ def _agreed(line: bytes, start: int, end: int) -> bool:
     """Whether programs agree on where the URL begins and ends."""
     before = line[start - 1] if start else ord(" ")
     wrapped = before in _WRAPS and line[end : end + 1] in (b"", b" ", line[start - 1 : start])
+    goes_on = line[end : end + 1] == b'"' and line[end + 1 : end + 2].isalnum()
     url = line[start:end]
-    return before not in _WITHIN and not wrapped and url.isascii() and _LAST.search(url) is not None
+    return before not in _WITHIN and not (wrapped or goes_on) and url.isascii() and _LAST.search(url) is not None
