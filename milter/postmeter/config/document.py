@@ -43,8 +43,6 @@ does.
 - `off`, `on`, `yes` and `no` may be written without quotes. What begins with `*`, `&`, `!`, `@`, `%` or a colon needs
   them.
 - No password stands in the file: `*_file` names a file with it on one line.
-- Keys marked *later* belong to features that this version does not have: they are refused unless they have their
-  default.
 
 Made by `python -m postmeter.config.document docs`; do not edit.
 """
