@@ -1,7 +1,7 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench clean
+.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench dashboards clean
 
 PYTHON = build/venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -31,7 +31,7 @@ unit-m-z: setup
 	$(PYTEST) -q tests/unit/test_[m-z]*.py
 
 lint: setup  ## ruff
-	$(PYTHON) -m ruff check milter tests
+	$(PYTHON) -m ruff check milter tests packaging
 
 types: setup  ## mypy, strict
 	$(PYTHON) -m mypy
@@ -47,6 +47,7 @@ others: setup  ## pure code, and what keeps the house in order
 
 all: lint types  ## everything, whole corpora, nothing skipped, in a browser too; with Debian 12's Python packages; the benchmark
 	@$(INSTALL) all
+	@$(MAKE) --no-print-directory build/dashboards/.installed
 	@POSTMETER_ALL=1 $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
 	@$(MAKE) --no-print-directory all-debian12
 	@$(MAKE) --no-print-directory bench
@@ -67,6 +68,15 @@ bench: setup  ## what it costs: Postfix alone, with a milter that does nothing, 
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.shipping
+
+# Grafana's own types, for the oldest version that they describe; of no use but for this.
+build/dashboards/.installed:
+	/usr/bin/python3 -m venv build/dashboards
+	build/dashboards/bin/python -m pip install --disable-pip-version-check 'grafana-foundation-sdk == 1769699998!10.1.0'
+	touch $@
+
+dashboards: build/dashboards/.installed  ## the dashboards for Grafana, from packaging/grafana/dashboards.py
+	build/dashboards/bin/python packaging/grafana/dashboards.py packaging/grafana
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
