@@ -45,10 +45,6 @@ class Meaning:
     built: bool = True
 
 
-def _later(name: str, kind: Kind, labels: tuple[str, ...], text: str) -> Meaning:
-    return Meaning(name, kind, labels, text, built=False)
-
-
 # Why links stay as they are; the rules are those of tracking.
 _OF_MESSAGES = (
     "not_bulk",
