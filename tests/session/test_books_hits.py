@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from postmeter.books.hits import HitReader
 from postmeter.books.robotfile import RobotFile
 from postmeter.cli.main import main
-from postmeter.events import Clicked, Event, Opened, Rejudged, Released, Sent, Submitted
+from postmeter.events import Clicked, Deferred, Event, Opened, Rejudged, Released, Sent, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
 from postmeter.store.journal import Journal
@@ -312,6 +312,18 @@ def test_what_comes_within_a_minute_is_another_event_and_no_total_goes_down(offi
     assert office.journal.totals() == {("clicks_total", ("human",)): 1, ("clicks_total", ("machine",)): 1}
 
 
+def put_off(at: float) -> Deferred:
+    return Deferred(
+        source=f"log:2:{at}:0",
+        time=START + at,
+        queue_id="4bX",
+        reference=b"referenc".hex(),
+        login="news@example.com",
+        from_domain="example.com",
+        recipient="reader0@example.net",
+    )
+
+
 def delivered(at: float) -> Sent:
     return Sent(
         source=f"log:1:{at}:0",
@@ -341,6 +353,18 @@ def test_who_follows_a_link_before_the_message_is_delivered_is_no_person(office:
     verdicts = [(hit.by, hit.reason) for hit in (*office.events(Clicked), *office.events(Rejudged))]
     expected = ("machine", "before_delivery")
     assert verdicts == ([expected] if log_first else [("human", "browser"), expected])
+
+
+def test_who_follows_a_link_while_the_message_is_put_off_is_not_known_for_a_person(office: Office) -> None:
+    """A gateway looks at a link at each attempt, and lets the message wait."""
+    office.journal.record([message(privacy="recipients"), put_off(-0.5)])
+    office.writers[0].append([click(0, 1)])
+    office.read(5.0)
+    office.journal.record([delivered(300.0)])
+    office.writers[0].append([click(400, 1)])
+    office.read(410.0)
+    verdicts = [(hit.by, hit.reason) for hit in office.events(Clicked)]
+    assert verdicts == [("unsure", "not_delivered"), ("human", "browser")]
 
 
 def test_the_first_delivery_to_anybody_is_that_of_a_shared_message(office: Office) -> None:

@@ -76,6 +76,7 @@ def test_one_thing_is_enough_for_a_machine(changes: dict[str, object], reason: s
         ({"since": None}, "no_message"),
         ({"since": SOON - 1}, "soon"),
         ({"since": -5.0}, "soon"),
+        ({"deferred": True}, "not_delivered"),
         ({"links": 2}, "two_links"),
         ({"address": ""}, "no_address"),
         ({"address": "10.0.0.1"}, "no_address"),

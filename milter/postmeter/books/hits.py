@@ -247,7 +247,9 @@ class HitReader:
 
     def _about(self, reference: str) -> About:
         origin = self._origin(reference)
-        return About(origin.time, self._journal.delivered(reference), single=not origin.shared)
+        delivered = self._journal.delivered(reference)
+        deferred = delivered is None and self._journal.deferred(reference)
+        return About(origin.time, delivered, deferred=deferred, single=not origin.shared)
 
     def _origin(self, reference: str) -> Origin:
         """A message that is not known may become so, when an emergency spool is replayed: that is not remembered."""

@@ -30,6 +30,8 @@ class About:
 
     handed_in: float | None = None
     delivered: float | None = None
+    deferred: bool = False
+    """As far as the log says every attempt to deliver it failed, and it is tried again."""
     single: bool = True
     """It went to one recipient, so that all hits are one person's or a robot's."""
 
@@ -118,6 +120,7 @@ class Judge:
             secure=hit.secure,
             since=None if begun is None else hit.time - begun,
             delivered=about.delivered is not None,
+            deferred=about.deferred,
             links=window.links(hit),
             asked=window.asked(hit),
             trapped=window.trapped(hit),

@@ -105,6 +105,11 @@ class Journal:
         [(when,)] = self.database.query(sql, (reference,))
         return None if when is None else float(when)
 
+    def deferred(self, reference: str) -> bool:
+        """Whether the log tells that a server did not take that message yet."""
+        sql = "SELECT 1 FROM events WHERE reference = ? AND reference != '' AND kind = 'deferred' LIMIT 1"
+        return bool(self.database.query(sql, (reference,)))
+
     def bounced(self, reference: str) -> set[str]:
         """The recipients of that message of whom it is known that it came back, as they were written then."""
         sql = """SELECT DISTINCT data ->> 'recipient' FROM events

@@ -37,7 +37,8 @@ class Sight:
     """What is known of a hit. Of `fields` the names are as in `hits.SEEN`.
 
     `since`: seconds after the message was delivered, or handed in as long as it is not `delivered`; None for a message
-    that we do not know. `links`: how many links of it were followed within a second of this hit, this one counted.
+    that we do not know; `deferred` when a server did not take it yet, and none has. `links`: how many links of it were
+    followed within a second of this hit, this one counted.
     `asked`: somebody of its network had asked for it by HEAD. `trapped`: somebody of that followed the hidden link.
     """
 
@@ -49,6 +50,7 @@ class Sight:
     secure: bool = True
     since: float | None = None
     delivered: bool = False
+    deferred: bool = False
     links: int = 1
     asked: bool = False
     trapped: bool = False
@@ -117,6 +119,8 @@ def _unsure(sight: Sight, robot: Robot | None) -> str:
         return "no_message"
     if sight.since < SOON:
         return "soon"
+    if sight.deferred:
+        return "not_delivered"
     return _metadata(sight)
 
 
