@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,22 @@ def test_examples_parse(example: str) -> None:
 def test_help_has_an_example(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word, "--help"]) == 0
     assert f"example:\n  postmeter {word}" in capsys.readouterr().out
+
+
+def _words() -> Iterator[list[str]]:
+    """Each command's own words: quota set, links block."""
+    for command in load_all():
+        parser = ArgumentParser()
+        command.arguments(parser)
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                yield from ([command.name, word] for word in action.choices)
+
+
+@pytest.mark.parametrize("words", [*_words()], ids=" ".join)
+def test_help_of_a_word_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert f"example: postmeter {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_configuration_in_the_readme_is_valid() -> None:

@@ -40,3 +40,8 @@ def said(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
+def sentence(text: str) -> str:
+    """The line that a list of commands shows, as the head of that command's own help."""
+    return f"{text[:1].upper()}{text[1:]}."

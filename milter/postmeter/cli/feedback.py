@@ -15,7 +15,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said, sentence
 
 if TYPE_CHECKING:
     from postmeter.feedback.arrivals import Arrival, Arrivals
@@ -34,12 +34,19 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--recipient", metavar="ADDRESS", action="append", default=[], help=text)
     parser.add_argument("--sender", metavar="ADDRESS", help="the return path, empty for a bounce; else Return-Path")
     words = parser.add_subparsers(dest="action", metavar="list|show|retry", required=False)
-    listed = words.add_parser("list", help="what could not be used, and why")
+    listed, shown, again = (
+        words.add_parser(word, help=text, description=sentence(text), epilog=f"example: postmeter feedback {example}")
+        for word, text, example in (
+            ("list", "what could not be used, and why", "list"),
+            ("show", "one of them, as it was received", "show 20261122T204925.123456Z-812-3"),
+            ("retry", "read them once more, as after a change of the configuration", "retry --all"),
+        )
+    )
     listed.add_argument("--json", action="store_true", help="for programs")
-    words.add_parser("show", help="one of them, as it was received").add_argument("id", metavar="ID")
-    again = words.add_parser("retry", help="read them once more").add_mutually_exclusive_group(required=True)
-    again.add_argument("id", metavar="ID", nargs="?")
-    again.add_argument("--all", action="store_true")
+    shown.add_argument("id", metavar="ID", help="as the list names it")
+    which = again.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", metavar="ID", nargs="?", help="as the list names it")
+    which.add_argument("--all", action="store_true", help="all of them")
 
 
 def run(args: Namespace) -> int:

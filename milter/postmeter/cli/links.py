@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said, sentence
 
 if TYPE_CHECKING:
     from postmeter.store.blocks import Block, Blocks, Kind
@@ -29,13 +29,16 @@ _LINK = re.compile(r"/c/([A-Za-z0-9_-]+)")
 def arguments(parser: ArgumentParser) -> None:
     words = parser.add_subparsers(dest="action", metavar="block|unblock|list", required=True)
     for word, text in (("block", "their links answer 410 within 5 s"), ("unblock", "their links answer again")):
-        what = words.add_parser(word, help=text).add_mutually_exclusive_group(required=True)
+        told = f"example: postmeter links {word} --login stolen@example.com"
+        one = words.add_parser(word, help=text, description=sentence(text), epilog=told)
+        what = one.add_mutually_exclusive_group(required=True)
         what.add_argument(
             "--message", metavar="WHICH", help="its queue ID, Message-ID or reference, or one of its tracked links"
         )
         what.add_argument("--login", metavar="LOGIN", help="all its messages, those that it will send too")
         what.add_argument("--host", metavar="NAME", help='links that lead to this host; "*.NAME" is all hosts below it')
-    words.add_parser("list", help="what is blocked, since when")
+    text = "what is blocked, since when"
+    words.add_parser("list", help=text, description=sentence(text), epilog="example: postmeter links list")
 
 
 def run(args: Namespace) -> int:

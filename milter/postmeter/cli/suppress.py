@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said, sentence
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -267,7 +267,7 @@ def _arguments(parser: ArgumentParser) -> None:
     for word, text, example, do in _WORDS:
         told = f"example: postmeter suppress {word} {example}"
         one = words.add_parser(
-            word, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=told, allow_abbrev=False
+            word, help=text, description=sentence(text), epilog=told, allow_abbrev=False
         )
         one.set_defaults(do=do, addresses=(), scope="", reason="", provider="", since="", for_="", all=False)
         for option in _OPTIONS[word]:
