@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +51,48 @@ def test_an_abstract_address_is_reached() -> None:
         sock.setblocking(False)
         Notifier.from_environment({"NOTIFY_SOCKET": f"@postmeter-test-{os.getpid()}"}).ready()
         assert sock.recv(100) == b"READY=1"
+
+
+_PARENT = """
+import os, socket, time
+from postmeter.runtime.listener import Listener
+from postmeter.runtime.prefork import Generation, Prefork
+
+def serve(post):
+    post.ready()
+    os.read(post.control, 1)
+
+generation = Generation(serve, 1, 1.0)
+Prefork(Listener(socket.socket()), generation, reload=lambda: generation, beat=lambda: None).run()
+"""
+
+
+def said_by_a_parent(systemd: socket.socket, more: dict[str, str]) -> list[bytes]:
+    """From its start to its end, a second of service in between."""
+    environment = {"NOTIFY_SOCKET": systemd.getsockname(), "PYTHONPATH": os.pathsep.join(sys.path), **more}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], env=environment)
+    systemd.settimeout(10)
+    told = [systemd.recv(1000)]
+    while not told[-1].startswith(b"READY=1"):
+        told.append(systemd.recv(1000))
+    if more:
+        told.append(systemd.recv(1000))
+    parent.terminate()
+    assert parent.wait(10) == 0
+    systemd.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(systemd.recv(1000))
+    return told
+
+
+def test_a_parent_of_workers_feeds_the_watchdog_that_is_set(systemd: socket.socket) -> None:
+    """And says nothing of it where none is: what else it says is read by others in its order."""
+    plain = said_by_a_parent(systemd, {})
+    assert plain == [b"READY=1\nSTATUS=1 workers", b"STOPPING=1"]
+    watched = said_by_a_parent(systemd, {"WATCHDOG_USEC": "3000000"})
+    assert watched[watched.index(plain[0]) + 1] == b"WATCHDOG=1"
+    assert [notice for notice in watched if notice != b"WATCHDOG=1"] == plain
 
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify", "relative"])

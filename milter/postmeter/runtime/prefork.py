@@ -18,7 +18,7 @@ from time import monotonic
 from typing import NoReturn
 
 from postmeter.runtime.listener import Listener
-from postmeter.runtime.notify import Notifier
+from postmeter.runtime.notify import Notifier, watchdog_interval
 from postmeter.runtime.signals import CHILD, RELOAD, STOP, Signals
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class Prefork:
         self._beat = beat
         self._reload_by = reload_by
         self._notifier = Notifier.from_environment()
+        self._watched = watchdog_interval(os.environ, os.getpid()) is not None
         self._signals = Signals()
         self._workers: dict[int, Worker] = {}
         self._stopping = False
@@ -119,6 +120,8 @@ class Prefork:
                 self._replace_the_dead()
                 self._kill_the_late()
                 self._beat()
+                if self._watched:
+                    self._notifier.watchdog()
         return 1 if self._failed else 0
 
     def _handle(self, received: signal.Signals | None) -> None:
