@@ -147,7 +147,7 @@ def test_no_text_raises(text: str, reason: str) -> None:
             continue
 
 
-words = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=40).map(lambda text: line(text))
+words = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=40).map(lambda text: line(text))
 made = st.builds(
     Suppression,
     address=st.sampled_from(

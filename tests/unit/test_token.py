@@ -23,7 +23,7 @@ links = st.builds(
     st.binary(min_size=8, max_size=8),
     st.integers(0, 2**40),
     st.binary(max_size=255),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+    st.text(st.characters(blacklist_categories=["Cs"]), max_size=300),
 )
 
 

@@ -26,7 +26,7 @@ MARK = Mark(
     sender="alice@example.com",
 )
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30)
 marks = st.builds(
     Mark,
     reference=st.binary(min_size=8, max_size=8),

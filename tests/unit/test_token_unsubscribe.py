@@ -24,7 +24,7 @@ said = st.builds(
     Unsubscribe,
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=400),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=100),
+    st.text(st.characters(blacklist_categories=["Cs"]), max_size=100),
 )
 nonces = st.binary(min_size=12, max_size=12)
 
