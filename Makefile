@@ -1,7 +1,7 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench dashboards clean
+.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench dashboards deb clean
 
 PYTHON = build/venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -77,6 +77,11 @@ build/dashboards/.installed:
 
 dashboards: build/dashboards/.installed  ## the dashboards for Grafana, from packaging/grafana/dashboards.py
 	build/dashboards/bin/python packaging/grafana/dashboards.py packaging/grafana
+
+deb:  ## the Debian package, in build/, judged by lintian; its tests run unless DEB_BUILD_OPTIONS=nocheck
+	@$(INSTALL) deb
+	sh packaging/build-deb.sh
+	lintian --pedantic --display-info --fail-on error,warning,info,pedantic --allow-root build/postmeter_*.changes
 
 clean:  ## remove what was built; installed Debian packages stay
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,48 +1,179 @@
-"""What packages install besides the program says what the program does."""
+"""What the Debian package is made of fits together: units, users, files, configuration, man pages.
+
+That it installs, passes mail and goes away again is shown by packaging/try.sh, in a bare Debian of its own.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).parent.parent / "packaging" / "systemd"
+from postmeter import __version__
+from postmeter.cli.main import COMMANDS, main
+from postmeter.config.load import load
+from postmeter.config.schema import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGING = ROOT / "packaging"
+DEBIAN = PACKAGING / "debian"
+UNITS = sorted(path for path in (PACKAGING / "systemd").iterdir() if path.suffix != ".conf")
+DAEMONS = ("milter", "web", "books")
+_EXPOSURE = 1.5
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze (Debian: systemd)")
 
 
-def _unit(name: str) -> RawConfigParser:
-    unit = RawConfigParser(strict=False, delimiters=("=",))
-    unit.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way to keep the case of keys
-    unit.read(UNITS / name)
-    return unit
+def settings(path: Path) -> RawConfigParser:
+    """A unit's sections; a key that is written twice has its last value here."""
+    read = RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",), interpolation=None)
+    read.optionxform = str  # type: ignore[assignment,method-assign]
+    read.read_string(path.read_text("utf-8"))
+    return read
 
 
-def test_the_unit_that_runs_as_root_does_nothing_but_release() -> None:
-    """Root for postsuper(1) alone: no daemon, no shell, nothing that takes input."""
-    from postmeter.cli.main import _parse
-
-    service = _unit("postmeter-release.service")["Service"]
-    program, *words = service["ExecStart"].split()
-    command, args = _parse(words)
-    assert (program, command.name, args.due, args.delete) == ("/usr/bin/postmeter", "quota", True, False)
-    assert [key for key in service if key.startswith("Exec")] == ["ExecStart"]
-    assert set(service["CapabilityBoundingSet"].split()) <= {
-        "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN",
-    }  # fmt: skip
+def service(daemon: str) -> Path:
+    return PACKAGING / "systemd" / f"postmeter-{daemon}.service"
 
 
-def test_nothing_is_released_before_somebody_enables_the_timer() -> None:
-    """The service has no [Install] section; the timer has one, and names the service by its own name."""
-    assert not _unit("postmeter-release.service").has_section("Install")
-    assert _unit("postmeter-release.timer")["Install"]["WantedBy"] == "timers.target"
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_unit_starts_what_the_program_has(unit: Path) -> None:
+    for line in re.findall(r"^Exec\w+=/usr/bin/postmeter (.*)$", unit.read_text(), re.MULTILINE):
+        assert line.split()[0] in dict(COMMANDS), line
+        assert main([line.split()[0], "--help"]) == 0
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    for path in UNITS.iterdir():
-        (tmp_path / path.name).write_text(path.read_text().replace("/usr/bin/postmeter", "/bin/true"))
-    command = ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    """Only the program itself, which is not installed here, may be missing; what cannot be known is said of `man:`."""
+    for unit in UNITS:
+        text = unit.read_text().replace("/usr/bin/postmeter", sys.executable)
+        (tmp_path / unit.name).write_text(re.sub(r"^(Documentation|User|Group)=.*\n", "", text, flags=re.MULTILINE))
+    names = [str(tmp_path / unit.name) for unit in UNITS]
+    told = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True,
+                          check=False, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"})  # fmt: skip
+    assert [line for line in told.stderr.splitlines() if "postmeter" in line] == []
+
+
+@needs_systemd
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_is_exposed_to_little(daemon: str) -> None:
+    asked = ["systemd-analyze", "security", "--offline=yes", str(service(daemon))]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told.stdout)
+    assert found, told.stderr
+    assert float(found[1]) < _EXPOSURE
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_says_that_it_is_there_and_goes_with_the_target(daemon: str) -> None:
+    unit = settings(service(daemon))
+    wanted = {"Type": "notify", "KillMode": "mixed", "Restart": "always", "RestartPreventExitStatus": "64 78"}
+    assert {key: unit["Service"][key] for key in wanted} == wanted
+    assert unit["Service"]["WatchdogSec"]
+    assert unit["Service"]["ExecReload"] == "/bin/kill -USR1 $MAINPID"
+    assert unit["Unit"]["PartOf"] == unit["Install"]["WantedBy"] == "postmeter.target"
+
+
+def test_a_stop_is_given_the_time_that_draining_takes() -> None:
+    assert int(settings(service("milter"))["Service"]["TimeoutStopSec"].removesuffix("s")) > Config().milter.drain + 10
+
+
+def test_only_the_tracking_server_runs_as_its_user() -> None:
+    users = {daemon: settings(service(daemon))["Service"]["User"] for daemon in DAEMONS}
+    assert users == {"milter": "postmeter", "web": "postmeter-web", "books": "postmeter"}
+    made = re.findall(r"^u (\S+)", (DEBIAN / "postmeter.sysusers").read_text(), re.MULTILINE)
+    assert set(made) == set(users.values())
+    web = settings(service("web"))["Service"]
+    assert "SupplementaryGroups" not in web
+    assert "/etc/postmeter/keys" in web["InaccessiblePaths"]
+    assert web["ReadWritePaths"] == "-/var/lib/postmeter/spool/hits"
+
+
+def test_the_socket_lies_where_the_configuration_has_it() -> None:
+    socket = str(Config().milter.listen).removeprefix("unix:")
+    lines = (DEBIAN / "postmeter.tmpfiles").read_text()
+    assert f"\nd {Path(socket).parent} 2750 postmeter {Config().milter.socket_group} -\n" in lines
+    assert str(Path(socket).parent) in settings(service("milter"))["Service"]["ReadWritePaths"]
+
+
+def test_the_package_begins_by_watching() -> None:
+    assert load(DEBIAN / "etc" / "postmeter.yaml") == Config(mode="observe")
+
+
+@pytest.mark.parametrize("name", ["postmeter.install", "postmeter.docs", "postmeter.examples"])
+def test_what_is_installed_is_there(name: str) -> None:
+    for line in (DEBIAN / name).read_text().splitlines():
+        assert list(ROOT.glob(line.split()[0])), line
+
+
+def test_every_unit_is_installed_and_known_to_the_maintainer_scripts() -> None:
+    install, rules = (DEBIAN / "postmeter.install").read_text(), (DEBIAN / "rules").read_text()
+    started = {unit.name for unit in UNITS if settings(unit).has_section("Install")}
+    assert set(re.findall(r"postmeter[\w-]*\.(?:service|timer|target)", rules)) == started
+    lines = {f"packaging/systemd/postmeter*{unit.suffix} lib/systemd/system" for unit in UNITS}
+    assert lines <= set(install.split("\n"))
+
+
+def test_versions_agree() -> None:
+    assert (DEBIAN / "changelog").read_text().startswith(f"postmeter ({__version__}) ")
+
+
+def test_the_package_depends_on_what_the_program_needs() -> None:
+    """Each with the version that setup.cfg asks for, under Debian's name."""
+    names = {"pymilter": "milter", "dkimpy": "dkim", "pyyaml": "yaml"}
+    wanted = RawConfigParser()
+    wanted.read(ROOT / "setup.cfg")
+    control = (DEBIAN / "control").read_text().partition("Package: postmeter")[2]
+    for line in wanted["options"]["install_requires"].lower().split("\n"):
+        if line:
+            name, _, version = line.partition(" >= ")
+            assert f"python3-{names.get(name, name)} (>= {version})" in control, line
+
+
+@pytest.mark.parametrize(
+    "script", ["postmeter.postinst", "postmeter.postrm", "tests/mail", "../build-deb.sh", "../try.sh"]
+)
+def test_scripts_are_sh(script: str) -> None:
+    subprocess.run(["sh", "-n", str(DEBIAN / script)], check=True)
+
+
+def test_maintainer_scripts_leave_postfix_alone() -> None:
+    for script in ("postmeter.postinst", "postmeter.postrm"):
+        assert "postconf" not in (DEBIAN / script).read_text()
+
+
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pages = tmp_path_factory.mktemp("man")
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "milter")}
+    subprocess.run([sys.executable, str(PACKAGING / "manpages.py"), str(pages)], check=True, env=path)
+    return pages
+
+
+def test_every_command_has_a_manual_page(manual: Path) -> None:
+    pages = {f"postmeter-{word}.1" for word, _ in COMMANDS}
+    assert {path.name for path in manual.iterdir()} == pages | {"postmeter.1", "postmeter.yaml.5"}
+
+
+def test_manual_pages_are_roff_that_nobody_complains_of(manual: Path) -> None:
+    """An escape that is none, a request that is none: groff says so, and lintian after it."""
+    if not shutil.which("groff"):
+        pytest.skip("no groff (Debian: groff-base)")
+    for page in sorted(manual.iterdir()):
+        read = subprocess.run(["groff", "-man", "-Tutf8", "-K", "utf8", "-ww", "-b", "-z", str(page)],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert read.stderr == "", page.name
+
+
+def test_the_manual_page_of_the_configuration_has_every_key(manual: Path) -> None:
+    from tests.unit.test_config import all_keys
+
+    text = (manual / "postmeter.yaml.5").read_text().replace("\\-", "-")
+    assert {key for key in all_keys() if f"\\fB{key}\\fR" not in text} == set()

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make run` and `make test` need on Debian 12 or later and says what it does.
 #
-#   sh tests/lab/install.sh run | test | all | debian12 | bench
+#   sh tests/lab/install.sh run | test | all | debian12 | bench | deb
 #
 # Debian packages from the system's own sources, a virtual environment in build/venv made with Debian's python3, and
 # a Postfix that is never started as a service and never put in place of another mail server: where one is installed,
@@ -153,6 +153,13 @@ get_spam_assassin() {
     fi
 }
 
+# Names in Build-Depends; dh-sequence-python3 and the like are provided by what else stands there.
+build_depends() {
+    sed -n '/^Build-Depends:/,/^[^ B]/p' "$root/packaging/debian/control" | tr ',' '\n' |
+        sed -n 's/^Build-Depends://; s/^ *\([a-z][a-z0-9-]*\).*/\1/p' |
+        sed '/^dh-sequence-/d; s/^debhelper-compat$/debhelper/'
+}
+
 add_users() {
     getent group postfix >/dev/null || addgroup --system postfix
     getent group postdrop >/dev/null || addgroup --system postdrop
@@ -191,12 +198,16 @@ pip_install() {
 
 # One stamp for each thing wanted; it holds what the installation depends on.
 state() {
-    cat "$root/setup.cfg" "$root/tests/lab/install.sh" "$root/tests/debian12.txt" | cksum
+    cat "$root/setup.cfg" "$root/tests/lab/install.sh" "$root/tests/debian12.txt" "$root/packaging/debian/control" | cksum
     $python -V
 }
 stamped() { [ "$(cat "$build/.installed-$1" 2>/dev/null)" = "$(state 2>/dev/null)" ]; }
 
 up_to_date() {
+    if [ "$want" = deb ]; then
+        stamped deb
+        return
+    fi
     { stamped "$want" || { [ "$want" = run ] && stamped test; }; } && [ -x "$build/venv/bin/python" ] &&
         { [ -x /usr/sbin/postfix ] || [ -x "$build/postfix/usr/sbin/postfix" ]; }
 }
@@ -205,7 +216,7 @@ up_to_date() {
 for_root() {
     # shellcheck disable=SC2086
     lacking=$(missing $needed)
-    if ! installed postfix && [ ! -e "$build/postfix/usr/sbin/postfix" ]; then
+    if [ "$want" != deb ] && ! installed postfix && [ ! -e "$build/postfix/usr/sbin/postfix" ]; then
         [ -z "$(other_mail_server)" ] || fail "not root. Run 'make setup' once as root, to unpack Postfix under build/"
         lacking="${lacking}postfix"
     fi
@@ -218,6 +229,8 @@ for_root() {
 }
 
 command -v dpkg-query >/dev/null || fail "this is not Debian: see README.md for what is needed"
+# What packaging/debian/control builds with, and who judges the package.
+if [ "$want" = deb ]; then needed="build-essential fakeroot lintian $(build_depends)"; fi
 if up_to_date; then exit 0; fi
 [ "$(id -u)" = 0 ] || for_root
 case $want in all | debian12 | bench) sh "$0" test ;; esac
@@ -256,7 +269,11 @@ bench)
     requirements bench >"$build/requirements-bench.txt"
     pip_install "$build/venv" -r "$build/requirements-bench.txt"
     ;;
-*) fail "what is $want? One of: run test all debian12 bench" ;;
+deb)
+    # shellcheck disable=SC2086
+    install_packages $needed
+    ;;
+*) fail "what is $want? One of: run test all debian12 bench deb" ;;
 esac
 state >"$build/.installed-$want"
 say "done"
