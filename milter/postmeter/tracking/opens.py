@@ -19,6 +19,7 @@ LARGEST_AMP = 200_000
 
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _OPENING = re.compile(rb"<[aA](?=[\t\n\f\r />])")
+_CLOSING = re.compile(rb"</[aA](?=[\t\n\f\r />])")
 _STYLE = (
     "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
     "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:-1px -1px 0 0!important;"
@@ -33,7 +34,8 @@ def image(url: str) -> bytes:
 def within_link(page: bytes) -> bool:
     """Whether its end may be within a link: another one there would end it, and move what comes behind."""
     page = _COMMENT.sub(b"", page)
-    return _OPENING.search(page, max(page.rfind(b"</a"), page.rfind(b"</A"), 0)) is not None
+    ends = [found.end() for found in _CLOSING.finditer(page)]
+    return _OPENING.search(page, ends[-1] if ends else 0) is not None
 
 
 def trap(url: str) -> bytes:
