@@ -15,7 +15,7 @@ from postmeter.store.erasing import Person
 from postmeter.store.personal import PLACES
 from postmeter.store.suppression import BOUNCED, MANUAL, Choice, Suppression
 from tests.lab.postgres import Postgres as Server
-from tests.session.test_shipping import NOW, Host, ask, taken
+from tests.session.test_shipping import NOW, Host, ask, copied, taken
 
 pytestmark = pytest.mark.usefixtures("needs_postgres")
 
@@ -135,6 +135,45 @@ def test_a_host_that_was_put_back_hears_and_is_heard(hosts: list[Host]) -> None:
     meet([one, two])
     assert {item.address for item in known(two)} == {BOB, "eve@example.net"}
     assert known(one) == known(two)
+
+
+def test_a_host_that_is_never_done_with_shipping_hears_the_others(hosts: list[Host]) -> None:
+    one, two, _ = hosts
+    put(one, suppressed(NOW))
+    one.ship()
+    two.journal.record([taken() for _ in range(1500)])
+    assert two.shipper.work(), "there was nothing left to ship"
+    assert known(two) == known(one)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_hosts_hear_each_other_by_a_database_that_was_put_back(
+    hosts: list[Host], server: Server, *, empty: bool
+) -> None:
+    """What is told after that has numbers that were heard before, as it seems."""
+    one, two, _ = hosts
+    put(one, suppressed(NOW, "first@example.net"))
+    meet([one, two])
+    for host in (one, two):
+        host.shipper.close()
+    name = f"sharing{next(_numbers)}"
+    older = server.new_database(name) if empty else copied(server, one.url, name)
+    put(one, *(suppressed(NOW, f"{number}@example.net") for number in range(20)))
+    put(two, suppressed(NOW, "two@example.net"))
+    for host in (one, two):
+        host.ship(taken())
+    meet([one, two])
+    assert len(known(one)) == len(known(two)) == 22
+    for host in (two, one):  # who joins first gets another number than it had
+        host.url = older
+        host.close()
+        host.restart()
+        host.ship()
+    put(one, suppressed(NOW, "new@example.net"))
+    put(two, suppressed(NOW, "other@example.net"))
+    meet([one, two])
+    assert known(one) == known(two)
+    assert len(known(one)) == 24
 
 
 STEP = st.tuples(st.integers(0, 2), st.sampled_from(["put", "lift", "meet"]), st.sampled_from([BOB, "eve@example.net"]))

@@ -24,7 +24,7 @@ from postmeter.books.following import Follower
 from postmeter.books.shipping import Shipper
 from postmeter.events import Event, Refused, Sent, Submitted
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store import postgres_schema, shipped, unshipped
+from postmeter.store import postgres_schema, shipped, suppression, unshipped
 from postmeter.store.accounts import StoreDownError
 from postmeter.store.journal import Journal
 from postmeter.store.postgres import Postgres
@@ -383,6 +383,55 @@ def test_an_empty_database_gets_everything(tmp_path: Path, server: Server, url: 
     host.ship(taken())
     assert host.mine() == host.theirs()
     assert len(host.theirs()) == 6
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_database_that_was_put_back_gets_what_it_misses(
+    tmp_path: Path, server: Server, url: str, *, empty: bool
+) -> None:
+    """Empty, or as it was some time ago: figures that changed since, and addresses that were forgotten meanwhile."""
+    host = Host(tmp_path, url)
+    host.ship(taken(login="eve@example.com"), *(taken() for _ in range(4)))
+    follow(host)
+    host.ship()
+    host.shipper.close()
+    name = f"hosts{next(_databases)}"
+    older = server.new_database(name) if empty else copied(server, url, name)
+    host.ship(*(taken() for _ in range(3)))
+    follow(host)
+    with host.journal.database.transaction() as link:
+        link.execute("UPDATE events SET data = replace(data, 'bob@example.net', 'hash:0') WHERE seq = 2")
+    host.ship()
+    host.url = older
+    host.close()
+    host.restart()
+    host.ship(taken())
+    follow(host)
+    host.ship()
+    assert host.mine() == host.theirs()
+    assert len(host.theirs()) == 9
+    ours = "SELECT day, from_domain, login, campaign, provider, what, value FROM figures ORDER BY 1, 2, 3, 4, 5, 6"
+    assert host.journal.database.query(ours) == ask(host.url, ours)
+
+
+def copied(server: Server, url: str, name: str) -> str:
+    """A database as it is now, under another name; nobody may be connected to it."""
+    old = url.partition("@/")[2].partition("?")[0]
+    server.sql(f"CREATE DATABASE {name} TEMPLATE {old} OWNER postmeter", database="postgres")
+    return server.url(database=name)
+
+
+def test_addresses_are_forgotten_over_there_on_a_host_that_is_never_idle(tmp_path: Path, url: str) -> None:
+    host = Host(tmp_path, url)
+    with host.journal.database.transaction() as link:
+        old = suppression.Suppression("bob@example.net", "everywhere", "bounced", NOW - KEEP - 10.0)
+        suppression.lengthen(link, [old])
+    host.ship(taken())
+    for _ in range(3):
+        host.now += 3600.0
+        host.journal.record([taken()])
+        host.shipper.work()  # one batch: more comes before there is nothing to do
+    assert ask(url, "SELECT address FROM suppressions") == []
 
 
 def test_hosts_that_start_at_once_make_the_schema_once(url: str) -> None:

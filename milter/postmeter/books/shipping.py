@@ -91,11 +91,13 @@ class Shipper:
         self._away: float | None = None
 
     def work(self) -> bool:
-        """One batch, and then what other hosts say; true when there is more."""
+        """One batch, and when it is time what other hosts say, however much is to be shipped; true when there is
+        more."""
         if self._rest.rests(self._ticks()):
             return False
         try:
-            more = self._ship(self._joined or self._join()) or self._exchange()
+            shipped, heard = self._ship(self._joined or self._join()), self._exchange()
+            self._forget_old()
         except NameTakenError as error:
             self._failed(logging.ERROR, "nothing is shipped: %s", error)
             return False
@@ -106,7 +108,7 @@ class Shipper:
             self._failed(logging.WARNING, "events wait in the journal: %s", error)
             return False
         self._succeeded()
-        return more
+        return shipped or heard
 
     def close(self) -> None:
         self._postgres.close()
@@ -125,9 +127,11 @@ class Shipper:
             )
         if journal.seq > state.claimed and self._put_back(journal, state):
             return self._join()
-        if state.whole:
+        if state.whole or journal.seq < state.shipped:
+            if not state.whole:
+                log.warning("the database of all hosts was put back, or is new: everything is shipped again")
             with self._postgres.transaction() as cursor:
-                journal = shipped.begin_anew(cursor, journal)
+                journal = shipped.begin_anew(cursor, journal, self._now())
             unshipped.begin_anew(database)
         self._joined = journal
         return journal
@@ -208,12 +212,14 @@ class Shipper:
             with self._postgres.transaction() as cursor:
                 shipped.advance(cursor, journal, journal.seq, self._now())
             self._signed = now
-        if now - self._forgot >= _FORGET:
+        return False
+
+    def _forget_old(self) -> None:
+        if self._ticks() - self._forgot >= _FORGET:
             with self._postgres.transaction() as cursor:
                 shipped.forget(cursor, self._host, self._now() - self._keep)
                 shared.forget(cursor, self._now() - self._keep)
-            self._forgot = now
-        return False
+            self._forgot = self._ticks()
 
     def _failed(self, level: int, text: str, error: Exception) -> None:
         self._joined = None

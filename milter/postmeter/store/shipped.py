@@ -103,9 +103,14 @@ def advance(cursor: Cursor, journal: Registered, upto: int, now: float) -> Regis
     return dataclasses.replace(journal, seq=upto)
 
 
-def begin_anew(cursor: Cursor, journal: Registered) -> Registered:
-    """All of it will be shipped once more, each piece in place of what is there."""
-    cursor.execute("UPDATE journals SET seq = 0 WHERE id = %s", (journal.id,))
+def begin_anew(cursor: Cursor, journal: Registered, now: float) -> Registered:
+    """All of it will be shipped once more, each piece in place of what is there.
+
+    What it says of suppressions gets numbers that nobody has heard yet, also where the database was put back to an
+    earlier state: they go on from the clock, in milliseconds.
+    """
+    sql = "UPDATE journals SET seq = 0, said = greatest(said, %s) WHERE id = %s"
+    cursor.execute(sql, (int(now * 1000), journal.id))
     cursor.execute("DELETE FROM figures WHERE journal = %s", (journal.id,))
     return dataclasses.replace(journal, seq=0)
 
