@@ -94,7 +94,7 @@ HARDNESS = {
     "JSON of Amazon SNS": "lhost-amazonses-09",
     "a disabled account: 5.2.1 is hard by our rule": "lhost-ezweb-03",
     "an unknown user, which they call filtered where they do not know that it was the answer to RCPT": """
-        lhost-apachejames-01 lhost-facebook-03 lhost-postfix-03 lhost-postfix-35 lhost-receivingses-01 lhost-sendmail-27
+        lhost-apachejames-01 lhost-facebook-03 lhost-receivingses-01 lhost-sendmail-27
         lhost-surfcontrol-01 lhost-x1-01 lhost-x2-01 rfc3464-35""",
     "5.1.1 stated, which they give another reason": "lhost-postfix-01 rfc3464-01",
 }
@@ -129,13 +129,13 @@ def test_sisimais_reply_codes_are_found() -> None:
 
 
 def test_sisimais_bounces_are_hard_or_soft() -> None:
-    """250 of 291 as it says. It calls an unknown host hard, which is no fault of an address: that is our rule."""
+    """252 of 291 as it says. It calls an unknown host hard, which is no fault of an address: that is our rule."""
     rows = list(_rows())
     reasons = {name: why for why, names in HARDNESS.items() for name in names.split()}
     missed = {name for name, one, expected in rows if (one is not None and one.hard) != bool(expected["hardbounce"])}
     assert missed == reasons.keys(), missed ^ reasons.keys()
     assert (
-        len(rows) - len([0 for _, one, it in rows if (one is not None and one.hard) != bool(it["hardbounce"])]) >= 250
+        len(rows) - len([0 for _, one, it in rows if (one is not None and one.hard) != bool(it["hardbounce"])]) >= 252
     )
 
 

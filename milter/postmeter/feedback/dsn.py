@@ -134,7 +134,7 @@ def _returned(group: Group, reporting: str, *, words: str, alone: bool, delayed:
     return returned(
         final, told, original=original, action=_action(group.get("action", ""), told.stated(), delayed=delayed),
         diagnostic=diagnostic or line(near, 1000), reporting=host(group.get("reporting-mta", "")) or reporting,
-        remote=host(group.get("remote-mta", "")),
+        remote=host(group.get("remote-mta", "")), around=said.paragraph(words, final),
     )  # fmt: skip
 
 
@@ -148,8 +148,10 @@ def returned(
     reporting: str,
     remote: str = "",
     doubtful: bool = False,
+    around: str = "",
 ) -> Returned:
-    """With what follows from what was said: whether the address is at fault.
+    """With what follows from what was said: whether the address is at fault. `around` is what people are told of it:
+    Postfix says only there which command was answered.
 
     `doubtful`: nothing shows what the reply was the answer to. Then, as for an answer to DATA, only a stated status is
     of the address: words such as "no such user" stand in replies to others too.
@@ -157,7 +159,8 @@ def returned(
     status = told.stated()
     meant = told.meant if said.vague(status) or not told.status else status
     derived = meant != told.status
-    at_rcpt = said.about_the_recipient(diagnostic) and not (derived and (doubtful or said.of_the_data(diagnostic)))
+    all_said = " ".join(f"{diagnostic} {around}".split())
+    at_rcpt = said.about_the_recipient(all_said) and not (derived and (doubtful or said.of_the_data(all_said)))
     final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic)
     return Returned(
         recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,

@@ -31,9 +31,9 @@ _UNSEEN = re.compile(r"<(style|script|title)\b[^<>]{0,500}>[^<]*+", re.IGNORECAS
 _TAG = re.compile(r"<(?![^<>\s]{1,320}@)[^<>]{0,2000}>")
 ORIGINAL = frozenset(
     {"message/rfc822", "message/global", "message/partial", "text/rfc822-headers", "text/rfc822-header"}
-    | {"message/rfc822-headers", "message/global-headers"}
+    | {"message/rfc822-headers", "message/global-headers", "text/rfc822"}
 )
-"""Kinds of the part that returns the message or its header (RFC 6522 section 4, RFC 6533 section 5)."""
+"""Kinds of the part that returns the message or its header (RFC 6522 section 4, RFC 6533 section 5, RFC 9477)."""
 
 Head = dict[str, list[str]]
 """Values by name in lower case, unfolded, without control characters."""

@@ -122,7 +122,7 @@ def _report(
         message_id=original.message_id(about),
         feedback_type=abuse.kind[:60],
         feedback_id=_first(about, "feedback-id"),
-        cfbl_feedback_id=abuse.feedback_id or _first(about, "cfbl-feedback-id"),
+        cfbl_feedback_id="".join((abuse.feedback_id or _first(about, "cfbl-feedback-id")).split()),
         cfbl_address=_first(about, "cfbl-address").partition(";")[0].strip().strip("<>"),
         original_rcpt=abuse.recipients,
         original_from=abuse.sender or dsn.address(_first(about, "return-path")),

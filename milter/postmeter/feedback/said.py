@@ -217,6 +217,14 @@ def beside(words: str, address: str) -> str:
     return "\n".join(pieces)
 
 
+def paragraph(words: str, address: str) -> str:
+    """What is said behind an address, up to a blank line: to which command the answer was stands at its end."""
+    at = words.find(address) if address else -1
+    if at < 0:
+        return ""
+    return words[at : at + 1500].partition("\n\n")[0]
+
+
 def _reply(words: str) -> str:
     for found in _REPLY.finditer(words):
         if not _NOT_A_REPLY.search(words[max(0, found.start() - 10) : found.start(1)]):

@@ -1,0 +1,105 @@
+"""What the mail systems of today send back, each in its own way, is read as a person would read it.
+
+tests/data/came_back was written for this test after what these systems are known to send; names are made up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postmeter.feedback.reading import Report, read
+
+FOLDER = Path(__file__).parent.parent / "data" / "came_back"
+
+BOUNCES = {
+    "gmail-no-such-address": ("5.1.1", True),
+    "gmail-mailbox-full": ("5.2.2", False),
+    "gmail-account-disabled": ("5.2.1", True),
+    "gmail-unsolicited": ("5.7.1", False),
+    "exchange-online-unknown-recipient": ("5.1.10", True),
+    "exchange-online-access-denied": ("5.4.1", False),
+    "exchange-restricted-group": ("5.7.133", False),
+    "exchange-in-house-german-words": ("5.1.1", True),
+    "outlook-com-blocked": ("5.7.1", False),
+    "hotmail-by-postfix": ("5.5.0", False),
+    "yahoo-no-such-user": ("5.0.0", False),
+    "postfix-of-several-lines-to-mail": ("5.1.1", False),
+    "yahoo-user-gone": ("5.1.1", False),
+    "icloud-no-such-user": ("5.1.1", True),
+    "proofpoint-sendmail": ("5.1.1", True),
+    "mimecast-policy": ("5.0.0", False),
+    "barracuda-in-words": ("5.7.1", False),
+    "exim-unrouteable": ("5.1.1", True),
+    "exim-retry-timeout": ("4.4.7", False),
+    "qmail": ("5.1.1", True),
+    "zimbra-quota": ("4.2.2", False),
+    "postfix-greylisted-for-five-days": ("4.7.1", False),
+    "postfix-no-host": ("5.4.4", False),
+    "gmx-dmarc": ("5.0.0", False),
+    "t-online": ("5.0.0", False),
+    "yandex": ("5.7.1", False),
+    "mail-ru": ("5.1.1", False),
+    "qq": ("5.1.1", False),
+    "orange-in-french": ("5.1.1", True),
+    "domino": ("5.1.1", True),
+    "amazon-ses": ("5.1.1", True),
+}
+"""The status that is shown, and whether the address is at fault."""
+OTHERS = {
+    "gmail-delay": "delayed",
+    "exim-delay": "delayed",
+    "exchange-delay": "delayed",
+    "sendmail-warning": "delayed",
+    "postfix-success": "relayed",
+    "exchange-relayed": "relayed",
+    "outlook-out-of-office": "automatic",
+    "outlook-german-no-marks": "automatic",
+    "gmail-vacation": "automatic",
+    "sieve-vacation": "automatic",
+    "french-out-of-office": "automatic",
+    "left-the-company-from-a-mailbox": "automatic",
+    "ticket-system": "automatic",
+    "challenge": "automatic",
+    "receipt-read": "receipt",
+    "receipt-deleted-unread": "receipt",
+    "a-person-answers": "other",
+    "mailman-probe": "automatic",
+    "yahoo-complaint": "complaint",
+    "comcast-complaint": "complaint",
+    "fastmail-complaint-with-the-header-alone": "complaint",
+    "microsoft-jmrp": "complaint",
+    "a-provider-that-reads-cfbl-address": "complaint",
+    "not-junk-after-all": "other",
+    "dmarc-failure": "other",
+}
+
+
+def come(name: str) -> Report:
+    return read((FOLDER / f"{name}.eml").read_bytes())
+
+
+@pytest.mark.parametrize(("name", "expected"), BOUNCES.items(), ids=BOUNCES)
+def test_bounces_are_read_as_they_are_meant(name: str, expected: tuple[str, bool]) -> None:
+    found = come(name)
+    told = [(one.recipient, one.status, one.hard) for one in found.recipients]
+    assert (found.kind, told) == ("bounce", [("reader@example.net", *expected)])
+
+
+@pytest.mark.parametrize(("name", "kind"), OTHERS.items(), ids=OTHERS)
+def test_what_is_no_bounce_is_told_from_them(name: str, kind: str) -> None:
+    found = come(name)
+    assert found.kind == kind, found.why
+    assert not any(one.hard for one in found.recipients)
+    if kind == "complaint":
+        assert found.message_id == "<m1@example.com>"
+
+
+def test_every_message_of_the_folder_is_judged() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == {*BOUNCES, *OTHERS}
+
+
+def test_white_space_is_no_part_of_a_feedback_id() -> None:
+    """RFC 9477 section 4.2: it may be folded anywhere."""
+    assert come("a-provider-that-reads-cfbl-address").cfbl_feedback_id == "abcdefg"
