@@ -54,7 +54,7 @@ def check(loaded: Loaded, domain: str, as_json: bool) -> int:
     wrong = 0
     told = []
     broken: list[KeyProblem] = []
-    for found in _each(config, dns, configured(config, domain, broken)):
+    for found in each(config, dns, configured(config, domain, broken)):
         wrong += found.wrong
         if as_json:
             told.append(_plain(found))
@@ -67,7 +67,8 @@ def check(loaded: Loaded, domain: str, as_json: bool) -> int:
     return complain(broken) or (FOUND_A_PROBLEM if wrong else OK)
 
 
-def _each(config: Config, dns: Dns, keys: Iterator[ListedKey]) -> Iterator[Found]:
+def each(config: Config, dns: Dns, keys: Iterator[ListedKey]) -> Iterator[Found]:
+    """Each key beside what DNS shows for it, in their order."""
     from postmeter.books.keywatch import together
 
     while some := list(islice(keys, _SLICE)):

@@ -1,0 +1,108 @@
+"""`postmeter doctor`: what is wrong with this host's set-up, how that is known, and what mends it.
+
+Collects by `doctor.examine` and tells; what concerns keys comes from `dkim check`. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.freeze import postfix_option
+
+if TYPE_CHECKING:
+    from postmeter.config.load import Loaded
+    from postmeter.config.problem import Problem
+    from postmeter.doctor.facts import Key
+    from postmeter.doctor.finding import Finding
+
+_WIDTH = 100
+
+
+def arguments(parser: ArgumentParser) -> None:
+    text = "an address that mail leaves from, as the world sees it; may stand several times"
+    parser.add_argument("--address", metavar="IP", action="append", default=[], help=text)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    postfix_option(parser)
+
+
+def run(args: Namespace) -> int:
+    from postmeter.config.load import load_with_lines
+    from postmeter.doctor import examine
+
+    wrong = [text for text in args.address if not _is_address(text)]
+    if wrong:
+        print(f"postmeter doctor: {wrong[0]} is no address", file=sys.stderr)
+        return USAGE
+    loaded = load_with_lines(args.config)
+    given = [str(ip_address(text)) for text in args.address]
+    facts = examine.facts_of(
+        loaded.config, postfix=args.postfix, problems=_problems(loaded), keys=list(_keys(loaded)), given=given
+    )
+    found = examine.judge(facts)
+    if args.json:
+        print(json.dumps({"findings": [asdict(finding) for finding in found]}, indent=2))
+    else:
+        print("\n".join(_told(found)))
+    return FOUND_A_PROBLEM if any(finding.level == "wrong" for finding in found) else OK
+
+
+def _problems(loaded: Loaded) -> list[Problem]:
+    """What check-config says of files, modes, sockets and keys, as far as it is not asked of DNS."""
+    from postmeter.cli.config import key_problems
+    from postmeter.cli.postfix import expiry, retirement
+    from postmeter.config.check import check, whose
+
+    me = whose(loaded.config)
+    return [*check(loaded, me=me), *key_problems(loaded), *expiry(loaded), *retirement(loaded)]
+
+
+def _keys(loaded: Loaded) -> Iterator[Key]:
+    from postmeter.cli import dkimcheck
+    from postmeter.cli.dkim import configured
+    from postmeter.doctor.facts import Key
+    from postmeter.submission.dnskeys import Dns
+
+    config = loaded.config
+    for found in dkimcheck.each(config, Dns(config.dkim.resolvers), configured(config, "", [])):
+        finding = found.finding
+        what = f"{finding.word}: {finding.what}" if finding.what else finding.word
+        yield Key(found.key.name, finding.ok, found.wrong, what, finding.fix)
+
+
+def _told(found: list[Finding]) -> Iterator[str]:
+    """For people: a heading, how it is known, and what to do; a record or command stays on one line to be copied."""
+    for finding in found:
+        yield from textwrap.wrap(f"{finding.level.upper():<8} {finding.about}: {finding.what}", _WIDTH,
+                                 subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        yield f"{'':<9}known by: {finding.known}"
+        if finding.fix:
+            yield f"{'':<9}fix: {finding.fix}"
+    wrong = sum(finding.level == "wrong" for finding in found)
+    yield f"{wrong} wrong, {len(found) - wrong} to look at" if found else "nothing is wrong"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+COMMANDS = (
+    Command(
+        "doctor",
+        "tell what is wrong with Postfix, files, stores and DNS, and what mends it",
+        "postmeter doctor --json",
+        arguments,
+        run,
+    ),
+)

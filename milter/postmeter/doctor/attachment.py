@@ -1,0 +1,172 @@
+"""How Postfix has our milter: where it stands, in which order, with which options, and whether it can be reached.
+
+Plain functions from facts to findings; contrib/postfix/README.md has the reasons. Knows nothing of where facts come
+from. postconf(5), MILTER_README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from postmeter.config.schema import Config
+from postmeter.doctor.facts import Facts
+from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
+from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, seconds, split
+
+_ATTACH = "postmeter attach"
+_LEAST_CONTENT, _MOST_CONTENT = 30.0, 600.0  # seconds; clients wait 10 minutes for the last reply (RFC 5321 4.5.3.2.6)
+_LEAST_COMMAND = 5.0
+_PROTOCOL = 6  # of libmilter 8.14 and later
+_MACROS = {
+    "milter_connect_macros": ("{daemon_name}",),
+    "milter_mail_macros": ("{auth_authen}",),
+    "milter_end_of_data_macros": ("i",),
+}
+"""What postmeter reads of a message (milter/postmeter/submission), where smtpd(8) gives it by default."""
+
+
+def with_ours(mailer: Mailer, config: Config) -> Iterator[tuple[Service | None, list[Entry], Entry]]:
+    """Each place that has our milter, None for sendmail(1)'s mail, its list, and our entry in it."""
+    queue = mailer.value("queue_directory")
+    for service in [*mailer.smtpd(), None]:
+        entries = mailer.entries(service)
+        ours = [each for each in entries if is_ours(each.address, config.milter.listen, queue)]
+        if ours:
+            yield service, entries, ours[0]
+
+
+def place(service: Service | None) -> str:
+    return service.name if service else "sendmail(1)"
+
+
+def attached(facts: Facts) -> Iterator[Finding]:
+    """Nobody's mail is metered by a milter that no service has."""
+    mailer = facts.mailer
+    if mailer is None:
+        yield Finding(UNKNOWN, "postfix", "nothing could be asked of Postfix", facts.mute, "run doctor as root")
+        return
+    has = [service for service, _, _ in with_ours(mailer, facts.config)]
+    if not has:
+        known = f"{facts.config.milter.listen} stands in no smtpd_milters and not in non_smtpd_milters (postconf -x)"
+        yield Finding(WRONG, "postfix", "Postfix does not have postmeter as a milter", known, _ATTACH)
+        return
+    for service in mailer.submissions():
+        if service not in has:
+            what = f"what users submit at {service.name} leaves unmetered and unsigned"
+            known = f"postconf -Px {service.name}/smtpd_milters does not name {facts.config.milter.listen}"
+            yield Finding(WRONG, "postfix", what, known, f"postmeter attach --service {service.name}")
+    if None not in has:
+        what = "mail by sendmail(1), of cron and PHP for example, passes unmetered and unsigned"
+        yield Finding(WARNING, "postfix", what, "postconf -x non_smtpd_milters does not name postmeter", _ATTACH)
+
+
+def order(facts: Facts) -> Iterator[Finding]:
+    """A signature covers what postmeter saw; and twice in one list every message would be charged twice."""
+    for mailer, service, entries, ours in _found(facts):
+        behind = entries[entries.index(ours) + 1 :]
+        queue = mailer.value("queue_directory")
+        if any(is_ours(each.address, facts.config.milter.listen, queue) for each in behind):
+            what = f"{place(service)} has postmeter twice: every message meets it twice"
+            yield Finding(WRONG, "order", what, _list(service), "name it once, as the last one")
+        others = [each.address for each in behind if each.address != ours.address]
+        if others:
+            what = f"{', '.join(others)} comes after postmeter at {place(service)}: what it alters breaks signatures"
+            yield Finding(WARNING, "order", what, _list(service), "name postmeter as the last of the list")
+
+
+def default_action(facts: Facts) -> Iterator[Finding]:
+    """`accept` lets mail leave unmetered and unsigned, and perhaps half rewritten, while postmeter is down."""
+    for mailer, service, _, ours in _found(facts):
+        word = ours.options.get("default_action") or mailer.value("milter_default_action", service)
+        if word.split()[:1] == ["accept"]:
+            what = (
+                f"when postmeter is down, mail at {place(service)} leaves unmetered, unsigned, perhaps half rewritten"
+            )
+            own = "default_action" in ours.options
+            known = f"default_action=accept in {_list(service)}" if own else "milter_default_action = accept"
+            mend = "write default_action=tempfail there" if own else "postconf -e milter_default_action=tempfail"
+            yield Finding(WRONG, "default_action", what, known, f"{mend} && postfix reload")
+
+
+def sockets(facts: Facts) -> Iterator[Finding]:
+    """Tried as Postfix does it: as its user, in its directory, chrooted where the service is."""
+    for trial in facts.sockets:
+        if trial.ok is None:
+            yield Finding(UNKNOWN, "socket", f"whether {trial.about} is not known", trial.why, "run doctor as root")
+        elif not trial.ok:
+            fix = "start `postmeter milter`; postmeter check-config tells which directory or mode keeps Postfix out"
+            yield Finding(WRONG, "socket", f"{trial.about}: it does not", trial.why, fix)
+
+
+def timeouts(facts: Facts) -> Iterator[Finding]:
+    for mailer, service, _, ours in _found(facts):
+        content = _timeout(mailer, service, ours, "content")
+        command = _timeout(mailer, service, ours, "command")
+        if not _LEAST_CONTENT <= content <= _MOST_CONTENT:
+            what = f"Postfix waits {content:g} s at {place(service)} for the verdict on a message"
+            yield Finding(WARNING, "timeouts", what, "content_timeout, milter_content_timeout", "content_timeout=300s")
+        if command < _LEAST_COMMAND:
+            what = f"Postfix waits only {command:g} s at {place(service)} for the answer to a command"
+            yield Finding(WARNING, "timeouts", what, "command_timeout, milter_command_timeout", "command_timeout=30s")
+
+
+def _timeout(mailer: Mailer, service: Service | None, ours: Entry, kind: str) -> float:
+    own = ours.options.get(f"{kind}_timeout")
+    return seconds(own or mailer.value(f"milter_{kind}_timeout", service))
+
+
+def macros(facts: Facts) -> Iterator[Finding]:
+    """Without the login's macro every sender would be an address, and share one limit with its neighbours."""
+    for mailer, service, _, _ in _found(facts):
+        for name, wanted in _MACROS.items() if service is not None else ():
+            value = mailer.value(name, service)
+            missing = [macro for macro in wanted if macro not in split(value.replace("{", " {").replace("}", "} "))
+                       and macro.strip("{}") not in split(value)]  # fmt: skip
+            if missing:
+                what = f"{place(service)} does not tell postmeter {', '.join(missing)}"
+                yield Finding(WRONG, "macros", what, f"{name} = {value}", f"postconf -X {name} && postfix reload")
+        protocol = mailer.value("milter_protocol", service)
+        if protocol.isdigit() and int(protocol) < _PROTOCOL:
+            yield Finding(WRONG, "macros", "an old milter protocol lacks what postmeter needs",
+                          f"milter_protocol = {protocol}", "postconf -X milter_protocol && postfix reload")  # fmt: skip
+
+
+def switched_off(facts: Facts) -> Iterator[Finding]:
+    """`no_milters` beside our milter: it stands there and never runs."""
+    for mailer, service, _, _ in _found(facts):
+        if service is not None and "no_milters" in split(mailer.value("receive_override_options", service)):
+            what = f"{service.name} names postmeter and never asks it"
+            fix = "take no_milters out of receive_override_options there, or the milter"
+            yield Finding(WRONG, "postfix", what, "receive_override_options has no_milters", fix)
+
+
+def filtered_twice(facts: Facts) -> Iterator[Finding]:
+    """A content filter gives mail back by a service of its own, which must not meet the milter again unawares."""
+    for mailer, service, _, _ in _found(facts):
+        if service is None or service.options.get("content_filter") != "":
+            continue
+        off = "no_milters" in split(mailer.value("receive_override_options", service))
+        name = mailer.value("milter_macro_daemon_name", service)
+        if off or name in facts.config.senders.refiltered or not _filters(mailer):
+            continue
+        what = f"mail that a content filter gives back at {service.name} meets postmeter a second time"
+        known = f"{service.name} has content_filter= and postmeter, and no no_milters"
+        fix = "add no_milters to receive_override_options there, or name the service in senders.refiltered"
+        yield Finding(WRONG, "double filtering", what, known, f"{fix} (contrib/postfix/README.md)")
+
+
+def _filters(mailer: Mailer) -> bool:
+    return any(mailer.value("content_filter", service) for service in [None, *mailer.smtpd()])
+
+
+def _found(facts: Facts) -> Iterator[tuple[Mailer, Service | None, list[Entry], Entry]]:
+    """As `with_ours`, nothing where Postfix could not be asked."""
+    if facts.mailer is not None:
+        yield from ((facts.mailer, *found) for found in with_ours(facts.mailer, facts.config))
+
+
+def _list(service: Service | None) -> str:
+    return f"postconf -Px {service.name}/smtpd_milters" if service else "postconf -x non_smtpd_milters"
+
+
+CHECKS = (attached, order, default_action, sockets, timeouts, macros, switched_off, filtered_twice)

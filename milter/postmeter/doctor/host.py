@@ -1,0 +1,45 @@
+"""Files and modes, clock, disk and stores of this host.
+
+Plain functions from facts to findings. What is wrong with files was found by the checks of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from postmeter.doctor.facts import Facts
+from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
+
+
+def files(facts: Facts) -> Iterator[Finding]:
+    for problem in facts.problems:
+        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+        level = WARNING if problem.severity == "warning" else WRONG
+        about, known = problem.path or "configuration", f"postmeter check-config: {place}"
+        yield Finding(level, about, problem.what, known, problem.fix)
+
+
+def clock(facts: Facts) -> Iterator[Finding]:
+    """Windows of quotas, t= and x= of signatures, and tokens all believe it."""
+    if facts.clock is False:
+        yield Finding(WARNING, "clock", "nothing keeps the clock right", "adjtimex(2) says that it is not synchronized",
+                      "apt-get install systemd-timesyncd")  # fmt: skip
+
+
+def disk(facts: Facts) -> Iterator[Finding]:
+    for each in facts.disks:
+        if each.free < each.least:
+            what = f"{each.path} has {each.free // 2**20} MiB left, and should have {each.least // 2**20}"
+            yield Finding(WRONG, "disk", what, f"statvfs(3); {each.key}", f"make room: df -h {each.path}")
+
+
+def stores(facts: Facts) -> Iterator[Finding]:
+    for trial in facts.stores:
+        if trial.ok is None:
+            yield Finding(UNKNOWN, "stores", f"whether {trial.about} is not known", trial.why, "run doctor as root")
+        elif not trial.ok:
+            fix = "start the server, or mend the address or the password that the configuration gives"
+            yield Finding(WRONG, "stores", f"{trial.about}: it does not", trial.why, fix)
+
+
+CHECKS = (files, clock, disk, stores)

@@ -1,0 +1,112 @@
+"""Postfix's other settings that postmeter depends on, and its log.
+
+Plain functions from facts to findings. postconf(5), journald.conf(5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from postmeter.doctor.facts import Facts
+from postmeter.doctor.finding import NOTE, WARNING, WRONG, Finding
+from postmeter.doctor.mailer import Mailer, split
+
+_LINES = 7  # lines that Postfix writes about a message with one recipient
+_BURST, _INTERVAL = 10_000, 30.0  # journald.conf(5): the defaults of RateLimitBurst and RateLimitIntervalSec
+_BY_SENDER = (
+    "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "sender_canonical_maps",
+    "canonical_maps", "smtp_generic_maps", "sender_bcc_maps",
+)  # fmt: skip
+_LOCAL = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains")
+
+
+def size(facts: Facts) -> Iterator[Finding]:
+    """A message that a worker cannot hold is put off again and again."""
+    text = facts.mailer.value("message_size_limit") if facts.mailer else ""
+    if not text.isdigit():
+        return
+    limit, room = int(text), facts.config.milter.max_memory
+    if limit == 0 or limit > room:
+        what = f"Postfix takes messages of {f'up to {limit} octets' if limit else 'any size'}, postmeter holds {room}"
+        fix = f"postconf -e message_size_limit={room} && postfix reload, or raise milter.max_memory"
+        yield Finding(WARNING, "message_size_limit", f"{what}: larger ones get 451 until they expire",
+                      f"message_size_limit = {text}; milter.max_memory", fix)  # fmt: skip
+    ours = facts.config.milter.message_size_limit
+    if isinstance(ours, int) and limit and (ours == 0 or ours > limit):
+        what = "a message that we make larger may be refused by Postfix after it was charged"
+        known = f"milter.message_size_limit is {ours or 'none'}, Postfix's {limit}"
+        yield Finding(WRONG, "message_size_limit", what, known, "milter.message_size_limit: auto")
+
+
+def long_ids(facts: Facts) -> Iterator[Finding]:
+    if facts.mailer and facts.mailer.value("enable_long_queue_ids") == "no":
+        what = "queue ids are used again within seconds, and the log is joined to the journal by them"
+        fix = "postconf -e enable_long_queue_ids=yes && postfix reload"
+        yield Finding(WARNING, "queue ids", what, "enable_long_queue_ids = no", fix)
+
+
+def delimiter(facts: Facts) -> Iterator[Finding]:
+    """Without it every bounce to ADDRESS+TOKEN is an unknown recipient."""
+    if facts.mailer is None:
+        return
+    bounces, has = facts.config.bounces, facts.mailer.value("recipient_delimiter")
+    if bounces.delimiter in has:
+        return
+    for base in sorted(set(bounces.domains.values())):
+        domain = base.rpartition("@")[2]
+        here = domain in _names(facts.mailer)
+        what = f"{base}{'' if here else f', if {domain} is taken here,'} does not get what comes to its tagged forms"
+        known = f"recipient_delimiter = {has}; bounces.delimiter is {bounces.delimiter}"
+        fix = f"postconf -e recipient_delimiter={has}{bounces.delimiter} && postfix reload"
+        yield Finding(WRONG if here else WARNING, "recipient_delimiter", what, known, fix)
+
+
+def _names(mailer: Mailer) -> set[str]:
+    return {name for key in _LOCAL for name in split(mailer.value(key))}
+
+
+def by_sender(facts: Facts) -> Iterator[Finding]:
+    """What looks at the sender finds the tag behind the name."""
+    if facts.mailer is None or not facts.config.bounces.domains:
+        return
+    used = [name for name in _BY_SENDER if facts.mailer.value(name)]
+    if used:
+        what = "maps that look at the sender see the tagged return path of bulk mail, and not the author's address"
+        bases = ", ".join(sorted(set(facts.config.bounces.domains.values())))
+        fix = f"give {bases} and its tagged forms the entries they need, in {', '.join(used)}"
+        yield Finding(WARNING, "sender maps", what, ", ".join(f"{name} is set" for name in used), fix)
+
+
+def soft_bounce(facts: Facts) -> Iterator[Finding]:
+    if facts.mailer and facts.mailer.value("soft_bounce") == "yes":
+        what = "refusals for good are turned into temporary ones: clients come back for ever"
+        yield Finding(WARNING, "soft_bounce", what, "soft_bounce = yes", "postconf -X soft_bounce && postfix reload")
+
+
+def bounce_mail(facts: Facts) -> Iterator[Finding]:
+    """Bounces that Postfix itself makes should not meet milters (postconf(5), internal_mail_filter_classes)."""
+    classes = facts.mailer.value("internal_mail_filter_classes") if facts.mailer else ""
+    if classes:
+        fix = "postconf -X internal_mail_filter_classes && postfix reload"
+        what = "bounces that Postfix makes go through the milters"
+        yield Finding(WARNING, "internal mail", what, f"internal_mail_filter_classes = {classes}", fix)
+
+
+def rate_limit(facts: Facts) -> Iterator[Finding]:
+    """journald drops what comes faster; what it dropped of Postfix's log is a delivery that nobody knows of."""
+    if facts.journald is None:
+        return
+    burst = facts.journald.get("RateLimitBurst", str(_BURST))
+    interval = facts.journald.get("RateLimitIntervalSec", "30s")
+    if burst == "0" or interval.rstrip("smhinec ") == "0":
+        return
+    lines = int(burst) if burst.isdigit() else _BURST
+    what = f"journald drops lines beyond {lines} in {interval}: about {lines // _LINES} messages"
+    fix = (
+        "systemctl edit postfix@- and write there: [Service] LogRateLimitIntervalSec=0; "
+        "then systemctl restart postfix@-; or have a file written and name it in delivery.log"
+    )
+    yield Finding(NOTE, "journald", what, "RateLimitBurst and RateLimitIntervalSec of journald.conf", fix)
+
+
+CHECKS = (size, long_ids, delimiter, by_sender, soft_bounce, bounce_mail, rate_limit)
