@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 
 class Backoff:
@@ -24,3 +25,23 @@ class Backoff:
 
     def succeeded(self) -> None:
         self._delay = self._until = 0.0
+
+
+class Rests:
+    """Those of several, by their names. `ticks` is a monotonic clock."""
+
+    def __init__(self, *, first: float, most: float, chance: Callable[[], float], ticks: Callable[[], float]) -> None:
+        self._make = partial(Backoff, first=first, most=most, chance=chance)
+        self._ticks = ticks
+        self._of: dict[str, Backoff] = {}
+
+    def rests(self, name: str) -> bool:
+        return name in self._of and self._of[name].rests(self._ticks())
+
+    def failed(self, name: str) -> float:
+        """Rest from now on; returns for how many seconds."""
+        return self._of.setdefault(name, self._make()).failed(self._ticks())
+
+    def succeeded(self, *names: str) -> None:
+        for name in names:
+            self._of.pop(name, None)

@@ -19,6 +19,12 @@ from email.utils import format_datetime, formataddr
 from postmeter.books.letters import Letter
 from postmeter.config.schema import InetAddress
 
+ID_LIVES = 600.0
+"""Seconds for a notice's one-time id: an SMTP transaction, and a server that comes up again meanwhile."""
+
+OF_ONE = (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, smtplib.SMTPNotSupportedError)
+"""What a server says about one mail and not about all of ours."""
+
 _PATIENCE = 10.0  # seconds for a server that is meant to be our own to say who it is
 _TAKING = 300.0  # seconds for each later answer: it may have a filter, and who gives up too early sends twice
 

@@ -11,13 +11,12 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
 from time import monotonic, time
 
 from postmeter.books import keyletters, letters, removals
-from postmeter.books.backoff import Backoff
+from postmeter.books.backoff import Rests
 from postmeter.books.letters import Letter, Room
-from postmeter.books.mailing import Mailer
+from postmeter.books.mailing import ID_LIVES, OF_ONE, Mailer
 from postmeter.config.schema import Quota
 from postmeter.events import Braked, Event, KeyChanged, Mistrusted, Warned
 from postmeter.runtime.logs import OnceAMinute
@@ -38,12 +37,8 @@ _GAPS = {_WARNINGS: 600.0, _SENDER: 600.0, _BRAKE: 3600.0, _KEYS: 600.0, _DOUBTS
 _KINDS = ("warned", "braked", "keychanged", "mistrusted")
 _FAR = 10_000  # events behind the saved position; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
-_ID_LIVES = 600.0  # seconds; an SMTP transaction, and a server that comes up again meanwhile
 _FIRST, _MOST = 10.0, 900.0  # seconds of rest after a failure
 _GIVE_UP = 3 * 86_400.0  # seconds; nobody wants to know then
-
-# What a server says about one mail and not about all of ours.
-_OF_ONE = (SMTPRecipientsRefused, SMTPDataError, SMTPNotSupportedError)
 
 # An address that can only be that mailbox's: no quotes, no routes (%, !), nothing that a server reads in another way.
 _MAILBOX = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
@@ -67,9 +62,9 @@ class Notices:
     ) -> None:
         self._journal, self._outbox = journal, Outbox(journal.database)
         self._quota, self._mailer, self._room = quota, mailer, room
-        self._failed, self._token, self._chance, self._now, self._ticks = failed, token, chance, now, ticks
+        self._failed, self._token, self._now = failed, token, now
         self._seen = self._saved = -1
-        self._rests: dict[str, Backoff] = {}
+        self._rests = Rests(first=_FIRST, most=_MOST, chance=chance, ticks=ticks)
         self._taken: dict[str, tuple[int, float]] = {}  # mail that was sent and not yet noted as sent
 
     def work(self) -> bool:
@@ -119,28 +114,20 @@ class Notices:
 
     def _tell_next(self) -> bool:
         """The topic that waits longest, of those whose time has come."""
-        now, ticks = self._now(), self._ticks()
-        if self._resting("", ticks):
+        now = self._now()
+        if self._rests.rests(""):
             return False
         for topic, last in self._outbox.topics().items():
             if _kind(topic) not in _GAPS:
                 continue  # somebody else's to tell
-            if not 0 <= now - last < _GAPS[_kind(topic)] and not self._resting(topic, ticks):
+            if not 0 <= now - last < _GAPS[_kind(topic)] and not self._rests.rests(topic):
                 try:
                     self._tell(topic, now)
                 except Exception:  # boundary: a letter that cannot be written must not keep the others waiting
-                    self._rest(topic)
+                    self._rests.failed(topic)
                     raise
                 return True
         return False
-
-    def _resting(self, topic: str, ticks: float) -> bool:
-        rest = self._rests.get(topic)
-        return rest is not None and rest.rests(ticks)
-
-    def _rest(self, topic: str) -> float:
-        rest = self._rests.setdefault(topic, Backoff(first=_FIRST, most=_MOST, chance=self._chance))
-        return rest.failed(self._ticks())
 
     def _tell(self, topic: str, now: float) -> None:
         entries = self._outbox.waiting(topic)
@@ -152,15 +139,14 @@ class Notices:
         ident = self._token()
         about = f"{topic} {[entry.seq for entry in entries]}"
         message = self._mailer.compose(letter, to=to, ident=ident, about=about, now=now)
-        notices.issue(self._journal.database, ident, now=now, until=now + _ID_LIVES)
+        notices.issue(self._journal.database, ident, now=now, until=now + ID_LIVES)
         try:
             refused = self._mailer.send(message, to=to)
         except OSError as error:
             self._postpone(topic, entries, error)
         else:
             self._taken[topic] = entries[-1].seq, now
-            self._rests.pop("", None)
-            self._rests.pop(topic, None)
+            self._rests.succeeded("", topic)
             self._note()
             if refused:
                 log.warning("a notice was not taken for %s, but for others", ", ".join(refused))
@@ -197,14 +183,14 @@ class Notices:
     def _postpone(self, topic: str, entries: Sequence[Entry], error: OSError) -> None:
         """A server that answers no concerns this mail; one that does not answer concerns all mail."""
         self._failed("notices")
-        personal = isinstance(error, _OF_ONE)
-        wait = self._rest(topic if personal else "")
+        personal = isinstance(error, OF_ONE)
+        wait = self._rests.failed(topic if personal else "")
         place = self._mailer.smtp
         once.log(logging.ERROR, _kind(topic), "a notice by %s failed, again in %.0f s: %s", place, wait, error)
         if personal and self._now() - entries[-1].event.time > _GIVE_UP:
             log.error("given up: a notice of %d events", len(entries))
             self._outbox.drop(topic)
-            del self._rests[topic]
+            self._rests.succeeded(topic)
 
 
 def _kind(topic: str) -> str:

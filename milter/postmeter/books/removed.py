@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from smtplib import SMTPDataError, SMTPNotSupportedError, SMTPRecipientsRefused
+from smtplib import SMTPDataError, SMTPRecipientsRefused
 from time import monotonic, time
 
 from postmeter.books import removals
-from postmeter.books.backoff import Backoff
-from postmeter.books.mailing import Mailer
+from postmeter.books.backoff import Rests
+from postmeter.books.mailing import ID_LIVES, OF_ONE, Mailer
 from postmeter.events import Suppressed
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import notices
@@ -32,10 +32,8 @@ POSITION = "removed"
 _TOPIC = "removed:"
 _FAR = 10_000  # events behind the saved position; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
-_ID_LIVES = 600.0  # seconds; an SMTP transaction, and a server that comes up again meanwhile
 _FIRST, _MOST = 10.0, 900.0  # seconds of rest after a failure
 _GIVE_UP = 3 * 86_400.0  # seconds; a sender knows by then, or asks
-_OF_ONE = (SMTPRecipientsRefused, SMTPDataError, SMTPNotSupportedError)  # about one mail and not about all of ours
 
 
 class Removed:
@@ -53,9 +51,9 @@ class Removed:
         ticks: Callable[[], float] = monotonic,
     ) -> None:
         self._journal, self._outbox, self._mailer = journal, Outbox(journal.database), mailer
-        self._failed, self._token, self._chance, self._now, self._ticks = failed, token, chance, now, ticks
+        self._failed, self._token, self._now = failed, token, now
         self._seen = self._saved = -1
-        self._rests: dict[str, Backoff] = {}
+        self._rests = Rests(first=_FIRST, most=_MOST, chance=chance, ticks=ticks)
 
     def work(self) -> bool:
         """A slice of the journal, and one report at most; true when there is more."""
@@ -84,14 +82,14 @@ class Removed:
         return bool(telling) and self._now() - event.time < _GIVE_UP
 
     def _tell_next(self) -> bool:
-        if self._resting(""):
+        if self._rests.rests(""):
             return False
         for topic in self._outbox.topics():
-            if topic.startswith(_TOPIC) and not self._resting(topic):
+            if topic.startswith(_TOPIC) and not self._rests.rests(topic):
                 try:
                     self._tell(topic)
                 except BaseException:  # a report that cannot be written must not keep the others waiting
-                    self._rest(topic)
+                    self._rests.failed(topic)
                     raise
                 return True
         return False
@@ -110,21 +108,21 @@ class Removed:
             log.error("%s: its sender cannot be told of removed recipients: %s", message.queue_id, error)
             self._done(topic)
             return
-        notices.issue(self._journal.database, ident, now=now, until=now + _ID_LIVES)
+        notices.issue(self._journal.database, ident, now=now, until=now + ID_LIVES)
         try:
             self._mailer.send(report, to=[message.mail_from], sender="")
         except OSError as error:
             self._postpone(topic, removed[-1].time, error)
         else:
-            self._rests.pop("", None)
+            self._rests.succeeded("")
             self._done(topic)
         notices.revoke(self._journal.database, ident)
 
     def _postpone(self, topic: str, since: float, error: OSError) -> None:
         """A server that answers no concerns this report; one that does not answer concerns all mail."""
         self._failed("removed")
-        personal = isinstance(error, _OF_ONE)
-        wait = self._rest(topic if personal else "")
+        personal = isinstance(error, OF_ONE)
+        wait = self._rests.failed(topic if personal else "")
         once.log(logging.ERROR, "removed", "a report by %s failed, again in %.0f s: %s", self._mailer.smtp, wait, error)
         if personal and (_final(error) or self._now() - since > _GIVE_UP):
             log.error("given up: a sender is not told of removed recipients: %s", error)
@@ -132,15 +130,7 @@ class Removed:
 
     def _done(self, topic: str) -> None:
         self._outbox.drop(topic)
-        self._rests.pop(topic, None)
-
-    def _resting(self, topic: str) -> bool:
-        rest = self._rests.get(topic)
-        return rest is not None and rest.rests(self._ticks())
-
-    def _rest(self, topic: str) -> float:
-        rest = self._rests.setdefault(topic, Backoff(first=_FIRST, most=_MOST, chance=self._chance))
-        return rest.failed(self._ticks())
+        self._rests.succeeded(topic)
 
 
 def _final(error: OSError) -> bool:

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from postmeter.books.letters import Letter
-from postmeter.books.mailing import Mailer
+from postmeter.books.mailing import ID_LIVES, Mailer
 from postmeter.config.schema import Config
 from postmeter.store import database, notices
-
-_ID_LIVES = 600.0  # seconds; an SMTP transaction
 
 
 def send(config: Config, *, subject: str, text: str, html: str, to: Sequence[str], about: str) -> list[str]:
@@ -28,7 +26,7 @@ def send(config: Config, *, subject: str, text: str, html: str, to: Sequence[str
     ident, now = secrets.token_hex(16), time.time()
     message = mailer.compose(Letter(subject, text, html), to=to, ident=ident, about=about, now=now)
     with closing(database.open(config.journal.path, sync=config.journal.sync)) as book:
-        notices.issue(book, ident, now=now, until=now + _ID_LIVES)
+        notices.issue(book, ident, now=now, until=now + ID_LIVES)
         try:
             return mailer.send(message, to=to)
         finally:
