@@ -74,19 +74,18 @@ class Correlator:
 
     def take(self, line: Line, *, clock: float) -> None:
         """A line read at `clock`, which no line is believed to be ahead of."""
-        self.now = min(max(self.now, line.time), clock)  # a clock that was stepped back takes it along
+        now = max(self.now, line.time)
+        self.now = now if now < clock else clock  # a clock that was stepped back takes it along
         if line.what == "tls":
             self._ciphers.begin(line)
         elif line.queue_id and (act := self._acts.get(line.what)):
             act(line)
-        self._sweep_at_times()
+        if not 0 <= self.now - self._swept <= _SWEEP:
+            self._sweep()
 
     def wait(self, clock: float) -> None:
         """The log has been read to its end: nothing happened until now."""
         self.now = clock
-        self._sweep_at_times()
-
-    def _sweep_at_times(self) -> None:
         if not 0 <= self.now - self._swept <= _SWEEP:
             self._sweep()
 
@@ -280,7 +279,7 @@ class Correlator:
         secret = veil.is_hashed(recipient.address)
         final = "" if secret or name == word.name(recipient.address) else line.values["to"]
         tls, at = self._ciphers.of(line), self._at(line)
-        alone = not recipient.finals.keys() - {name}
+        alone = not recipient.finals or recipient.finals.keys() == {name}
         event = word.delivery(
             life, recipient.address, line, final=final, provider=provider, tls=tls, time=at, alone=alone
         )
@@ -364,7 +363,8 @@ class Correlator:
 
     def _put(self, life: Life) -> None:
         self.lives.put(life)
-        self._give_up(self.lives.too_many(), "too many messages were in the queue at a time")
+        if (oldest := self.lives.too_many()) is not None:
+            self._give_up(oldest, "too many messages were in the queue at a time")
 
     def _give_up(self, life: Life | None, why: str) -> None:
         if life is not None:
@@ -392,7 +392,7 @@ class Correlator:
 
     def _at(self, line: Line) -> float:
         """When it was; nothing happens in the future."""
-        return min(line.time, self.now)
+        return line.time if line.time < self.now else self.now
 
 
 def _key(line: Line) -> Key:

@@ -41,14 +41,17 @@ class Line(NamedTuple):
 def parse(line: bytes, *, now: float, names: Collection[str] = NAMES) -> Line | None:
     """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines."""
     text = _text(line)
-    if text.startswith("<"):  # the priority of RFC 3164, where a daemon was told to write it
+    if text[:1] == "<":  # the priority of RFC 3164, where a daemon was told to write it
         text = text[1:].partition(">")[2]
     time, rest = stamps.split(text, now)
     if time is None:
         return None
     head, separator, message = rest.partition(": ")
     host, name, pid, who = _writer((head if separator else head.removesuffix(":"))[:_TAG], tuple(names))
-    return _line(time, host, name, pid, message, who)
+    if who is None:
+        return _lost(time, host, name, pid, message)
+    instance, service, daemon = who
+    return Line(time, host, instance, service, daemon, pid, *wording.read(daemon, message))
 
 
 def entry(
@@ -56,7 +59,11 @@ def entry(
 ) -> Line | None:
     """An entry of the journal, with the same answers."""
     raw = message.encode("utf-8", "backslashreplace") if isinstance(message, str) else message
-    return _line(time, host, identifier, pid, _text(raw), _who(identifier, tuple(names)))
+    who = _who(identifier, tuple(names))
+    if who is None:
+        return _lost(time, host, identifier, pid, _text(raw))
+    instance, service, daemon = who
+    return Line(time, host, instance, service, daemon, pid, *wording.read(daemon, _text(raw)))
 
 
 def _text(line: bytes) -> str:
@@ -83,13 +90,9 @@ _Who: TypeAlias = tuple[str, str, str]
 """Instance, service and daemon."""
 
 
-def _line(time: float, host: str, name: str, pid: int, message: str, who: _Who | None) -> Line | None:
-    if who is None:
-        lost = wording.dropped(name, message)
-        return Line(time, host, "", "", name, pid, "", "suppressed", lost) if lost else None
-    instance, service, daemon = who
-    queue_id, what, values = wording.read(daemon, message)
-    return Line(time, host, instance, service, daemon, pid, queue_id, what, values)
+def _lost(time: float, host: str, name: str, pid: int, message: str) -> Line | None:
+    lost = wording.dropped(name, message)
+    return Line(time, host, "", "", name, pid, "", "suppressed", lost) if lost else None
 
 
 @lru_cache(maxsize=1024)

@@ -67,14 +67,17 @@ class Shelf:
 
     def put(self, life: Life) -> None:
         """It is new or has changed."""
-        self._lives[life.key] = life
-        self._changed[life.key] = None
-        self._link(life)
+        key = life.key
+        if self._lives.get(key) is not life:
+            self._lives[key] = life
+            self._link(life)
+        self._changed[key] = None
 
     def rename(self, life: Life, message_id: str) -> None:
         """It has this Message-ID."""
         self._unlink(life)
         life.message_id = message_id
+        self._link(life)
         self.put(life)
 
     def drop(self, life: Life) -> None:
@@ -163,6 +166,8 @@ class Ciphers:
         if said := line.values.get("tls"):
             return said
         relay, when, how = self._begun.get((line.host, line.instance, line.pid)) or ("", 0.0, "")
-        spent = sum(word.delays(line.values)[2:]) + _SLACK
-        same = bool(relay) and relay == line.values.get("relay")
-        return how if same and ("conn_use" in line.values or line.time - when <= spent) else ""
+        if not relay or relay != line.values.get("relay"):
+            return ""
+        if "conn_use" in line.values:
+            return how
+        return how if line.time - when <= sum(word.delays(line.values)[2:]) + _SLACK else ""

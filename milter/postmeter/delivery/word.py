@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -23,14 +24,22 @@ STATES = {"sent": "sent", "deferred": "deferred", "bounced": "bounced", "SOFTBOU
 
 _SAID = ("to", "orig_to", "relay", "delay", "delays", "dsn", "status", "text")
 _REMOTE = ("smtp", "lmtp")
+_SHORT = 320  # characters of what is remembered (RFC 5321 section 4.5.3.1: 64, an @ and 255), so that memory is bounded
 
 
 def name(address: str) -> str:
     """By which the log and the sender's own spelling of an address are the same (RFC 5321 section 4.1.2, quoting)."""
+    return _remembered(address) if len(address) <= _SHORT else _name(address)
+
+
+def _name(address: str) -> str:
     local, at, domain = address.rpartition("@")
     if len(local) > 1 and local[0] == local[-1] == '"':
         local = local[1:-1].replace("\\", "")
     return canonical(f"{local}{at}{domain}")
+
+
+_remembered = lru_cache(2048)(_name)  # one line asks several times, and so do all lines about a recipient
 
 
 def delivery(
@@ -42,7 +51,14 @@ def delivery(
     """
     said = line.values
     state = STATES[said["status"]]
-    told = _of(life, address, time) | {
+    told: dict[str, Any] = {
+        "time": time,
+        "queue_id": life.queue_id,
+        "reference": life.reference,
+        "login": life.login,
+        "from_domain": life.from_domain,
+        "recipient": address,
+        "campaign": life.campaign,
         "source": source(life, line, *(said.get(key, "") for key in _SAID)),
         "final": final,
         "relay": said.get("relay", ""),
@@ -130,5 +146,11 @@ def seconds(text: str) -> float:
 
 def delays(said: Mapping[str, str]) -> tuple[float, ...]:
     """`delays=a/b/c/d`; empty where it is not that."""
-    parts = said.get("delays", "").split("/")
+    text = said.get("delays", "")
+    return _delays(text) if len(text) <= _SHORT else ()
+
+
+@lru_cache(256)
+def _delays(text: str) -> tuple[float, ...]:
+    parts = text.split("/")
     return tuple(map(seconds, parts)) if len(parts) == 4 else ()

@@ -54,14 +54,6 @@ _LEVELS = ("warning", "error", "fatal", "panic")
 
 def read(daemon: str, message: str) -> tuple[str, str, Values]:
     """Queue id, what, and values of what a daemon of Postfix says."""
-    if not message.startswith("message repeated "):
-        return _read(daemon, message)
-    head, _, rest = message.partition(": [")
-    queue_id, what, values = _read(daemon, rest.removesuffix("]").lstrip())
-    return queue_id, what, {**values, "repeated": _number(head.split(" ")[2])}
-
-
-def _read(daemon: str, message: str) -> tuple[str, str, Values]:
     head, found, rest = message.partition(": ")
     if not found:
         return _bare(daemon, message)
@@ -74,12 +66,18 @@ def _read(daemon: str, message: str) -> tuple[str, str, Values]:
         return (queue_id, "warning", {"level": head, "text": text[:LONGEST]}) if _is_id(queue_id) else _other()
     if head == "proxy-reject":
         return ("", *_about(daemon, message))
-    return _bare(daemon, message)
+    return _repeated(daemon, head, rest) if head.startswith("message repeated ") else _bare(daemon, message)
+
+
+def _repeated(daemon: str, head: str, rest: str) -> tuple[str, str, Values]:
+    said = rest.removeprefix("[").removesuffix("]").lstrip()
+    queue_id, what, values = read(daemon, said) if not said.startswith("message repeated ") else _other()
+    return queue_id, what, {**values, "repeated": _number(head.split(" ")[2])}
 
 
 def _bare(daemon: str, message: str) -> tuple[str, str, Values]:
     """A message that begins with no queue id."""
-    if daemon in ("smtp", "lmtp"):
+    if daemon in {"smtp", "lmtp"}:
         trust, found, rest = message.partition(" TLS connection ")
         if found:
             return "", "tls", _tls(trust, rest)
