@@ -6,8 +6,12 @@ unique on its host: recording an event twice changes nothing. Host and sequence 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, get_args
+
+REFERENCE = re.compile(r"[0-9a-f]{16}")
+"""What a `reference` looks like: 8 octets that this message's tokens hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,6 @@ class Submitted(Fact):
 
     queue_id: str
     reference: str
-    """16 hexadecimal digits, as in this message's tokens."""
     message_id: str
     login: str
     sender: str

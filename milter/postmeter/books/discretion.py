@@ -12,7 +12,6 @@ Pure. Knows neither the spool nor robots.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -20,12 +19,12 @@ from postmeter.books.spooled import Seen
 from postmeter.books.verdicts import Judged
 from postmeter.config.schema import Tracking
 from postmeter.events import Clicked, Opened, Rejudged
+from postmeter.store.personal import only_host
 
 STRICTEST = ("totals", "pseudonymous", "recipients")
 """From the one that keeps least on."""
 
 _HOUR = 3600
-_ORIGIN = re.compile(r"(?i:https?)://[^/?#\\]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def kept(hit: Seen, origin: Origin) -> Kept:
         recipient = "" if origin.shared else hit.recipient
         return Kept(hit.source, hit.time, hit.reference, recipient, hit.target, network, agent)
     recipient = hit.recipient if origin.privacy == "pseudonymous" else ""
-    return Kept(source_of(hit, origin), hit.time // _HOUR * _HOUR, "", recipient, _origin(hit.target), "", "")
+    return Kept(source_of(hit, origin), hit.time // _HOUR * _HOUR, "", recipient, only_host(hit.target), "", "")
 
 
 def source_of(hit: Seen, origin: Origin) -> str:
@@ -163,9 +162,3 @@ def rejudged(judged: Judged, origin: Origin) -> Rejudged:
         campaign=origin.campaign,
         from_domain=origin.from_domain,
     )
-
-
-def _origin(target: str) -> str:
-    """The host that a link leads to: what follows it may be made for one person."""
-    found = _ORIGIN.match(target)
-    return f"{re.sub('//.*@', '//', found[0])}/" if found else ""

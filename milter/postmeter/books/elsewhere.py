@@ -8,11 +8,11 @@ nothing of what the mail says.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from time import time
 
+from postmeter.events import REFERENCE
 from postmeter.feedback.arrivals import Arrival, Arrivals, Envelope
 from postmeter.store import shared
 from postmeter.store.journal import Journal
@@ -25,7 +25,6 @@ GRACE = 3600.0
 
 _LOOKED = 50  # messages that are looked for in one turn
 _TAKEN = 5  # messages fetched in one turn
-_REFERENCE = re.compile(r"[0-9a-f]{16}")
 
 
 class Elsewhere:
@@ -53,7 +52,7 @@ class Elsewhere:
 
     def _find(self, postgres: Postgres, ours: Registered, arrival: Arrival) -> None:
         sought, envelope = arrival.envelope.why, arrival.envelope
-        tagged = _REFERENCE.fullmatch(sought) is not None
+        tagged = REFERENCE.fullmatch(sought) is not None
         with postgres.transaction() as cursor:
             host = shared.owner(cursor, reference=sought if tagged else "", message_id="" if tagged else sought)
             if host is not None and host != ours.id:

@@ -6,17 +6,16 @@ Pure; knows nothing of files, and nothing of what becomes of a hit.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from postmeter.events import REFERENCE
 from postmeter.tracking.hits import SEEN
 
 LONGEST = 8192  # bytes of a line; a request that is longer than max_line_size is not answered
-_REFERENCE = re.compile("[0-9a-f]{16}")
 _MOST_LOST = 1_000_000
 
 
@@ -101,7 +100,7 @@ def number(value: object) -> float:
 
 def reference(value: object) -> str:
     """Of a message."""
-    if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
+    if not isinstance(value, str) or not REFERENCE.fullmatch(value):
         raise ValueError("not a reference")
     return value
 

@@ -13,11 +13,11 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said, sentence
+from postmeter.events import REFERENCE
 
 if TYPE_CHECKING:
     from postmeter.store.blocks import Block, Blocks, Kind
 
-_REFERENCE = re.compile("[0-9a-f]{16}")
 _UNKNOWN = {
     "message": "no such message in the journal",
     "login": "a login is not empty",
@@ -104,7 +104,7 @@ def _messages(blocks: Blocks, word: str) -> list[str]:
         reference = reference_of(link[1]).hex()
         return [reference] if reference else []
     found = blocks.references(word) or blocks.references(f"<{word}>")
-    return found or ([word.lower()] if _REFERENCE.fullmatch(word.lower()) else [])
+    return found or ([word.lower()] if REFERENCE.fullmatch(word.lower()) else [])
 
 
 def _list(blocks: Blocks) -> int:

@@ -5,13 +5,12 @@ As `figures` and `finding` tell it of this host alone. Reads only; a host that i
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from postmeter.events import Refiltered, Submitted
+from postmeter.events import REFERENCE, Refiltered, Submitted
 from postmeter.store import figures, rows, shipped
 from postmeter.store.database import Row
 from postmeter.store.fates import Fate, Key, after, steps
@@ -22,7 +21,6 @@ from postmeter.store.shipped import address_name, message_id_name
 PATIENCE = 30.0
 """Seconds: a person waits."""
 
-_REFERENCE = re.compile(r"[0-9a-f]{16}")
 _MOST_EVENTS = 5000  # of a message
 
 
@@ -67,7 +65,7 @@ class Everywhere:
             message_id = text if text.startswith("<") else f"<{text}>"
             found += self._looked_up([message_id_name(message_id)], most)
             found += self._looked_up([address_name(form) for form in self.forms(text)], most)
-        return list(dict.fromkeys([*found, *([text] if _REFERENCE.fullmatch(text) else [])]))[:most]
+        return list(dict.fromkeys([*found, *([text] if REFERENCE.fullmatch(text) else [])]))[:most]
 
     def forms(self, address: str) -> tuple[str, ...]:
         """What an address may stand as: hashes are those of the host that asks."""

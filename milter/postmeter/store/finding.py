@@ -7,17 +7,15 @@ found is told.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-from postmeter.events import Refiltered, Submitted
+from postmeter.events import REFERENCE, Refiltered, Submitted
 from postmeter.store import fates, rows, veil
 from postmeter.store.accounts import storable
 from postmeter.store.database import Database
 from postmeter.store.fates import Fate
 from postmeter.store.rows import Entry
 
-_REFERENCE = re.compile(r"[0-9a-f]{16}")
 _MOST_EVENTS = 5000  # of a message: one of a thousand recipients that was opened a lot
 
 
@@ -32,7 +30,7 @@ class Finder:
         found = [*self._by_queue_id(text, most), *(self._by_message_id(text) if "@" in text or "<" in text else ())]
         if "@" in text:
             found += self._by_recipient(text, most)
-        if _REFERENCE.fullmatch(text):
+        if REFERENCE.fullmatch(text):
             found.append(text)
         return list(dict.fromkeys(found))[:most]
 

@@ -52,10 +52,14 @@ def _nothing(value: Any, key: bytes) -> str:
     return ""
 
 
-def _origin(target: str, key: bytes) -> str:
+def only_host(target: str) -> str:
     """The host that a link leads to: what follows may be made for one person."""
     found = _ORIGIN.match(target)
     return f"{re.sub('//.*@', '//', found[0])}/" if found else ""
+
+
+def _origin(target: str, key: bytes) -> str:
+    return only_host(target)
 
 
 def _masked(text: str, key: bytes) -> str:
