@@ -7,12 +7,15 @@ import pty
 import smtplib
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from postmeter.books import forwarding, returns
 from postmeter.books.returns import FORWARD, KEPT
@@ -52,6 +55,15 @@ def test_strangers_fill_what_is_kept_and_bounces_are_still_recorded(
     assert len(kept) <= 10
     assert kept[-1] == b"Subject: 29\r\n\r\n"
     assert desk.figures() == {"untrusted": 30, "bounce": 1, "dropped": 30 - len(kept)}
+
+
+def test_answers_that_no_server_takes_do_not_stop_bounces(desk: Desk) -> None:
+    desk.returns._forward = Arrivals(desk.forward.directory, most=0)
+    desk.come(vacation(to=RETURN_PATH))
+    desk.come(BOUNCE)
+    assert len(desk.events()) == 1
+    assert desk.new.names() == []
+    assert desk.why() == ["not passed on: too many wait for that"]
 
 
 def test_links_and_pipes_in_the_spool_are_not_read(desk: Desk, tmp_path: Path) -> None:
@@ -164,6 +176,23 @@ def test_paths_are_read_as_they_may_be_written(tmp_path: Path, path: bytes, answ
 
 
 # --- passing on
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\0", b"\xff\xfe", b"From ", b"x" * 70_000]), max_size=20))
+def test_octets_come_out_of_the_chain_as_they_went_in(pieces: list[bytes]) -> None:
+    """Through the listener, the spool and notify.smtp; what a mail server may send, which is no LF alone."""
+    raw = b"Subject: x\r\n\r\n" + b"".join(pieces) + b"\r\n"
+    with tempfile.TemporaryDirectory() as folder, Sink() as sink:
+        bound = socket.create_server(("127.0.0.1", 0))
+        served = Lmtp(bound, Arrivals(Path(folder) / "new"), host="mx.example.com")
+        with smtplib.LMTP("127.0.0.1", bound.getsockname()[1], timeout=10) as client:
+            client.sendmail("", [ALICE], raw)
+        served.close()
+        bound.close()
+        passing_on(Arrivals(Path(folder) / "new"), Arrivals(Path(folder) / KEPT), sink.port).work()
+        [arrived] = sink.wait(1)
+        assert arrived.data.partition(b"\r\n\t")[2].partition(b"\r\n")[2] == raw
 
 
 def test_one_sender_whom_the_server_does_not_take_now_holds_up_no_other(tmp_path: Path) -> None:

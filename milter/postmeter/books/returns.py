@@ -33,6 +33,7 @@ from postmeter.mail.reading import read as read_fields
 from postmeter.mail.scope import canonical
 from postmeter.runtime.logs import OnceAMinute
 from postmeter.store import endings, fates, veil
+from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.tag import Tagger, untagged
 from postmeter.token import Mint
@@ -143,9 +144,17 @@ class Returns:
         for name, to in recorded.items():
             arrival = self._new.read(name) if to else None
             if arrival is not None:
-                envelope = replace(arrival.envelope, sender="", recipients=(to,))
-                self._forward.put(envelope, arrival.raw, name=name)
+                self._send_on(arrival, to)
             self._new.drop(name)
+
+    def _send_on(self, arrival: Arrival, to: str) -> None:
+        """While no server takes them, answers stop neither each other nor bounces."""
+        try:
+            self._forward.put(replace(arrival.envelope, sender="", recipients=(to,)), arrival.raw, name=arrival.name)
+        except OSError as error:
+            if error.errno != errno.EDQUOT:
+                raise
+            self._keep(arrival, "not passed on: too many wait for that")
 
     def _record(self, batch: Sequence[str]) -> dict[str, str]:
         events: list[Event] = []
@@ -169,8 +178,9 @@ class Returns:
     def _understood(self, arrival: Arrival, messages: _Messages) -> Verdict:
         try:
             return self._judged(arrival, messages)
-        except (ValueError, TypeError, LookupError, RecursionError) as bug:
-            # Whatever a stranger writes must not keep what came behind it from being read.
+        except (OSError, StoreError):
+            raise
+        except Exception as bug:  # whatever a stranger writes must not keep what came behind it from being read
             once.log(logging.ERROR, "returns", "%s cannot be read: %r", arrival.name, bug, exc_info=True)
             return Verdict("unclear", kept="failed by a bug of ours")
 
