@@ -230,6 +230,22 @@ def test_what_somebody_is_at_work_with_stays_and_is_named(kept: Kept, capsys: py
     assert kept.journal.database.query("SELECT data FROM lives") == [(data,)]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        '"bob.ross"@shop.example',
+        '"bob\\.ross"@shop.example',
+        "@a.example:Bob.Ross@shop.example",
+        "bob.ross(x)@shop.example",
+    ],
+)
+def test_a_recipient_goes_whatever_a_client_put_around_it(kept: Kept, spelling: str) -> None:
+    kept.record(*told(1, spelling))
+    kept.erase()
+    [taken] = [entry.event for entry in kept.journal.events() if isinstance(entry.event, Submitted)]
+    assert veil.is_hashed(taken.recipients[0])
+
+
 def test_twice_is_once(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     kept.record(*told(1), *told(2, MARY, BOB))
     assert kept.erase() == 0

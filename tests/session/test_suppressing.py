@@ -18,7 +18,7 @@ from postmeter.config.schema import Quota
 from postmeter.config.schema import Suppression as Settings
 from postmeter.config.values import InetAddress
 from postmeter.events import Bounced, Complained, Mistrusted, Sent, Submitted, Suppressed, Unsubscribed
-from postmeter.store import lessons, notices, suppression
+from postmeter.store import lessons, notices, suppression, veil
 from postmeter.store.accounts import Charge
 from postmeter.store.journal import Journal
 from postmeter.store.lessons import Rules
@@ -257,3 +257,16 @@ def test_a_long_list_costs_a_message_no_more_than_a_short_one(tmp_path: Path) ->
             assert lookups[count].find([f"somebody{number}@example.net"]) == {}
 
     assert growth(ask, 100, 50_000) < 3
+
+
+def test_who_is_erased_is_still_suppressed_for_the_very_next_message(journal: Journal) -> None:
+    """The first address to become a hash, under the eyes of a worker that looked a moment ago."""
+    bob = Suppression("bob@example.net", "everywhere", "bounced", NOW, NOW + DAY)
+    with journal.database.transaction() as link:
+        suppression.lengthen(link, [bob])
+    lookup = Lookup(journal.database, lambda: NOW)
+    assert lookup.find(["bob@example.net"])
+    with journal.database.transaction() as link:
+        hashed = veil.hashed("bob@example.net", veil.key(link))
+        suppression.hide(link, [(hashed, "bob@example.net", "everywhere", "bounced")])
+    assert [one.address for one in lookup.find(["Bob@example.net"])["Bob@example.net"]] == [hashed]

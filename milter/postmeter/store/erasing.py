@@ -41,6 +41,8 @@ class Person:
         self._pattern = _pattern(forms)
         cases = {case for form in forms for case in (form, form.upper())}
         self._marks = {mark.lower() for case in cases for mark in (case, _json(case)[1:-1])}
+        domain = self.address.rpartition("@")[2]
+        self._odd = (f'"@{domain}', f")@{domain}")  # the end of a name in quotes, or with a comment
         self._pseudonyms: set[str] = set()
         for spelling in (address, self.address):
             self.learn(spelling)
@@ -59,7 +61,11 @@ class Person:
     def may_be_in(self, text: str) -> bool:
         """False where the person certainly is not: quick."""
         low = text.lower()
-        return any(mark in low for mark in self._marks) or any(one in low for one in self._pseudonyms)
+        return (
+            any(mark in low for mark in self._odd)
+            or any(mark in low for mark in self._marks)
+            or any(one in low for one in self._pseudonyms)
+        )
 
     def named_in(self, value: Any) -> bool:
         return bool(self.without(value) != value)
@@ -67,7 +73,7 @@ class Person:
     def without(self, value: Any) -> Any:
         """The same without the person, however deep."""
         if isinstance(value, str):
-            return self._pattern.sub(self.hash, value)
+            return self.hash if self._is(value) else self._pattern.sub(self.hash, value)
         if isinstance(value, list):
             return [self.without(one) for one in value]
         if isinstance(value, dict):
@@ -76,11 +82,15 @@ class Person:
 
     def spellings(self, value: Any) -> Iterator[str]:
         """As what the person was met, where that is all of a text."""
-        if isinstance(value, str) and self._pattern.fullmatch(value):
+        if isinstance(value, str) and (self._is(value) or self._pattern.fullmatch(value)):
             yield value
         elif isinstance(value, list):
             for one in value:
                 yield from self.spellings(one)
+
+    def _is(self, text: str) -> bool:
+        """Whether that is the address, whatever a client has put around it."""
+        return "@" in text and canonical(text) == self.address
 
     def out_of(self, kind: str, source: str, data: str) -> tuple[str, str]:
         """An event's source and data without the person; with what else hits say of the client, where it was theirs."""
@@ -204,6 +214,7 @@ def _forms(address: str) -> set[str]:
         return {address}
     domains = {domain, _u_labels(domain)}
     found = {f"{local}{sign}{each}" for each in domains for sign in ("@", "=")}
+    found |= {f'"{local}"@{each}' for each in domains}
     return found | {quote(f"{local}@{each}", safe="") for each in domains} | {f"{local}%40{each}" for each in domains}
 
 

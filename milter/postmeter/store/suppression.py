@@ -158,8 +158,8 @@ def sweep(link: Connection, now: float, *, within: float, most: int) -> int:
 
 
 class Lookup:
-    """For a worker, who asks of each message; any thread may. What holds now is looked up each time: one search in an
-    index for each recipient, and nothing at all while nobody is suppressed."""
+    """For a worker, who asks of each message; any thread may. What holds now is looked up each time, under the address
+    and under its hash, which may have taken its place a moment ago; nothing at all while nobody is suppressed."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
@@ -172,9 +172,10 @@ class Lookup:
         self._look(now)
         if not self._anybody:
             return {}
+        self._key = self._key or veil.read_key(self._database)
         asked: dict[str, list[str]] = {}
         for recipient in recipients:
-            for form in veil.forms(recipient, self._key) if self._key else (canonical(recipient),):
+            for form in veil.forms(recipient, self._key):
                 asked.setdefault(storable(form), []).append(recipient)
         found: dict[str, list[Suppression]] = {}
         for row in self._read(list(asked)):
@@ -191,14 +192,11 @@ class Lookup:
         return self._database.query(f"{sql} IN (SELECT value FROM json_each(?))", (json.dumps(forms),))
 
     def _look(self, now: float) -> None:
-        """Whether there is anybody, and whether some are known by their hashes only."""
+        """Whether there is anybody."""
         if self._looked_at <= now < self._looked_at + EVERY or not self._looking.acquire(blocking=False):
             return
         try:
-            sql = "SELECT EXISTS (SELECT 1 FROM suppressions), EXISTS (SELECT 1 FROM suppressions WHERE {})"
-            hashed = f"address >= '{veil.PREFIX}' AND address < '{veil.PREFIX[:-1]};'"
-            ((anybody, hashes),) = self._database.query(sql.format(hashed))
-            self._key = veil.read_key(self._database) if hashes else b""
+            ((anybody,),) = self._database.query("SELECT EXISTS (SELECT 1 FROM suppressions)")
             self._anybody, self._looked_at = bool(anybody), now
         finally:
             self._looking.release()
