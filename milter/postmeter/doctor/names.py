@@ -19,12 +19,14 @@ from postmeter.doctor.facts import Answer, Policy
 
 _PATIENCE = 8.0  # seconds for one question, all tries
 _PORT = 53
+_GIVES_UP = 8  # questions in a row that nobody answered in time: then it is the resolver, and no zone
 
 
 class Names:
     """For one run: what was answered is kept, so that all checks judge the same."""
 
-    def __init__(self, resolvers: Sequence[InetAddress] = ()) -> None:
+    def __init__(self, resolvers: Sequence[InetAddress] = (), *, patience: float = _PATIENCE) -> None:
+        self._patience, self._silences = patience, 0
         self._resolver: dns.resolver.Resolver | None = None
         self._known: dict[tuple[str, str], Answer] = {}
         try:
@@ -45,10 +47,17 @@ class Names:
     def _ask(self, name: str, kind: str) -> Answer:
         if self._resolver is None:
             return Answer(silent="/etc/resolv.conf names no resolver; give dkim.resolvers")
+        if self._silences >= _GIVES_UP:
+            return Answer(silent=f"the resolver did not answer the last {_GIVES_UP} questions")
         try:
-            found = self._resolver.resolve(dns.name.from_text(name), kind, lifetime=_PATIENCE, search=False)
+            found = self._resolver.resolve(dns.name.from_text(name), kind, lifetime=self._patience, search=False)
+            self._silences = 0
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            self._silences = 0
             return Answer()
+        except dns.exception.Timeout:
+            self._silences += 1
+            return Answer(silent=f"{kind} of {name}: nobody answered within {self._patience:g} s")
         except (dns.exception.DNSException, OSError, UnicodeError) as error:
             return Answer(silent=f"{kind} of {name}: {' '.join(str(error).split())[:200] or type(error).__name__}")
         return Answer(tuple(_text(record) for record in found))

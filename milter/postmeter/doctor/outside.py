@@ -105,17 +105,18 @@ def _site(url: str, names: Names) -> Site:
     addresses = names.addresses(host)
     if not addresses.records:
         return Site(url, addresses)
-    trouble, expires = _handshake(host, addresses.records[0], parts.port, tls=parts.scheme == "https")
+    context = ssl.create_default_context() if parts.scheme == "https" else None
+    trouble, expires = handshake(host, addresses.records[0], parts.port or (443 if context else 80), context)
     return Site(url, addresses, trouble, expires)
 
 
-def _handshake(host: str, address: str, port: int | None, *, tls: bool) -> tuple[str, float]:
-    """What a browser would complain of, and when the certificate ends."""
+def handshake(host: str, address: str, port: int, context: ssl.SSLContext | None) -> tuple[str, float]:
+    """What a browser would complain of, and when the certificate ends; without a context it is plain http."""
     try:
-        with socket.create_connection((address, port or (443 if tls else 80)), timeout=_PATIENCE) as wire:
-            if not tls:
+        with socket.create_connection((address, port), timeout=_PATIENCE) as wire:
+            if context is None:
                 return "", 0.0
-            with ssl.create_default_context().wrap_socket(wire, server_hostname=host) as sealed:
+            with context.wrap_socket(wire, server_hostname=host) as sealed:
                 return "", _end(sealed.getpeercert())
     except (OSError, ValueError) as error:
         return f"{host} ({address}): {error}", 0.0

@@ -1,0 +1,304 @@
+"""Each check of the doctor: silent over a host that is as it must be, and telling over one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from postmeter.config.load import loads
+from postmeter.config.problem import Problem
+from postmeter.doctor import examine
+from postmeter.doctor.facts import Answer, Disk, Facts, Key, Mailbox, Pointer, Policy, Sender, Site, Trial
+from postmeter.doctor.finding import Finding
+from postmeter.doctor.mailer import Mailer, Service, entry, is_ours, seconds, split
+
+NOW = 1_800_000_000.0
+QUEUE = "/var/spool/postfix"
+OURS = "{ unix:postmeter/milter.sock, default_action=tempfail, command_timeout=30s, content_timeout=300s }"
+HERE = "192.0.2.1"
+CONFIG = loads(
+    """
+dkim: {sign: [{domain: example.com, keys: [{selector: s, file: /k.pem}]}]}
+bounces: {domains: {example.com: bounces@example.com}, cfbl_address: fbl@example.com}
+tracking: {url: "https://click.example.com"}
+"""
+)
+VALUES = {
+    "queue_directory": QUEUE,
+    "non_smtpd_milters": OURS,
+    "smtpd_milters": "",
+    "milter_default_action": "tempfail",
+    "milter_connect_macros": "j {daemon_name} {daemon_addr} v _",
+    "milter_mail_macros": "i {auth_type} {auth_authen} {auth_author}",
+    "milter_end_of_data_macros": "i",
+    "milter_protocol": "6",
+    "milter_content_timeout": "300s",
+    "milter_command_timeout": "30s",
+    "message_size_limit": "10240000",
+    "enable_long_queue_ids": "yes",
+    "recipient_delimiter": "+",
+    "mydestination": "example.com, localhost",
+    "smtp_helo_name": "mail.example.com",
+    "myhostname": "mail.example.com",
+    "default_transport": "smtp",
+}
+NO: Mapping[str, str] = {}
+SMTP = Service("smtp/inet", "smtpd")
+SUBMISSION = Service("submission/inet", "smtpd", options={"smtpd_milters": OURS})
+GOOD = Facts(
+    config=CONFIG,
+    now=NOW,
+    mailer=Mailer(VALUES, services=(SMTP, SUBMISSION)),
+    sockets=(Trial("postmeter answers", True),),
+    stores=(Trial("the journal can be read", True),),
+    disks=(Disk("/var", 2**30, 2**20, "journal.min_free"),),
+    clock=True,
+    keys=(Key("s._domainkey.example.com", True, False, "right", ""),),
+    senders=(Sender("example.com", HERE, "pass", 1, "v=spf1 mx -all"),),
+    policies=(Policy("example.com", "example.com", {"v": "DMARC1", "p": "reject"}),),
+    pointers=(Pointer(HERE, Answer(("mail.example.com",)), {"mail.example.com": Answer((HERE,))}),),
+    sites=(Site("https://click.example.com", Answer((HERE,)), "", NOW + 60 * 86400),),
+    mailboxes=(Mailbox("bounces@example.com", "bounces.domains", Answer(("10 mail.example.com",))),),
+)
+
+
+def found(facts: Facts) -> list[Finding]:
+    return examine.judge(facts)
+
+
+def only(facts: Facts) -> Finding:
+    (finding,) = found(facts)
+    return finding
+
+
+def postfix(*more: Service, submission: Mapping[str, str] = NO, values: Mapping[str, str] = NO) -> Facts:
+    """The good host with other settings of Postfix's, of the submission service, and with `more` services."""
+    mine = replace(SUBMISSION, options={**SUBMISSION.options, **submission})
+    return replace(GOOD, mailer=Mailer({**VALUES, **values}, services=(SMTP, mine, *more)))
+
+
+def test_nothing_is_said_of_a_host_that_is_as_it_must_be() -> None:
+    assert found(GOOD) == []
+
+
+def test_every_finding_says_how_it_is_known_and_what_mends_it() -> None:
+    """Over a host on which nearly everything is wrong."""
+    bad = replace(
+        postfix(submission={"smtpd_milters": f"{OURS}, {OURS}, unix:other"},
+                values={"soft_bounce": "yes", "relayhost": "[r]"}),
+        clock=False, journald={}, policies=(Policy("example.com"),), problems=(Problem("f", 3, "k", "no", "yes"),),
+    )  # fmt: skip
+    findings = found(bad)
+    assert len(findings) >= 7
+    assert all(each.what and each.known and each.fix for each in findings)
+    assert [each.level for each in findings] == sorted((each.level for each in findings), key=examine._WORST.index)
+
+
+@pytest.mark.parametrize(
+    ("values", "level", "about", "words"),
+    [
+        ({"message_size_limit": "0"}, "warning", "message_size_limit", "any size"),
+        ({"message_size_limit": str(2**40)}, "warning", "message_size_limit", "451 until they expire"),
+        ({"enable_long_queue_ids": "no"}, "warning", "queue ids", "used again"),
+        ({"recipient_delimiter": ""}, "wrong", "recipient_delimiter", "bounces@example.com does not get"),
+        ({"recipient_delimiter": "-", "mydestination": "x"}, "warning", "recipient_delimiter", "is taken here"),
+        ({"sender_dependent_relayhost_maps": "hash:x", "relayhost": ""}, "warning", "sender maps", "tagged"),
+        ({"soft_bounce": "yes"}, "warning", "soft_bounce", "for ever"),
+        ({"internal_mail_filter_classes": "bounce"}, "warning", "internal mail", "bounces"),
+        ({"non_smtpd_milters": ""}, "warning", "postfix", "sendmail(1)"),
+        ({"milter_protocol": "4"}, "wrong", "macros", "old milter protocol"),
+        ({"milter_mail_macros": "i"}, "wrong", "macros", "{auth_authen}"),
+        ({"milter_connect_macros": "j"}, "wrong", "macros", "{daemon_name}"),
+        ({"relayhost": "[smtp.example.net]:587"}, "note", "smarthost", "SPF must let its addresses send"),
+        ({"default_transport": "smtp:[smtp.example.net]"}, "note", "smarthost", "by [smtp.example.net]"),
+        ({"transport_maps": "hash:x"}, "note", "smarthost", "another host"),
+        ({"smtp_helo_name": "other.example.com"}, "warning", "ptr", "HELO other.example.com"),
+    ],
+)  # fmt: skip
+def test_settings_of_postfix(values: dict[str, str], level: str, about: str, words: str) -> None:
+    finding = next(each for each in found(postfix(values=values)) if each.about == about)
+    assert (finding.level, words in finding.what) == (level, True), finding
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "about", "words"),
+    [
+        ({"smtpd_milters": ""}, "wrong", "postfix", "unmetered and unsigned"),
+        ({"smtpd_milters": f"{OURS} {OURS}"}, "wrong", "order", "twice"),
+        ({"smtpd_milters": f"{OURS}, unix:other.sock"}, "warning", "order", "unix:other.sock comes after"),
+        ({"smtpd_milters": OURS.replace("tempfail", "accept")}, "wrong", "default_action", "half rewritten"),
+        ({"smtpd_milters": "unix:postmeter/milter.sock", "milter_default_action": "accept"}, "wrong",
+         "default_action", "half rewritten"),
+        ({"smtpd_milters": OURS.replace("300s", "5s")}, "warning", "timeouts", "waits 5 s"),
+        ({"smtpd_milters": OURS.replace("300s", "1h")}, "warning", "timeouts", "waits 3600 s"),
+        ({"smtpd_milters": OURS.replace("30s", "1s")}, "warning", "timeouts", "only 1 s"),
+        ({"receive_override_options": "no_milters"}, "wrong", "postfix", "never asks it"),
+    ],
+)  # fmt: skip
+def test_how_a_service_has_the_milter(options: dict[str, str], level: str, about: str, words: str) -> None:
+    finding = only(postfix(submission=options))
+    assert (finding.level, finding.about, words in finding.what) == (level, about, True), finding
+
+
+def test_other_milters_before_ours_are_right() -> None:
+    assert found(postfix(submission={"smtpd_milters": f"unix:dmarc.sock, {OURS}"})) == []
+
+
+def test_a_postfix_without_the_milter_is_told_once() -> None:
+    finding = only(postfix(submission={"smtpd_milters": ""}, values={"non_smtpd_milters": "unix:other"}))
+    assert (finding.level, finding.fix) == ("wrong", "postmeter attach")
+
+
+def test_no_postfix_at_all_is_unknown() -> None:
+    assert only(replace(GOOD, mailer=None, mute="postconf is not there")).known == "postconf is not there"
+
+
+@pytest.mark.parametrize(
+    ("options", "quiet"),
+    [
+        ({}, False),
+        ({"receive_override_options": "no_milters,no_header_body_checks"}, True),
+        ({"milter_macro_daemon_name": "REFILTERED"}, True),
+    ],
+)
+def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[str, str], quiet: bool) -> None:
+    """Nor where the service is one of senders.refiltered."""
+    back = Service("10025/inet", "smtpd", options={"smtpd_milters": OURS, "content_filter": "", **options})
+    facts = postfix(back, values={"content_filter": "smtp:[127.0.0.1]:10024"})
+    facts = replace(facts, config=replace(CONFIG, senders=replace(CONFIG.senders, refiltered=("REFILTERED",))))
+    assert ("double filtering" not in {finding.about for finding in found(facts)}) is quiet
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "about", "words"),
+    [
+        ({"sockets": (Trial("it answers", False, "refused"),)}, "wrong", "socket", "it answers"),
+        ({"sockets": (Trial("it answers", None, "not root"),)}, "unknown", "socket", "it answers"),
+        ({"stores": (Trial("Redis answers", False, "gone"),)}, "wrong", "stores", "Redis answers: it does not"),
+        ({"stores": (Trial("Redis answers", None, "gone"),)}, "unknown", "stores", "Redis"),
+        ({"disks": (Disk("/var", 5, 2**20, "k"),)}, "wrong", "disk", "/var has 0 MiB left"),
+        ({"clock": False}, "warning", "clock", "keeps the clock"),
+        ({"journald": {}}, "note", "journald", "beyond 10000 in 30s"),
+        ({"problems": (Problem("f", 1, "k", "no", "yes"),)}, "wrong", "k", "no"),
+        ({"problems": (Problem("f", 1, "k", "no", "yes", "warning"),)}, "warning", "k", "no"),
+        ({"keys": (Key("s._domainkey.example.com", False, True, "missing", "publish it"),)}, "wrong", "dkim", "s._do"),
+        ({"keys": (Key("s._domainkey.example.com", None, False, "timeout", "look"),)}, "unknown", "dkim", "s._do"),
+        ({"unclear": "NAT"}, "unknown", "address", "not checked"),
+        ({"senders": (Sender("example.com", HERE, "fail", 1, "v=spf1 mx -all"),)}, "wrong", "spf", "does not let"),
+        ({"senders": (Sender("example.com", HERE, "none", 0),)}, "wrong", "spf", "no SPF record"),
+        ({"senders": (Sender("example.com", HERE, "permerror", 11, "v=", "much"),)}, "wrong", "spf", "cannot use"),
+        ({"senders": (Sender("example.com", HERE, "temperror", 1, "", "slow"),)}, "unknown", "spf", "looked up"),
+        ({"policies": (Policy("example.com"),)}, "wrong", "dmarc", "no DMARC record"),
+        ({"policies": (Policy("example.com", silent="slow"),)}, "unknown", "dmarc", "looked up"),
+        ({"policies": (Policy("example.com", "example.com", {"p": "none"}, count=2),)}, "wrong", "dmarc", "2 DMARC"),
+        ({"policies": (Policy("example.com", "example.com", {"p": "often"}),)}, "wrong", "dmarc", "no policy"),
+        ({"pointers": (Pointer(HERE, Answer()),)}, "wrong", "ptr", "has no name"),
+        ({"pointers": (Pointer(HERE, Answer(silent="slow")),)}, "unknown", "ptr", "looked up"),
+        ({"pointers": (Pointer(HERE, Answer(("m.example",)), {"m.example": Answer(("192.0.2.2",))}),)},
+         "wrong", "ptr", "does not lead back"),
+        ({"sites": (Site("https://c.example", Answer()),)}, "wrong", "tracking", "no address"),
+        ({"sites": (Site("https://c.example", Answer(silent="slow")),)}, "unknown", "tracking", "looked up"),
+        ({"sites": (Site("https://c.example", Answer((HERE,)), "refused"),)}, "wrong", "tracking", "does not answer"),
+        ({"sites": (Site("https://c.example", Answer((HERE,)), "", NOW + 86400),)}, "warning", "tracking", "1 days"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer()),)}, "wrong", "mx", "nothing can come back"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("0 .",))),)}, "wrong", "mx", "nothing can come back"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("0 ",))),)}, "wrong", "mx", "nothing can come back"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer(silent="slow")),)}, "unknown", "mx", "looked up"),
+    ],
+)  # fmt: skip
+def test_this_host_and_dns(change: dict[str, Any], level: str, about: str, words: str) -> None:
+    finding = only(replace(GOOD, **change))
+    assert (finding.level, finding.about, words in finding.what) == (level, about, True), finding
+
+
+def test_the_record_that_mends_spf_is_the_old_one_with_the_address() -> None:
+    sender = Sender("example.com", "2001:db8::1", "softfail", 1, "v=spf1 mx ~all")
+    assert only(replace(GOOD, senders=(sender,))).fix == 'example.com. IN TXT "v=spf1 ip6:2001:db8::1 mx ~all"'
+
+
+def test_behind_a_smarthost_our_address_is_not_judged() -> None:
+    facts = replace(postfix(values={"relayhost": "[r]"}), senders=(Sender("example.com", HERE, "fail", 1, "v=spf1 -all"),),
+                    pointers=(Pointer(HERE, Answer()),))  # fmt: skip
+    assert [finding.about for finding in found(facts)] == ["smarthost"]
+
+
+@pytest.mark.parametrize(
+    ("base", "tags", "aligned"),
+    [
+        ("bounces@example.com", {}, True),
+        ("bounces@news.example.com", {}, True),
+        ("bounces@news.example.com", {"aspf": "s"}, False),
+        ("bounces@example.net", {}, False),
+        ("bounces@notexample.com", {}, False),
+    ],
+)
+def test_whether_the_return_path_aligns(base: str, tags: dict[str, str], aligned: bool) -> None:
+    config = replace(CONFIG, bounces=replace(CONFIG.bounces, domains={"example.com": base}))
+    policy = Policy("example.com", "example.com", {"p": "none", **tags})
+    facts = replace(GOOD, config=config, policies=(policy,), mailer=None)
+    assert ("dmarc" not in {finding.about for finding in found(facts)}) is aligned
+
+
+def test_strict_dkim_alignment_leaves_domains_below_out() -> None:
+    (entry,) = CONFIG.dkim.sign
+    config = replace(CONFIG, dkim=replace(CONFIG.dkim, sign=(replace(entry, subdomains=True),)))
+    policy = Policy("example.com", "example.com", {"p": "none", "adkim": "s"})
+    assert only(replace(GOOD, config=config, policies=(policy,))).about == "dmarc"
+
+
+def test_a_complaint_address_of_another_domain_gets_no_reports() -> None:
+    config = replace(CONFIG, bounces=replace(CONFIG.bounces, cfbl_address="fbl@other.example"))
+    assert only(replace(GOOD, config=config)).about == "cfbl_address"
+
+
+# --- Postfix's words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", []),
+        ("a, b  c,d", ["a", "b", "c", "d"]),
+        ("{ unix:a, x=y }, b", ["{ unix:a, x=y }", "b"]),
+        ("{a},{b {c}}", ["{a}", "{b {c}}"]),
+    ],
+)
+def test_lists_are_parted_as_postfix_does(text: str, words: list[str]) -> None:
+    assert split(text) == words
+
+
+def test_options_of_a_milter() -> None:
+    assert entry("{ unix:a b = c, d=e }").options == {"b": "c", "d": "e"}
+    assert (entry("{unix:a}").address, entry("inet:h:1").address, entry("{}").address) == ("unix:a", "inet:h:1", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "ours"),
+    [
+        ("unix:postmeter/milter.sock", True),
+        ("unix:/postmeter/milter.sock", True),
+        ("unix:/var/spool/postfix/postmeter/milter.sock", True),
+        ("unix:./postmeter//milter.sock", True),
+        ("unix:other/milter.sock", False),
+        ("inet:127.0.0.1:8891", False),
+    ],
+)
+def test_our_socket_under_its_names(address: str, ours: bool) -> None:
+    """In a chroot an absolute path begins at the queue directory."""
+    assert is_ours(address, CONFIG.milter.listen, QUEUE) is ours
+
+
+def test_our_port_under_its_names() -> None:
+    listen = loads("milter: {listen: 'inet:127.0.0.1:8891'}").milter.listen
+    assert is_ours("inet:127.0.0.1:8891", listen, QUEUE)
+    assert is_ours("inet:localhost:8891", listen, QUEUE)
+    assert not is_ours("inet:127.0.0.1:8892", listen, QUEUE)
+    assert not is_ours("inet:localhost", listen, QUEUE)
+
+
+@pytest.mark.parametrize(("text", "value"), [("30", 30), ("5m", 300), ("1h", 3600), ("soon", 0), ("", 0)])
+def test_times_of_postfix(text: str, value: float) -> None:
+    assert seconds(text) == value
