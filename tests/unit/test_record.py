@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from postmeter.config.schema import InetAddress, Limit, Quota, RedisStore
+from postmeter.events import Suppressed
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.runtime.logs import OnceAMinute
@@ -52,6 +53,21 @@ def test_what_cannot_be_recorded_is_refused_for_now_but_never_a_bounce(
     settler: Settler, mail_from: bytes, tolerant: bool, reply: object
 ) -> None:
     assert recorder(settler, tolerant=tolerant).accepted(draft(mail_from)) == reply
+
+
+@pytest.mark.parametrize(("observed", "reply"), [(False, LOST), (True, None)])
+def test_a_recipient_is_not_removed_where_nobody_would_ever_know(
+    settler: Settler, observed: bool, reply: object
+) -> None:
+    """`journal.on_error: accept` takes mail without a record, but not from somebody to whom no report can go either."""
+    one = draft()
+    one.besides.append(
+        Suppressed(
+            source="suppressed:0:bob@example.net", time=0.0, queue_id="4Q", reference="0", login="", from_domain="",
+            recipient="bob@example.net", reason="bounced", scope="everywhere", observed=observed,
+        )
+    )  # fmt: skip
+    assert recorder(settler, tolerant=True).accepted(one) == reply
 
 
 def test_a_journal_that_fails_is_told_once_a_minute_and_not_for_each_message(

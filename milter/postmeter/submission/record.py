@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from time import time
 
-from postmeter.events import Braked
+from postmeter.events import Braked, Event, Suppressed
 from postmeter.mail.draft import Draft, Figure
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
@@ -80,7 +80,7 @@ class Recorder:
             return self._without_quotas(draft, error)
         except StoreError as error:
             draft.hold = ""  # what is on no record would be held for ever
-            lost = self._lost(error, draft.message.queue_id)
+            lost = self._lost(error, draft.message.queue_id, besides=draft.besides)
             return lost if draft.message.envelope.mail_from else None
 
     def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:
@@ -226,14 +226,18 @@ class Recorder:
         try:
             self._settle(draft, ())
         except StoreError as lost:
-            return self._lost(lost, draft.message.queue_id)
+            return self._lost(lost, draft.message.queue_id, besides=draft.besides)
         return None
 
-    def _lost(self, error: StoreError, subject: str) -> Reply | None:
-        """The emergency spool failed as well: refuse for now, or accept what nobody will know of."""
+    def _lost(self, error: StoreError, subject: str, *, besides: Sequence[Event] = ()) -> Reply | None:
+        """The emergency spool failed as well: refuse for now, or accept what nobody will know of.
+
+        A message that lost recipients is not accepted so: its sender would never be told.
+        """
         once.log(logging.ERROR, "journal", "%s: not recorded: %s", subject, error)
         self._settler.add({("errors_total", ("journal",)): 1})
-        return None if self._tolerant or self._observe else LOST
+        removed = any(isinstance(one, Suppressed) and not one.observed for one in besides)
+        return None if (self._tolerant and not removed) or self._observe else LOST
 
 
 def _always(draft: Draft) -> dict[Figure, int]:
