@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from postmeter.config import tree
@@ -16,6 +17,8 @@ from postmeter.config.tree import Listing, Node, Scalar, Table
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
+
+_FEW = 6  # words: so many are all named to whoever has written another
 
 
 class UnreadableError(Exception):
@@ -105,23 +108,17 @@ def bounded(
     return scalar(form, check)
 
 
-def choice(*words: str, later: tuple[str, ...] = ()) -> Reader[str]:
-    """One of a few words; those in `later` are part of the contract and not of this version."""
+def choice(*words: str) -> Reader[str]:
+    """One of a few words."""
 
     def parse(text: str) -> str:
-        if text in later:
-            raise MistakeError(
-                f"{quoted(text)} is not available in this version", f"write {_either(_without(words, later))}"
-            )
         if text not in words:
-            raise MistakeError(f"{quoted(text)} is not known here", f"write {_either(_without(words, later))}")
+            close = get_close_matches(text.lower(), words, n=1) if len(words) > _FEW else []
+            fix = f"did you mean {close[0]}?" if close else f"write {_either(words)}"
+            raise MistakeError(f"{quoted(text)} is not known here", fix)
         return text
 
     return scalar(_either(words), parse)
-
-
-def _without(words: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in later)
 
 
 def _either(words: tuple[str, ...]) -> str:
