@@ -101,6 +101,22 @@ def test_what_comes_late_finds_the_hashed_recipient_again(tmp_path: Path) -> Non
     assert [fate.status for fate in fates.of_reference(made.database, first.reference)] == ["bounced"]
 
 
+def test_what_comes_late_does_not_bring_a_forgotten_address_back(tmp_path: Path) -> None:
+    """Servers repeat the address in what they say, and an alias is one too."""
+    made = journal(tmp_path, *message(1, days=61))
+    forget(made)
+    [first, *_] = (entry.event for entry in made.events())
+    assert isinstance(first, Submitted)
+    about: dict[str, Any] = {"queue_id": "", "reference": first.reference, "login": "alice", "from_domain": "e.example"}
+    made.record(
+        [Bounced(source="dsn:1", time=NOW, recipient=first.recipients[0], final="bob@example.com", hard=True,
+                 text="550 5.1.1 <bob@example.com> unknown", dsn="5.1.1", **about)]
+    )  # fmt: skip
+    assert "bob@example.com" not in text(made)
+    follow(made)
+    assert [fate.status for fate in fates.of_reference(made.database, first.reference)] == ["bounced"]
+
+
 def test_a_suppression_goes_on_by_its_hash(tmp_path: Path) -> None:
     event = Unsubscribed(
         source="unsubscribed:1", time=NOW - 61 * DAY, reference=f"{1:016x}", recipient="bob@example.com",

@@ -11,7 +11,7 @@ from sqlite3 import Connection
 
 from postmeter.events import Event, Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import database, rows, suppression, totals, uniques
+from postmeter.store import database, personal, rows, suppression, totals, uniques
 from postmeter.store.database import Database, Row
 from postmeter.store.rows import Entry
 
@@ -41,7 +41,7 @@ class Journal:
         Who unsubscribes is suppressed in the same one. `first`: keys of hits that came for the first time, and when
         (`uniques`). `also` writes what must be true together with them, told the sources of those that were new.
         """
-        events = list(events)
+        events = [personal.discreet(event) for event in events]
         encoded = [rows.encode(event, self._host) for event in events]
         with self.database.transaction() as link:
             new = _new(link, encoded)

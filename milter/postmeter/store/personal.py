@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from postmeter.store.veil import hashed
+from postmeter.events import Delivery, Event
+from postmeter.store.veil import hashed, is_hashed
 
 Treat: TypeAlias = Callable[[Any, bytes], Any]
 
@@ -110,6 +111,13 @@ KEPT_OF: Mapping[str, frozenset[str]] = {
     "mistrusted": frozenset({"recipients", "suppressed"}),
 }
 """Numbers of recipients, pseudonyms, and words about a sender."""
+
+
+def discreet(event: Event) -> Event:
+    """What is told late of somebody whose address was forgotten: without words that may repeat it."""
+    if isinstance(event, Delivery) and is_hashed(event.recipient):
+        return replace(event, final="", text="")
+    return event
 
 
 def aged(kind: str, source: str, data: str, key: bytes) -> tuple[str, str]:
