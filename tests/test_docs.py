@@ -76,6 +76,12 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert broken == []
 
 
+def test_the_table_of_contents_has_every_section() -> None:
+    text = (DOCS / "operations.md").read_text()
+    contents, *_ = text.partition("\n## ")
+    assert re.findall(r"\[([^]]+)\]\(#", contents) == re.findall(r"^## (.*)$", text, re.MULTILINE)
+
+
 def _anchors(path: Path) -> set[str]:
     """As GitHub makes them of headings."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
