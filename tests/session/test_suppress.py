@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_it_lasts_as_long_as_what_is_learned_would(place: Place, reason: str, da
     place.run("add", "bob@example.net", "--reason", reason, "--scope", "from:news@example.com")
     [one] = place.listed()
     assert one["until"] is None if days is None else one["until"] == one["since"] + days * DAY
+
+
+def test_no_list_from_anywhere_commands_a_terminal(place: Place, tmp_path: Path) -> None:
+    """Addresses, lists and providers in a CSV file are what somebody wrote into it; a client's RCPT may be too."""
+    file = tmp_path / "odd.csv"
+    file.write_text(
+        "address,scope,reason,provider\n"
+        "\x9b2J@x.example,list:x.example/\x1b[2J,manual,\x1b]0;x\x07\n"
+        "\x9b3J@x.example,everywhere,no reason,\n"
+    )
+    _, out, told = place.run("import", str(file))
+    place.put(Suppression('"\x1b[2J"@x.example', "everywhere", "bounced", time.time()))
+    _, shown, _ = place.run("list")
+    assert "2j@x.example" in shown
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + told + shown)
 
 
 def test_what_is_said_again_replaces_what_was(place: Place) -> None:

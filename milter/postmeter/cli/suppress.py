@@ -107,6 +107,7 @@ def _remove(args: Namespace, config: Config, opened: Database) -> int:
 
 def _import(args: Namespace, config: Config, opened: Database) -> int:
     from postmeter.cli import suppresscsv
+    from postmeter.store import suppression
 
     if args.scope and (problem := suppresscsv.scope_problem(args.scope)):
         raise _MistakeError(problem)
@@ -117,7 +118,7 @@ def _import(args: Namespace, config: Config, opened: Database) -> int:
         nonlocal left
         left += 1
         if left <= _TOLD:
-            print(f"{args.file}:{number}: left out: {why}", file=sys.stderr)
+            print(f"{args.file}:{number}: left out: {suppression.line(why)}", file=sys.stderr)
 
     with open(0 if args.file == "-" else args.file, newline="", encoding="utf-8", errors="replace") as file:
         try:
@@ -233,8 +234,12 @@ def _table(page: Sequence[Suppression], heading: Sequence[tuple[str, ...]]) -> I
 
 
 def _cells(one: Suppression) -> tuple[str, ...]:
+    """What others wrote is one printable line each, whatever they wrote."""
+    from postmeter.store.suppression import line
+
     until = "for ever" if one.until is None else _day(one.until)
-    return one.address, one.reason, str(one.count), _day(one.since), until, one.scope, one.provider
+    address, scope, provider = map(line, (one.address, one.scope, one.provider))
+    return address, one.reason, str(one.count), _day(one.since), until, scope, provider
 
 
 def _where(scope: str) -> str:
@@ -266,9 +271,7 @@ def _arguments(parser: ArgumentParser) -> None:
     words = parser.add_subparsers(dest="word", metavar="list|add|remove|import|export", required=True)
     for word, text, example, do in _WORDS:
         told = f"example: postmeter suppress {word} {example}"
-        one = words.add_parser(
-            word, help=text, description=sentence(text), epilog=told, allow_abbrev=False
-        )
+        one = words.add_parser(word, help=text, description=sentence(text), epilog=told, allow_abbrev=False)
         one.set_defaults(do=do, addresses=(), scope="", reason="", provider="", since="", for_="", all=False)
         for option in _OPTIONS[word]:
             _option(one, word, option)
