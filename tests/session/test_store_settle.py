@@ -143,7 +143,7 @@ def test_refusals_of_a_minute_are_one_event_with_a_count(settler: Settler, path:
         settler.settle((), refused(), {}, NOW)
     settler.settle((), refused(minute=2), {}, NOW)
     with closing(Journal(path, readonly=True)) as journal:
-        events = [entry.event for entry in journal.of_login(LOGIN)]
+        events = [entry.event for entry in journal.events()]
     assert [(e.count, e.recipients) for e in events if isinstance(e, Refused)] == [(3, 6), (1, 2)]
 
 

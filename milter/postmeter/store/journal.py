@@ -132,10 +132,6 @@ class Journal:
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)
 
-    def of_login(self, login: str, *, since: float = 0.0, limit: int = _SLICE) -> list[Entry]:
-        where = "WHERE login = ? AND login != '' AND time >= ? ORDER BY time, seq LIMIT ?"
-        return self._entries(where, login, since, limit)
-
     def totals(self) -> dict[Figure, int]:
         """Every total since the first day."""
         return totals.read(self.database)
