@@ -94,3 +94,18 @@ def test_a_follower_that_is_killed_again_and_again_counts_everything_once(tmp_pa
     assert totals["deliveries_total", ("sent", "example.com", "google")] == MESSAGES
     assert totals["bounces_total", ("soft", "google")] == bounced
     assert totals["delivery_delay_seconds", ("count",)] == MESSAGES
+
+
+def test_whoever_catches_up_lets_others_write_between_two_slices(tmp_path: Path) -> None:
+    """A lock that is given back and taken again at once wakes nobody: messages waited for seconds."""
+    journal = Journal(tmp_path / "journal.db")
+    journal.record(events())
+    rests: list[float] = []
+    follower = Follower(journal, domains=["example.com"], rest=rests.append)
+    slices = 0
+    while follower.work():
+        slices += 1
+    assert slices > 20
+    assert len(rests) == slices
+    assert min(rests) > 0
+    journal.close()

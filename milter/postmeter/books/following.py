@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from time import sleep
 
 from postmeter.events import Complained, Event, Sent, Submitted, Suppressed
 from postmeter.mail.draft import Figure
@@ -21,11 +22,12 @@ from postmeter.store.rows import Entry
 
 EVERY = 0.5  # seconds between two looks
 
-_SLICE = 100  # events of one transaction: some milliseconds, for which messages wait
-_WEIGHT = 300  # recipients of one transaction, if it has more than one event
-_BEFORE = 10  # slices before the write-ahead log is copied back: about a thousand pages
+_SLICE = 50  # events of one transaction: a few milliseconds, for which messages wait
+_WEIGHT = 150  # recipients of one transaction, if it has more than one event
+_BEFORE = 20  # slices before the write-ahead log is copied back: about a thousand pages
 _FAR = 10_000  # numbers without anything to follow that are passed before the place is saved
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
+_YIELD = 0.001  # seconds between two slices: who waits for a turn to write is only then sure to get it
 _BOUNDS = tuple(float(bound) for bound in DELAYS)
 _OTHER = "other"
 
@@ -33,8 +35,16 @@ _OTHER = "other"
 class Follower:
     """`domains` are those whose deliveries are counted by name; of all others there may be any number."""
 
-    def __init__(self, journal: Journal, *, domains: Collection[str], learn: Learn = nothing) -> None:
-        self._journal, self._learn = journal, learn
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        domains: Collection[str],
+        learn: Learn = nothing,
+        rest: Callable[[float], object] = sleep,
+    ) -> None:
+        """`rest` lets others write."""
+        self._journal, self._learn, self._rest = journal, learn, rest
         self._domains = frozenset(domains)
         self._names = Names()
         self._seen = -1
@@ -74,6 +84,8 @@ class Follower:
     def _copy_back(self, events: int) -> None:
         """While it catches up, it writes more than all others together."""
         self._busy = self._busy + 1 if events == _SLICE else 0
+        if self._busy:
+            self._rest(_YIELD)
         if self._busy >= _BEFORE:
             self._busy = 0
             self._journal.database.checkpoint()
