@@ -45,6 +45,14 @@ BOUNCES = {
     "orange-in-french": ("5.1.1", True),
     "domino": ("5.1.1", True),
     "amazon-ses": ("5.1.1", True),
+    "google-groups": ("5.0.0", False),
+    "wp-in-polish": ("5.1.1", True),
+    "exchange-in-dutch-words-alone": ("5.1.1", True),
+    "exchange-in-spanish-words-alone": ("5.1.1", True),
+    "libero-in-italian": ("5.2.1", True),
+    "netease": ("5.1.1", False),
+    "uol-in-portuguese": ("5.1.1", True),
+    "virus-notice": ("5.7.1", False),
 }
 """The status that is shown, and whether the address is at fault."""
 OTHERS = {
@@ -73,6 +81,16 @@ OTHERS = {
     "a-provider-that-reads-cfbl-address": "complaint",
     "not-junk-after-all": "other",
     "dmarc-failure": "other",
+    "mailman-waits-for-approval": "automatic",
+    "quarantine-digest": "automatic",
+    "a-postmaster-writes": "other",
+    "a-person-without-a-return-path": "other",
+    "boxbe": "automatic",
+    "spamarrest": "automatic",
+    "a-newsletter-about-parcels": "other",
+    "a-delay-in-words": "delayed",
+    "dmarc-aggregate": "other",
+    "an-abuse-desk-answers": "automatic",
 }
 
 

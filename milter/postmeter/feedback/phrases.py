@@ -29,7 +29,8 @@ SUBJECT = re.compile(
     r"|(?:could not|can ?not|unable to|couldn't|was not|wasn't|can't) (?:be )?(?:sen[dt]|deliver)"
     r"|message (?:you sent )?(?:rejected|blocked|refused|failed|status)|nondeliverable|unzustellbar"
     r"|nicht zugestellt|unbestellbar|non remis|non livr|no (?:se )?(?:pudo|entreg)|devuelto|mancato recapito"
-    r"|не доставлено|недоставленн|失败|退信|失敗|无法|未能|エラー|failure notice|processing error"
+    r"|не доставлено|недоставленн|onbestelbaar|niedostarczon|falha na entrega"
+    r"|失败|退信|失敗|无法|未能|エラー|failure notice|processing error"
     r"|error (?:sending|message|condition)|warning: message|user unknown|automatically rejected",
     re.IGNORECASE,
 )
@@ -46,7 +47,12 @@ FAILED = re.compile(
     r"|failed (?:addresses|recipients|because|for the)|requested action not taken|failure reasons"
     r"|invalid address|fatal errors|transcript of session"
     r"|bounced|not (?:exactly )?match an|encountered an error"
-    r"|送信できません|配信|无法|失败|無法|доставлен|не может быть",
+    r"|送信できません|配信|无法|失败|無法|доставлен|не может быть"
+    r"|nicht (?:zugestellt|zustellbar)|zustellung fehlgeschlagen|niet (?:worden )?(?:bezorgd|afgeleverd)"
+    r"|no (?:se )?(?:ha |han |pudo |puede |pudieron )(?:podido |ser |sido )?entrega"
+    r"|não (?:pôde|pode|foi|foram) (?:ser )?entregue|falha na entrega"
+    r"|pas (?:pu )?(?:être|été) (?:remis|délivré|distribué)|non (?:è stato|può essere) (?:consegnat|recapitat)"
+    r"|nie (?:została|mogła) (?:być )?dostarczon|kunde inte levereras",
     re.IGNORECASE,
 )
 """In the text of one."""
@@ -92,6 +98,8 @@ ANSWER = re.compile(
     re.IGNORECASE,
 )
 """In the subject of an automatic answer, from its start."""
+REPLY = re.compile(r"\s{0,5}(?:re|aw|sv|antw|rif|odp)\s?:", re.IGNORECASE)
+"""At the start of a person's answer."""
 CHALLENGE = re.compile(
     r"(?:please )?(?:confirm|verify) (?:your|that you)[^.]{0,40}(?:message|e?mail|human|sen[dt])"
     r"|challenge[ /-]response|confirmation (?:required|needed)[^.]{0,40}(?:message|mail)|spamarrest|boxbe"

@@ -50,12 +50,15 @@ def tells_of_failure(opened: Opened, words: str) -> str:
     failed = bool(phrases.FAILED.search(words[:_FAR]))
     if "x-failed-recipients" in opened.head:
         return "it has the field X-Failed-Recipients"
-    if system(opened) and (failed or subject):
+    answers = {"in-reply-to", "references"} & opened.head.keys()
+    wrote = opened.first("return-path") not in ("", "<>")
+    if answers and wrote and not opened.report_type and phrases.REPLY.match(opened.first("subject")):
+        return ""  # postmasters write letters too
+    late = phrases.DELAYED.search(opened.first("subject")[:300]) is not None
+    if system(opened) and (failed or subject or late):
         return "a mail system says that something was not delivered"
     if phrases.DAEMON.search(opened.first("from")[:300]) and opened.original():
         return "a mail system returns a message"
-    late = phrases.DELAYED.search(opened.first("subject")[:300]) is not None
-    answers = {"in-reply-to", "references"} & opened.head.keys()
     if (subject or late) and failed and not (answers and opened.first("return-path")):
         return "its subject and words say that something was not delivered"
     return ""
