@@ -214,13 +214,23 @@ def test_this_host_and_dns(change: dict[str, Any], level: str, about: str, words
     assert (finding.level, finding.about, words in finding.what) == (level, about, True), finding
 
 
+def test_what_was_tried_counts_more_than_what_modes_seem_to_say() -> None:
+    problem = Problem("f", 1, "milter.socket_group", "Postfix could not write", "usermod")
+    assert found(replace(GOOD, problems=(problem,))) == []
+    for sockets in ((), (Trial("it answers", None, "not root"),)):
+        assert "milter.socket_group" in {
+            each.about for each in found(replace(GOOD, problems=(problem,), sockets=sockets))
+        }
+
+
 def test_the_record_that_mends_spf_is_the_old_one_with_the_address() -> None:
     sender = Sender("example.com", "2001:db8::1", "softfail", 1, "v=spf1 mx ~all")
     assert only(replace(GOOD, senders=(sender,))).fix == 'example.com. IN TXT "v=spf1 ip6:2001:db8::1 mx ~all"'
 
 
 def test_behind_a_smarthost_our_address_is_not_judged() -> None:
-    facts = replace(postfix(values={"relayhost": "[r]"}), senders=(Sender("example.com", HERE, "fail", 1, "v=spf1 -all"),),
+    refused = Sender("example.com", HERE, "fail", 1, "v=spf1 -all")
+    facts = replace(postfix(values={"relayhost": "[r]"}), senders=(refused,),
                     pointers=(Pointer(HERE, Answer()),))  # fmt: skip
     assert [finding.about for finding in found(facts)] == ["smarthost"]
 

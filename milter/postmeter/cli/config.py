@@ -33,11 +33,8 @@ _SHOWN = 20  # domains by name
 
 def run(args: Namespace) -> int:
     loaded = load_with_lines(args.file or args.config)
-    me = whose(loaded.config)
-    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
-    problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
-    problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
-    for problem in sorted(problems, key=lambda problem: problem.line):
+    problems = all_problems(loaded)
+    for problem in problems:
         print(problem, file=sys.stderr)
     if any(problem.severity == "error" for problem in problems):
         return CONFIGURATION
@@ -45,6 +42,15 @@ def run(args: Namespace) -> int:
     for topic, text in summary(loaded.config):
         print(f"  {topic:<8} {text}")
     return OK
+
+
+def all_problems(loaded: Loaded) -> list[Problem]:
+    """Everything that can be told without asking DNS, in the order of the lines."""
+    me = whose(loaded.config)
+    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
+    problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
+    problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
+    return sorted(problems, key=lambda problem: problem.line)
 
 
 def key_problems(loaded: Loaded) -> list[Problem]:

@@ -19,7 +19,6 @@ from postmeter.cli.freeze import postfix_option
 
 if TYPE_CHECKING:
     from postmeter.config.load import Loaded
-    from postmeter.config.problem import Problem
     from postmeter.doctor.facts import Key
     from postmeter.doctor.finding import Finding
 
@@ -34,6 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from postmeter.cli.config import all_problems
     from postmeter.config.load import load_with_lines
     from postmeter.doctor import examine
 
@@ -44,7 +44,7 @@ def run(args: Namespace) -> int:
     loaded = load_with_lines(args.config)
     given = [str(ip_address(text)) for text in args.address]
     facts = examine.facts_of(
-        loaded.config, postfix=args.postfix, problems=_problems(loaded), keys=list(_keys(loaded)), given=given
+        loaded.config, postfix=args.postfix, problems=all_problems(loaded), keys=list(_keys(loaded)), given=given
     )
     found = examine.judge(facts)
     if args.json:
@@ -52,16 +52,6 @@ def run(args: Namespace) -> int:
     else:
         print("\n".join(_told(found)))
     return FOUND_A_PROBLEM if any(finding.level == "wrong" for finding in found) else OK
-
-
-def _problems(loaded: Loaded) -> list[Problem]:
-    """What check-config says of files, modes, sockets and keys, as far as it is not asked of DNS."""
-    from postmeter.cli.config import key_problems
-    from postmeter.cli.postfix import expiry, retirement
-    from postmeter.config.check import check, whose
-
-    me = whose(loaded.config)
-    return [*check(loaded, me=me), *key_problems(loaded), *expiry(loaded), *retirement(loaded)]
 
 
 def _keys(loaded: Loaded) -> Iterator[Key]:

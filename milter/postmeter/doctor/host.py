@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
 
+_TRIED = frozenset({"milter.socket_group", "milter.socket_mode"})
+
 
 def files(facts: Facts) -> Iterator[Finding]:
+    """What a socket's modes seem to forbid is left out where Postfix's user was let in."""
+    let_in = bool(facts.sockets) and all(trial.ok for trial in facts.sockets)
     for problem in facts.problems:
+        if let_in and problem.path in _TRIED:
+            continue
         place = f"{problem.file}:{problem.line}" if problem.line else problem.file
         level = WARNING if problem.severity == "warning" else WRONG
         about, known = problem.path or "configuration", f"postmeter check-config: {place}"

@@ -35,11 +35,14 @@ def reach(about: str, address: str, *, queue: str, user: str, chroot: bool) -> T
 
 
 def _tried(arguments: Sequence[str]) -> tuple[int, str]:
-    """A process of its own: to become another user concerns all threads, and cannot be undone."""
+    """A process of its own: to become another user concerns all threads, and cannot be undone.
+
+    -P: it begins as root, and must load nothing from wherever the operator happens to be.
+    """
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, *arguments], env=path, capture_output=True, text=True, check=False,
+            [sys.executable, "-P", "-c", _CHILD, *arguments], env=path, capture_output=True, text=True, check=False,
             timeout=3 * _PATIENCE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
