@@ -44,8 +44,8 @@ printf '#!/bin/sh\nexit 101\n' >"$chroot/usr/sbin/policy-rc.d"
 chmod 755 "$chroot/usr/sbin/policy-rc.d"
 mount -t proc proc "$chroot/proc"
 mount --bind /dev "$chroot/dev"
-cp "$deb" "$chroot/root/"
-name=/root/$(basename "$deb")
+cp "$deb" "$chroot/srv/"
+name=/srv/$(basename "$deb")
 
 say "install without Postfix"
 apt update
@@ -63,20 +63,20 @@ inside postmeter check-config
 inside runuser -u postmeter -- postmeter check-config
 
 say "mail"
-mkdir -p "$chroot/root/tests"
-cp "$root/packaging/debian/tests/mail" "$chroot/root/tests/"
-inside sh /root/tests/mail
+mkdir -p "$chroot/srv/tests"
+cp "$root/packaging/debian/tests/mail" "$chroot/srv/tests/"
+inside sh /srv/tests/mail
 
 say "upgrade keeps configuration, secrets and journal"
 echo '# of the administrator' >>"$chroot/etc/postmeter/postmeter.yaml"
 kept() { (cd "$chroot" && sha256sum etc/postmeter/postmeter.yaml etc/postmeter/*.secrets && stat -c '%n %U %a' \
     etc/postmeter/* var/lib/postmeter/journal.db var/lib/postmeter/spool/hits); }
 before=$(kept)
-rm -rf "$chroot/root/newer"
-inside dpkg-deb -R "$name" /root/newer
-sed -i 's/^Version: .*/&+1/' "$chroot/root/newer/DEBIAN/control"
-inside dpkg-deb -b /root/newer /root/newer.deb >/dev/null
-apt install /root/newer.deb
+rm -rf "$chroot/srv/newer"
+inside dpkg-deb -R "$name" /srv/newer
+sed -i 's/^Version: .*/&+1/' "$chroot/srv/newer/DEBIAN/control"
+inside dpkg-deb -b /srv/newer /srv/newer.deb >/dev/null
+apt install /srv/newer.deb
 [ "$(kept)" = "$before" ] || fail "an upgrade changed what it should keep: $(kept)"
 
 say "remove keeps them too, and reinstalling finds them"

@@ -98,7 +98,7 @@ def test_only_the_tracking_server_runs_as_its_user() -> None:
 
 def test_the_socket_lies_where_the_configuration_has_it() -> None:
     socket = str(Config().milter.listen).removeprefix("unix:")
-    lines = (DEBIAN / "postmeter.tmpfiles").read_text()
+    lines = (DEBIAN / "postmeter-socket.conf").read_text()
     assert f"\nd {Path(socket).parent} 2750 postmeter {Config().milter.socket_group} -\n" in lines
     assert str(Path(socket).parent) in settings(service("milter"))["Service"]["ReadWritePaths"]
 
