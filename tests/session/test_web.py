@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -359,6 +360,38 @@ def test_a_slow_client_is_cut_off_however_it_dribbles(tmp_path: Path, start: byt
                     break
             assert 0.4 < time.monotonic() - began < 4
         assert server.ask(path_of()).status == 302
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_no_bug_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers wait for it, 64 kB of them, until its time is up."""
+    ask = f"GET {path_of()} HTTP/1.1\r\nHost: click.example.com\r\n\r\n".encode()
+    with running(tmp_path, timeout=0.5) as server:
+        with socket.socket() as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            link.settimeout(10)
+            link.connect(("127.0.0.1", server.port))
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                ask_on(link, ask)
+        assert server.ask(path_of()).status == 302
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def ask_on(link: socket.socket, ask: bytes) -> None:
+    """One request after the other, each below the bound on bytes."""
+    for _ in range(100_000):
+        link.sendall(ask)
+
+
+def test_a_client_that_vanishes_within_its_body_is_no_bug(paged: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for at in range(20):
+        with socket.create_connection(("127.0.0.1", paged.port)) as link:
+            link.sendall(b"POST /u/x HTTP/1.1\r\nHost: click.example.com\r\nContent-Length: 99\r\n\r\nList-")
+            if at % 2:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    assert paged.ask(path_of()).status == 302
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_blocked_message_or_host_is_gone_and_an_unblocked_one_is_back(server: Running) -> None:

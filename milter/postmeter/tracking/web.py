@@ -135,7 +135,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """What aiohttp could not read, or a bug of ours: the same 404 to the client, and no word of a request's own."""
         self.close()  # behind this answer
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):  # the client went away, or was cut off
             once.log(logging.ERROR, "request", "a request failed: %r", type(exc).__name__)
         return Response(answers.NOT_FOUND, time.time())
 
