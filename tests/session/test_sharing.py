@@ -88,6 +88,16 @@ def test_what_is_lifted_anywhere_is_lifted_everywhere_and_no_address_stays(hosts
     assert ask(hosts[0].url, "SELECT 1 FROM suppressions WHERE address <> ''") == []
 
 
+def test_what_a_host_says_whose_clock_is_ahead_can_be_lifted_by_the_others(hosts: list[Host]) -> None:
+    put(hosts[0], suppressed(time.time() + 3600.0))
+    meet(hosts)
+    assert len(known(hosts[1])) == 1
+    lift(hosts[1])
+    meet(hosts)
+    assert [known(host) for host in hosts] == [[], [], []]
+    assert ask(hosts[0].url, "SELECT 1 FROM suppressions WHERE address <> ''") == []
+
+
 def test_what_was_told_before_it_was_lifted_does_not_come_back_with_a_host_that_was_away(hosts: list[Host]) -> None:
     one, two, three = hosts
     put(one, suppressed(NOW))

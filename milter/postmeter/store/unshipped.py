@@ -186,17 +186,20 @@ def _watched(database: Database) -> bool:
 
 
 def _triggers() -> dict[str, str]:
-    """Names and statements. A row that changes again is put down anew: what was read of it before is not the last."""
+    """Names and statements. A row that changes again is put down anew: what was read of it before is not the last.
+
+    Nothing is lifted before it began, though the clock of whoever learned it is ahead of ours.
+    """
     made = {}
     for what, columns in _KEYS.items():
         for on in ("UPDATE", "DELETE") if what == EVENTS else ("INSERT", "UPDATE", "DELETE"):
             name, row = f"unshipped_{what}_{on.lower()}", "old" if on == "DELETE" else "new"
             key = "json_array(" + ", ".join(f"{row}.{column}" for column in columns) + ")"
-            when = _LIFTED if (what, on) == _LIFTING else ""
+            when, time = (_LIFTED, f"max({_NOW}, old.since)") if (what, on) == _LIFTING else ("", _NOW)
             made[name] = f"""
                 CREATE TRIGGER IF NOT EXISTS {name} AFTER {on} ON {what} {when} BEGIN
                     DELETE FROM unshipped WHERE what = '{what}' AND key = {key};
-                    INSERT INTO unshipped (what, key, time) VALUES ('{what}', {key}, {_NOW});
+                    INSERT INTO unshipped (what, key, time) VALUES ('{what}', {key}, {time});
                 END
             """
     return made | _renaming()
