@@ -640,7 +640,8 @@ def test_a_bulk_message_is_known_as_one() -> None:
 
 def test_no_hidden_link_is_put_within_another() -> None:
     """It would end the other one, and move what comes behind."""
-    for page in (f"{LINK}<a name=x>y", f"{LINK}<A HREF=z>y<!-- </a> -->", f"{LINK}<a name=x>y<abbr>z</abbr>"):
+    ends = ("", "<!-- </a> -->", "<abbr>z</abbr>", "<title><a></a></title>", "<svg><a>z</a></svg>")
+    for page in (f"{LINK}<A name=x>y{end}" for end in ends):
         draft = run(f"{HTML}\r\n\r\n{page}", honeypot=True)
         assert skipped(draft)["no_place"] == 1
         assert draft.facts["links"] == 1

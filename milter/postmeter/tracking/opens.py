@@ -34,8 +34,8 @@ def image(url: str) -> bytes:
 def within_link(page: bytes) -> bool:
     """Whether its end may be within a link: another one there would end it, and move what comes behind."""
     page = _COMMENT.sub(b"", page)
-    ends = [found.end() for found in _CLOSING.finditer(page)]
-    return _OPENING.search(page, ends[-1] if ends else 0) is not None
+    begins, ends = ([found.start() for found in tag.finditer(page)] for tag in (_OPENING, _CLOSING))
+    return len(begins) > len(ends) or max(begins, default=0) > max(ends, default=0)
 
 
 def trap(url: str) -> bytes:
