@@ -60,7 +60,10 @@ def lab(needs_postfix: None) -> Iterator[Bare]:
 def test_mail_flows_through_it_and_afterwards_everything_is_what_it_was(lab: Bare) -> None:
     before = lab.asked()
     lab.deliver(letter())
-    assert any(found["about"] == "postfix" and found["fix"] == "postmeter attach" for found in lab.findings())
+    assert any(
+        found["about"] == "postfix" and found["fix"] == f"postmeter attach --postfix {lab.postfix.config}"
+        for found in lab.findings()
+    )
 
     done = lab.as_root("attach", "--yes")
     assert done.returncode == 0, done.stderr + done.stdout

@@ -6,12 +6,14 @@ Collects by `doctor.examine` and tells; what concerns keys comes from `dkim chec
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
@@ -46,7 +48,7 @@ def run(args: Namespace) -> int:
     facts = examine.facts_of(
         loaded.config, postfix=args.postfix, problems=all_problems(loaded), keys=list(_keys(loaded)), given=given
     )
-    found = examine.judge(facts)
+    found = [_there(finding, args.postfix) for finding in examine.judge(facts)]
     if args.json:
         print(json.dumps({"findings": [asdict(finding) for finding in found]}, indent=2))
     else:
@@ -65,6 +67,17 @@ def _keys(loaded: Loaded) -> Iterator[Key]:
         finding = found.finding
         what = f"{finding.word}: {finding.what}" if finding.what else finding.word
         yield Key(found.key.name, finding.ok, found.wrong, what, finding.fix)
+
+
+def _there(finding: Finding, postfix: Path | None) -> Finding:
+    """With commands that mend the Postfix that was looked at, where that is not the system's."""
+    if postfix is None:
+        return finding
+    where = shlex.quote(str(postfix))
+    fix = finding.fix.replace("postconf -", f"postconf -c {where} -").replace(
+        "postfix reload", f"postfix -c {where} reload"
+    )
+    return replace(finding, fix=fix.replace("postmeter attach", f"postmeter attach --postfix {where}"))
 
 
 def _told(found: list[Finding]) -> Iterator[str]:
