@@ -149,6 +149,33 @@ def test_maintainer_scripts_leave_postfix_alone() -> None:
         assert "postconf" not in (DEBIAN / script).read_text()
 
 
+_ASK = """
+. "$1"; shift
+compopt() { :; }
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_postmeter
+echo "${COMPREPLY[@]}"
+"""
+
+
+def test_bash_completes_words_and_options(tmp_path: Path) -> None:
+    if not shutil.which("bash"):
+        pytest.skip("no bash")
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "milter")}
+    made = subprocess.run([sys.executable, str(PACKAGING / "completion.py")], check=True, env=path, capture_output=True)
+    (tmp_path / "completion").write_bytes(made.stdout)
+
+    def completed(*words: str) -> list[str]:
+        asked = ["bash", "-c", _ASK, "bash", str(tmp_path / "completion"), "postmeter", *words]
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
+
+    assert {word for word, _ in COMMANDS} <= set(completed(""))
+    assert completed("quo") == ["quota"]
+    assert completed("quota", "s") == ["show", "set"]
+    assert completed("-c", "/etc/postmeter/postmeter.yaml", "links", "b") == ["block"]
+    assert "--once" in completed("books", "--")
+
+
 @pytest.fixture(scope="module")
 def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = tmp_path_factory.mktemp("man")
