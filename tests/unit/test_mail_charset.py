@@ -82,3 +82,12 @@ def test_roman_has_two_characters_that_are_not_ascii() -> None:
     seen = view(b"\x1b(Ja~b\\\x1b(B", "iso-2022-jp")
     assert seen is not None
     assert seen.octets == b"\xff\xff\xffa\xffb\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize("charset", ["utf-16le", "utf-16be"])
+def test_a_page_that_is_wrongly_called_utf_16_has_no_view(charset: str) -> None:
+    """Programs that guess show it; what would be written into it in UTF-16 would be seen."""
+    page = b"<html><body>Hello to you!</body></html>\r\n "
+    assert len(page) % 2 == 0
+    assert view(page, charset) is None
+    assert view(page.decode().encode(charset), charset) is not None

@@ -78,6 +78,8 @@ def _wide(text: bytes, charset: str) -> View | None:
     if len(text) % 2 or not order or marked not in ("", order):
         return None
     high, low = (text[1::2], text[::2]) if order == "le" else (text[::2], text[1::2])
+    if high and b"\0" not in high:  # no ASCII in it, or another charset's
+        return None
     if high.strip(b"\0"):
         low = bytes(unit if not above else _COVER for above, unit in zip(high, low, strict=True))
     return View(low, text, f"utf-16-{order}", 2)
