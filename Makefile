@@ -1,7 +1,7 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e all all-debian12 bench dashboards deb clean
+.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e e2e-a-n e2e-o-z all all-debian12 bench dashboards deb clean
 
 PYTHON = build/venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -17,9 +17,9 @@ run:  ## a demonstration: a private Postfix with postmeter, and what it does to 
 	@$(INSTALL) run
 	@PYTHONPATH=milter:. $(PYTHON) -m tests.lab.demo
 
-# Most tests wait for a daemon, so the directories go side by side; each shows what it has to say when it ends.
+# Most tests wait for a daemon, so four heaps of them go side by side; each shows what it has to say when it ends.
 test: setup lint types  ## what must hold before a commit: lint, types, unit, architecture, end to end
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target others session e2e-a-n e2e-o-z
 
 unit: setup  ## pure code, under ten seconds
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target unit-a-l unit-m-z
@@ -37,7 +37,13 @@ types: setup  ## mypy, strict
 	$(PYTHON) -m mypy
 
 e2e: setup  ## end to end on a private Postfix
-	$(PYTEST) -q tests/e2e
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target e2e-a-n e2e-o-z
+
+e2e-a-n: setup
+	$(PYTEST) -q tests/e2e/test_[a-n]*.py
+
+e2e-o-z: setup
+	$(PYTEST) -q tests/e2e/test_[o-z]*.py
 
 session: setup  ## processes of postmeter without Postfix
 	$(PYTEST) -q tests/session
@@ -48,7 +54,7 @@ others: setup  ## pure code, and what keeps the house in order
 all: lint types  ## everything, whole corpora, nothing skipped, in a browser too; with Debian 12's Python packages; the benchmark
 	@$(INSTALL) all
 	@$(MAKE) --no-print-directory build/dashboards/.installed
-	@POSTMETER_ALL=1 $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target others session e2e
+	@POSTMETER_ALL=1 $(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target others session e2e-a-n e2e-o-z
 	@$(MAKE) --no-print-directory all-debian12
 	@$(MAKE) --no-print-directory bench
 
