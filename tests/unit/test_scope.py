@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.mail.message import Field
@@ -100,6 +100,8 @@ def test_marks_that_are_part_of_a_name_are_nobody_elses_name(other: str) -> None
 
 
 @given(st.text(alphabet='ab@.:,"\\()<> ', max_size=30))
+@example("@<.")
+@example("<@a>.")
 def test_the_one_spelling_stays_as_it_is(mailbox: str) -> None:
     """What was compared once is compared again, on this host and on others."""
     assert canonical(canonical(mailbox)) == canonical(mailbox)

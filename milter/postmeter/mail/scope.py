@@ -56,6 +56,13 @@ def canonical(mailbox: str) -> str:
     Postfix takes a source route, needless quotes, comments and brackets off (RFC 5321 sections 4.1.1.3 and 4.1.2,
     RFC 5322 section 4.4) and delivers to the same mailbox, whatever a client has put around it.
     """
+    found = _spelt(mailbox)
+    if _DRESSED.search(found) and _spelt(found) != found:
+        return mailbox.lower()  # no address: what would be taken off it has no end
+    return found
+
+
+def _spelt(mailbox: str) -> str:
     if len(mailbox) <= _LONGEST and _DRESSED.search(mailbox):
         mailbox = _undressed(mailbox)
     local, at, _ = mailbox.rpartition("@")
