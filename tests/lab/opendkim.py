@@ -6,6 +6,7 @@ fields that it signs with its own DKIM-Signature behind them. Knows nothing of p
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,7 @@ class _Running:
         with log:
             self.process = subprocess.Popen([PROGRAM, "-f", "-x", config], stdin=subprocess.DEVNULL, stderr=log)
         until = time.monotonic() + _BOUND
-        while not self.address.is_socket():
+        while not self._listens():  # its socket is there a moment before it listens
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"opendkim did not start: {(self.folder / 'log').read_text()}")
             time.sleep(0.02)
@@ -61,6 +62,10 @@ class _Running:
         if self.process is not None:
             self.process.kill()  # in order it takes libmilter's five seconds
             self.process.wait(_BOUND)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.address)) == 0
 
     def session(self, address: str = "127.0.0.1") -> Mta:
         mta = Mta(self.address)

@@ -49,6 +49,8 @@ def test_urls_end_where_programs_end_them(text: str, found: list[str]) -> None:
         "http://example.com/a\\",
         "<http://example.com/a.>",
         'http://example.com/a"b',
+        '<a href="http://example.com/a">http://example.com/b',
+        "http://example.com/a>http://example.com/b",
         "http://example.com/a_ http://example.com/a- http://example.com/a~",
     ],
 )

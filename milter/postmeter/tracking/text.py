@@ -22,6 +22,8 @@ _TRAILING = frozenset(b".,;:!?'")
 _OPENING = {ord(")"): b"(", ord("]"): b"["}
 _LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$)]\Z")
 _NO_END = b"-_"  # Thunderbird leaves off the one, GitHub's definition (github.github.com/gfm, section 6.9) the other
+_GOES_ON = re.compile(rb"[\">][^\s<A-Za-z0-9]*[A-Za-z0-9]")  # to GitHub's definition the same URL, to others its end
+_RUN = re.compile(rb"[^\s<]*")
 _LONGEST = 2000  # none that long is tracked
 _CONTEXT = 200  # what is said of a URL stands near it
 
@@ -62,6 +64,7 @@ def closed(url: bytes) -> bytes:
 
 
 def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Found]:
+    reach = 0  # so far GitHub's definition takes what went before for one URL
     for found in _URL.finditer(line):
         start, end = found.span()
         angled = line[max(0, start - 5) : start].upper().endswith((b"<", b"<URL:"))
@@ -70,7 +73,9 @@ def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Foun
         clear = end - start <= _LONGEST and angled == closed and not goes_on
         if clear:
             end = end if closed else _end(line, start, end)
-            clear = _agreed(line, start, end)
+            if start >= reach and not closed and _GOES_ON.match(line, end):
+                reach = _RUN.match(line, end).end()  # type: ignore[union-attr]  # it matches nothing, too
+            clear = start >= reach and _agreed(line, start, end)
         around = line[max(0, start - _CONTEXT) : start].lstrip() + line[end : end + _CONTEXT]
         if not line[max(0, start - _CONTEXT) : start].strip(b" <*-"):
             around = text[max(0, at - _CONTEXT) : at].rstrip().rpartition(b"\n")[2] + around
@@ -99,6 +104,5 @@ def _agreed(line: bytes, start: int, end: int) -> bool:
     """Whether programs agree on where the URL begins and ends."""
     before = line[start - 1] if start else ord(" ")
     wrapped = before in _WRAPS and line[end : end + 1] in (b"", b" ", line[start - 1 : start])
-    goes_on = line[end : end + 1] == b'"' and line[end + 1 : end + 2].isalnum()
     url = line[start:end]
-    return before not in _WITHIN and not (wrapped or goes_on) and url.isascii() and _LAST.search(url) is not None
+    return before not in _WITHIN and not wrapped and url.isascii() and _LAST.search(url) is not None
