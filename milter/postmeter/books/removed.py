@@ -88,7 +88,7 @@ class Removed:
             if topic.startswith(_TOPIC) and not self._rests.rests(topic):
                 try:
                     self._tell(topic)
-                except BaseException:  # a report that cannot be written must not keep the others waiting
+                except Exception:  # boundary: a report that cannot be written must not keep the others waiting
                     self._rests.failed(topic)
                     raise
                 return True

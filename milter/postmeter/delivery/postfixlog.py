@@ -21,7 +21,7 @@ _TAG = 400  # characters of a host and a tag: RFC 1035 gives a host 253
 
 
 class Line(NamedTuple):
-    """What one line says. Text holds neither control characters nor surrogates. A tuple: made four times as fast."""
+    """What one line says, without control characters or surrogates. A tuple: a dataclass is made in 1.75 the time."""
 
     time: float
     host: str
