@@ -501,6 +501,14 @@ def test_the_password_is_sent_over_tls_and_stands_in_no_message(
             pass
 
 
+def test_a_password_that_is_no_text_is_told_without_saying_it(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"sword\xfffish\n")
+    with pytest.raises(StoreDownError, match="no UTF-8") as caught, Postgres(url, password_file=file).transaction():
+        pass
+    assert "xff" not in str(caught.value)
+
+
 def _books(path: Path, url: str, name: str, follows: bool) -> None:
     """A process that ships until it is killed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -500,6 +500,14 @@ def test_a_wrong_password_is_told_without_saying_it(
         wait_until(lambda: charged(accounts))
 
 
+def test_a_password_that_is_no_text_is_told_without_saying_it(guarded: Redis, tmp_path: Path) -> None:
+    where = guarded_place(tmp_path, guarded)
+    (tmp_path / "password").write_bytes(b"sword\xfffish\n")
+    with opened(where) as accounts, pytest.raises(StoreDownError, match="no UTF-8") as caught:
+        send(accounts, charge())
+    assert "xff" not in str(caught.value)
+
+
 def test_a_certificate_of_another_authority_is_not_believed(guarded: Redis, tmp_path: Path) -> None:
     where = guarded_place(tmp_path, guarded, ca=None)
     with opened(where) as accounts, pytest.raises(StoreDownError, match=r"(?i)certif"):

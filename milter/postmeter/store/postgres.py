@@ -77,7 +77,10 @@ class Postgres:
             "client_encoding": "UTF8",
         }
         if self._password_file is not None:
-            wanted["password"] = self._password_file.read_text().strip()
+            try:
+                wanted["password"] = self._password_file.read_text("utf-8").strip()
+            except UnicodeDecodeError:  # its text tells of the password
+                raise StoreDownError(f"PostgreSQL: {self._password_file} is no UTF-8") from None
         return make_conninfo("", **wanted)
 
 

@@ -113,9 +113,11 @@ class Login:
         self.user = user or None
         self.database = database
         try:
-            self.password = password_file.read_text().strip() if password_file else None
+            self.password = password_file.read_text("utf-8").strip() if password_file else None
             # As old as the protocol that Debian's default asks of servers, and names are checked.
             self.context = ssl.create_default_context(cafile=str(ca) if ca else None) if tls else None
+        except UnicodeDecodeError:  # its text tells of the password
+            raise LinkError(f"the login for Redis cannot be read: {password_file} is no UTF-8") from None
         except (OSError, ValueError) as error:  # of which ssl.SSLError is one
             raise LinkError(f"the login for Redis cannot be read: {error}") from None
 
