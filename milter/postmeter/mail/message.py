@@ -6,7 +6,7 @@ octet, and whoever needs text for a log or a journal asks `address.text` for it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -20,11 +20,11 @@ class Field:
 
     name: bytes
     value: bytes
+    key: bytes = field(init=False, repr=False, compare=False)
+    """The name in lower case, for comparisons (RFC 5322 section 1.2.2): made once, and asked for a dozen times."""
 
-    @property
-    def key(self) -> bytes:
-        """The name in lower case, for comparisons (RFC 5322 section 1.2.2)."""
-        return self.name.lower()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.name.lower())
 
     def wire(self) -> bytes:
         """The field as it goes over SMTP: CRLF between folded lines and at the end."""

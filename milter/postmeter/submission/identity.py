@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from postmeter.config.schema import Senders
 from postmeter.mail import address
@@ -130,10 +131,13 @@ def sender(envelope: Envelope) -> str:
     name = answerable(envelope)
     if name:
         return name
-    if envelope.client.local:
-        return "local"
+    return "local" if envelope.client.local else _place(envelope.client.address)
+
+
+@lru_cache(maxsize=1024)  # three steps ask for each message, and an application server sends from one address
+def _place(client: str) -> str:
     try:
-        ip = ipaddress.ip_address(envelope.client.address)
+        ip = ipaddress.ip_address(client)
     except ValueError:
         return "unknown"
     return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))
@@ -141,9 +145,8 @@ def sender(envelope: Envelope) -> str:
 
 def from_domain(fields: Sequence[Field]) -> str:
     """Domain of the only address of the only From field, as DNS has it; empty otherwise (RFC 6376, RFC 7489 6.6.1)."""
-    if sum(field.key == b"from" for field in fields) != 1:
-        return ""
-    found = address.from_addresses(fields)
+    froms = [field.value for field in fields if field.key == b"from"]
+    found = address.mailboxes(froms[0]) if len(froms) == 1 else []
     return address.domain(found[0]) if len(found) == 1 else ""
 
 

@@ -67,13 +67,15 @@ class Pipeline:
         bounce = not draft.message.envelope.mail_from
         for stage in self._stages:
             spare = stage.spare or self._tolerant or bounce
-            before = draft.copy() if spare else draft
+            before = draft.state() if spare else None
             try:
                 reply = stage.step(draft)
             except Exception:  # a bug in a step ends here, whatever it is (docs/operations.md)
                 log.exception("%s: bug in %s", draft.message.queue_id, stage.name)
-                reply = None if spare else BUG
-                draft = before
+                reply = BUG
+                if before is not None:
+                    reply = None
+                    draft.restore(before)
                 draft.count("errors_total", stage.name)
                 draft.note(stage.name, "failed by a bug of ours; left out")
             if reply is not None and bounce:

@@ -40,6 +40,9 @@ from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
 log = logging.getLogger(__name__)
 
+_NOBODY = Envelope(b"")
+_EACH = 150  # octets that a field takes in memory besides its text
+
 TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again later")
 
 
@@ -104,7 +107,6 @@ class Session:
         "_overflow",
         "_quiet",
         "_rcpt_to",
-        "_waits",
         "_whose",
         "broken",
         "client",
@@ -128,12 +130,10 @@ class Session:
     def mail(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
         self._reset()
         desk = self._desk
-        self.envelope = Envelope(bare(args[0]))  # first of all: should a macro be unreadable, `fail` asks who sends
-        self._waits = not symbol(ctx, "i")
         self.envelope = self._open(ctx, args)
         self._whose = desk.identity.by_envelope(self.envelope)
         full = desk.load.refusal()
-        if full is not None and self._waits:
+        if full is not None and self.envelope.waits:
             return self._turn_away(ctx, full)
         if self._whose in (Whose.FOREIGN, Whose.RETURNED) and not self._takes_marks_off:
             desk.recorder.passed(self.envelope.service)
@@ -150,10 +150,10 @@ class Session:
         return verdict
 
     def header(self, name: str, value: bytes) -> None:
-        key = name.encode()
-        self._marked += key.lower() == KEY
-        if self._whose is not Whose.FOREIGN and self._hold(len(name) + len(value) + 100):
-            self._fields.append(Field(key, value))
+        one = Field(name.encode(), value)
+        self._marked += one.key == KEY
+        if self._whose is not Whose.FOREIGN and self._hold(2 * len(name) + len(value) + _EACH):
+            self._fields.append(one)
 
     def end_of_header(self) -> int:
         """The last moment to step aside: mail that only passes through costs nothing from here on.
@@ -272,7 +272,7 @@ class Session:
         A queue id at MAIL means that no client waits: sendmail(1)'s mail is queued already (D2).
         """
         desk, envelope = self._desk, self.envelope
-        if self._whose is not Whose.OURS or desk.observe or not self._waits:
+        if self._whose is not Whose.OURS or desk.observe or not envelope.waits:
             return milter.CONTINUE
         for gate in gates:
             reply = gate.ask(envelope, recipient) if envelope.mail_from or gate.bounces else None
@@ -283,17 +283,21 @@ class Session:
 
     def _open(self, ctx: milter.milterContext, args: Sequence[bytes]) -> Envelope:
         """The envelope as MAIL opens it; the login exists from here on (D1)."""
-        client = self.client
-        if self._desk.certificates:
-            client = replace(client, certificate=symbol(ctx, "{cert_subject}"))
-        return Envelope(
-            mail_from=bare(args[0]),
-            args=tuple(args[1:]),
-            client=client,
-            login=symbol(ctx, "{auth_authen}"),
-            service="local" if client.local else symbol(ctx, "{daemon_name}"),
-            waits=self._waits,
-        )
+        client, sender = self.client, bare(args[0])
+        try:
+            if self._desk.certificates:
+                client = replace(client, certificate=symbol(ctx, "{cert_subject}"))
+            return Envelope(
+                mail_from=sender,
+                args=tuple(args[1:]),
+                client=client,
+                login=symbol(ctx, "{auth_authen}"),
+                service="local" if client.local else symbol(ctx, "{daemon_name}"),
+                waits=not symbol(ctx, "i"),
+            )
+        except UnicodeDecodeError:  # a macro that cannot be read: `fail` still asks who sends
+            self.envelope = Envelope(sender)
+            raise
 
     def _message(self, ctx: milter.milterContext) -> Message:
         return Message(
@@ -330,9 +334,8 @@ class Session:
         self._rcpt_to: list[bytes] = []
         self._quiet: set[bytes] = set()
         self._whose = Whose.UNDECIDED
-        self._waits = True
         self.broken = False
-        self.envelope = Envelope(b"")
+        self.envelope = _NOBODY
 
 
 def _quiet(args: Sequence[bytes]) -> bool:
