@@ -7,11 +7,13 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import re
 import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ LOGIN = "alice@news.example"
 def steps() -> list[str]:
     """The commands that the documentation names for putting a backup back."""
     section = DOCS.read_text("utf-8").partition("## Backup\n")[2].partition("\n## ")[0]
-    return str(re.findall(r"```\n(.*?)```", section, re.DOTALL)[1]).splitlines()
+    return str(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[1]).splitlines()
 
 
 @contextlib.contextmanager
@@ -232,6 +234,28 @@ def test_a_failure_leaves_nothing_behind(small: Small, capsys: pytest.CaptureFix
     assert main(["backup", str(small.target), "-c", str(small.config)]) == 1
     assert "not a database" in capsys.readouterr().err
     assert list(small.target.iterdir()) == []
+
+
+def test_killed_at_any_moment_it_leaves_no_backup_that_is_not_whole(small: Small) -> None:
+    for number in range(300):
+        small.journal.record(told(number))
+    command = [sys.executable, "-m", "postmeter", "backup", str(small.target), "-c", str(small.config)]
+    chance, kills = random.Random(5), 0
+    for _ in range(8):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={"PYTHONPATH": "milter"})
+        before = len(list(small.target.glob(".*.partial"))) if small.target.exists() else 0
+        while process.poll() is None and len(list(small.target.glob(".*.partial"))) == before:
+            time.sleep(0.001)  # bounded: it ends
+        time.sleep(chance.uniform(0, 0.03))  # at any moment
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 3
+    time.sleep(1.0)  # a backup is named by its second
+    for made in [*small.target.glob("postmeter-*"), small.backup()]:
+        for file in json.loads((made / "manifest.json").read_text())["files"]:
+            content = inside(made, Path(file["path"])).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == file["sha256"]
 
 
 def test_a_copy_made_while_others_write_is_one_moment(small: Small) -> None:

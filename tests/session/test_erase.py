@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import multiprocessing
 import re
+import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -298,6 +302,39 @@ def test_it_works_while_mail_is_written(kept: Kept) -> None:
     assert writer.exitcode == 0
     assert kept.holding(BOB) == []
     assert kept.journal.database.query("PRAGMA integrity_check") == [("ok",)]
+
+
+def erased(kept: Kept) -> int:
+    [(count,)] = kept.journal.database.query("SELECT count(*) FROM events WHERE data LIKE '%hash:%'")
+    return int(count)
+
+
+def test_killed_at_any_moment_and_run_again_it_comes_to_the_same(kept: Kept, tmp_path_factory: Any) -> None:
+    for number in range(400):
+        kept.record(*told(number, BOB if number % 3 else f"q{number}@shop.example"))
+    other = tmp_path_factory.mktemp("whole") / "journal.db"
+    with kept.journal.database.transaction() as link:
+        veil.key(link)
+    kept.journal.database.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(kept.folder / "journal.db", other)
+    command = [sys.executable, "-m", "postmeter", "erase", BOB, "-c", str(kept.config)]
+    kills = 0
+    for wanted in (1, 250, 500, 750, 1000):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={"PYTHONPATH": "milter"})
+        while process.poll() is None and erased(kept) < wanted:
+            time.sleep(0.001)  # bounded: it ends
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills >= 3
+    assert kept.erase() == 0
+    assert kept.holding(BOB) == []
+    kept.config.write_text(kept.config.read_text().replace(str(kept.folder / "journal.db"), str(other)))
+    assert kept.erase() == 0
+    with contextlib.closing(Journal(other)) as whole:
+        for table in ("events", "fates", "figures", "suppressions", "totals"):
+            rows, alike = (one.database.query(f"SELECT * FROM {table} ORDER BY 1, 2") for one in (kept.journal, whole))
+            assert rows == alike
 
 
 KEY = bytes(32)
