@@ -1,8 +1,9 @@
-"""`make bench`: what postmeter costs, in turn with Postfix alone and with a milter that does nothing.
+"""`make bench`: what postmeter costs behind Postfix, in turn with Postfix alone, milters that do nothing, and others.
 
-Rows take turns within a round, so that whatever else the machine does hits all alike. Ends with 1 when the journal, the
-ledger or Postfix's log disagree with what was sent. One row by itself:
-`PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter --rounds 1`.
+Parts: speed, inet (milters on ports), foreign (mail that is not ours), workers, sessions, waits (how long a message
+takes), disk. Rows take turns within a round, so that whatever else the machine does hits all alike, and each proves on
+a message that it does what it is said to do. Ends with 1 when the journal, the ledger or Postfix's log disagree with
+what was sent. One row alone: `PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.bench import account, report, stages
-from tests.bench.account import Account
-from tests.bench.messages import Mail, newsletter, plain
-from tests.bench.rows import OURS, PEERS, ROWS, Row
-from tests.bench.run import Bench, Load, Sample
+from tests.bench import account, goals, latency, parts, report, stages
+from tests.bench.latency import Waits
+from tests.bench.parts import MAILS, PARTS, Part
+from tests.bench.run import READER, SENDER, Bench, Sample
+from tests.bench.signers import floor
 from tests.lab import postfix
 from tests.lab.folder import CLONE
 
-MAILS: list[Mail] = [plain(), newsletter()]
-ONE_EACH = {"recipients in 86400 s": 1, "messages in 3600 s": 1}
-"""What a message of ours puts on each account of rows.LIMITS."""
+_OPEN = 16  # SMTP sessions that wait for a message to be due
+
+
+@dataclass(slots=True)
+class Run:
+    """What was found so far."""
+
+    samples: list[Sample] = field(default_factory=list)
+    waits: list[Waits] = field(default_factory=list)
+    least: dict[str, list[float]] = field(default_factory=lambda: {mail.name: [] for mail in MAILS})
+    left: dict[str, object] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    lacks: dict[str, str] = field(default_factory=dict)
+    told: dict[str, object] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,109 +45,130 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {reason}", file=sys.stderr)
         return 1
     if options.profile:
-        print("\n".join(stages.profile(MAILS, count=options.messages)))
+        print("\n".join(stages.profile(list(MAILS), count=options.messages or 1000)))
         return 0
-    pairs = _chosen(options.only, [*ROWS, *PEERS] if options.peers or options.only else ROWS)
-    load = Load(options.messages, options.sessions, keep=not options.reconnect)
+    chosen = list(parts.chosen(options.part, options.only))
+    if not chosen:
+        raise SystemExit(f"bench: nothing is called {' or '.join([*options.part, *options.only])}; see --help")
     facts: dict[str, object] = {"machine": report.machine()}
-    busy = report.busy()
-    with Bench(_distinct(row for row, _ in pairs), load, disk=options.disk) as bench:
-        facts |= _setting(bench, load, options.rounds)
-        _print(facts)
-        samples = _measure(bench, pairs, options.rounds)
-        found = report.results(samples)
-        print("\n".join(report.table(found)))
-        if busy:
-            print(f"{busy}: trust CPU ms more than messages/s\n")
-        books, wrong = _compare(bench)
-    _print({"what it left": books})
-    _save(options.json, facts | report.as_json(found, samples) | {"what it left": books, "wrong": wrong})
-    print("\n".join(f"WRONG: {line}" for line in wrong) or f"All accounts agree. {options.json} has every sample.")
-    return 1 if wrong else 0
+    busy, run = report.busy(), Run()
+    for part in chosen:
+        _measure(part, options, run)
+    facts |= run.told
+    _tell(facts, run, busy=busy, file=options.json)
+    return 1 if run.wrong else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    names = ", ".join(row.name for row in [*ROWS, *PEERS])
-    parser.add_argument("--only", action="append", default=[], metavar="ROW[:MESSAGE]", help=f"one of: {names}")
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"of: {', '.join(part.name for part in PARTS)}")
+    names = ", ".join(parts.names())
+    parser.add_argument("--only", action="append", default=[], metavar="ROW[:MESSAGE]", help=f"of: {names}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--messages", type=int, default=1500, help="in each round, for each row and message")
-    parser.add_argument("--sessions", type=int, default=8, help="SMTP sessions at a time")
+    parser.add_argument("--messages", type=int, help="in each turn, instead of what a part has")
+    parser.add_argument("--rate", type=int, help="messages a second, where a part has a rate")
     parser.add_argument("--reconnect", action="store_true", help="a new session for every message")
-    parser.add_argument("--disk", action="store_true", help="Postfix's queue on disk, not in /dev/shm")
-    parser.add_argument("--peers", action="store_true", help="other programs too")
+    parser.add_argument("--disk", action="store_true", help="Postfix's queue always on disk, not in /dev/shm")
     parser.add_argument("--profile", action="store_true", help="where postmeter's time goes, without Postfix")
     parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench.json")
     return parser
 
 
-def _chosen(only: Sequence[str], rows: Sequence[Row]) -> list[tuple[Row, Mail]]:
-    """Rows within messages, so that neighbours in time are neighbours in the table."""
-    pairs = [(row, mail) for mail in MAILS for row in rows]
-    if not only:
-        return pairs
-    wanted = [tuple(name.partition(":")[::2]) for name in only]
-    chosen = [(row, mail) for row, mail in pairs if (row.name, "") in wanted or (row.name, mail.name) in wanted]
-    if not chosen:
-        raise SystemExit(f"bench: nothing is called {' or '.join(only)}; see --help")
-    return chosen
+def _measure(part: Part, options: argparse.Namespace, run: Run) -> None:
+    part, lacks = parts.present(part)
+    run.lacks |= lacks
+    for name, reason in lacks.items():
+        print(f"without {name}: {reason}", file=sys.stderr)
+    if not part.turns:
+        return
+    messages = options.messages or part.messages
+    with Bench(part, messages=messages, keep=not options.reconnect, disk=options.disk) as bench:
+        for turn in part.turns:
+            bench.prepare(turn)
+        for nth in range(options.rounds):
+            _round(bench, part, run, nth=nth, rate=options.rate or part.rate)
+        for turn in part.turns:
+            bench.prove(turn)
+        run.told |= _setting(bench, part, options) if not run.told else {}
+        left, wrong = _compare(bench, part)
+        run.left[part.name] = left
+        run.wrong += [f"{part.name}: {line}" for line in wrong]
 
 
-def _distinct(rows: Iterable[Row]) -> list[Row]:
-    return list({row.name: row for row in rows}.values())
+def _round(bench: Bench, part: Part, run: Run, *, nth: int, rate: int) -> None:
+    for turn in part.turns:
+        if part.rate:
+            moments = latency.due(bench.count(turn.row), rate)
+            took = latency.send(
+                bench.port(turn.row), turn.mail.raw, sender=SENDER, reader=READER, moments=moments, sessions=_OPEN
+            )
+            bench.note(turn, len(took))
+            waits = latency.waits(part.name, turn.row.name, turn.mail.name, nth, took)
+            run.waits.append(waits)
+            said = f"{waits.median:>8.2f} ms {waits.p99:>7.2f} ms"
+        else:
+            sample = bench.sample(turn, nth=nth)
+            run.samples.append(sample)
+            said = f"{sample.rate:>8,.0f}/s {sample.cpu_ms:>7.3f} ms"
+        name = f"{turn.mail.name:<11} {turn.row.name:<19}{turn.sessions:>4}"
+        print(f"{part.name:<9}round {nth + 1}  {name}{said}", file=sys.stderr, flush=True)
+    if part.name == "speed":
+        for mail in MAILS:
+            run.least[mail.name].append(floor(mail, 300))
 
 
-def _measure(bench: Bench, pairs: Sequence[tuple[Row, Mail]], rounds: int) -> list[Sample]:
-    samples = []
-    for nth in range(rounds):
-        for row, mail in pairs:
-            sample = bench.sample(row.name, mail, nth=nth)
-            samples.append(sample)
-            line = f"round {nth + 1}  {mail.name:<11} {row.name:<16} {sample.rate:>7,.0f}/s {sample.cpu_ms:>6.2f} ms"
-            print(line, file=sys.stderr, flush=True)
-    return samples
-
-
-def _setting(bench: Bench, load: Load, rounds: int) -> dict[str, object]:
+def _setting(bench: Bench, part: Part, options: argparse.Namespace) -> dict[str, object]:
     version = bench.postfix.run("postconf", "-dh", "mail_version").stdout.decode().strip()
-    queue = "in memory" if bench.in_memory else "on disk"
-    one = "many messages a session" if load.keep else "one message a session"
-    how = f"{rounds} rounds of {load.messages} messages, {load.sessions} sessions at a time, {one}"
-    ours = bench.started.get(OURS)
+    one = "one message a session" if options.reconnect else "many messages a session"
+    queue = "on disk" if options.disk else "in memory, but of part disk"
     told: dict[str, object] = {
         "versions": report.versions(version),
         "load": {
-            "by": f"smtp-source: {how}",
-            "to": f"unix sockets, Postfix's queue {queue}, postmeter's journal on disk, discard transport",
+            "by": f"smtp-source, {one}; {options.rounds} rounds; 8 sessions where no number is said",
+            "to": f"unix sockets, but of part inet; Postfix's queue {queue}; postmeter's journal on disk; discard(8)",
             **{mail.name: f"{len(mail.raw)} octets, {mail.links} links" for mail in MAILS},
         },
-        "rows": {name: next(row.about for row in [*ROWS, *PEERS] if row.name == name) for name in bench.started},
+        "rows": {row.name: row.about for each in PARTS for row in each.rows},
     }
-    if ours and ours.postmeter:
-        told["postmeter.yaml"] = ours.postmeter.config.read_text()
-    return told
+    ours = [started.postmeter for started in bench.started.values() if started.postmeter]
+    return told | ({"postmeter.yaml": ours[0].config.read_text()} if ours else {})
 
 
-def _compare(bench: Bench) -> tuple[dict[str, object], list[str]]:
-    """Journal, ledger and Postfix's log against what smtp-source sent; what differs, in words."""
+def _compare(bench: Bench, part: Part) -> tuple[dict[str, object], list[str]]:
+    """Journals, ledgers and Postfix's log against what was sent; what differs, in words."""
     sent = sum(bench.sent.values())
     left: dict[str, object] = {"messages sent": sent, "Postfix's sent lines": bench.delivered()}
     wrong = [] if left["Postfix's sent lines"] == sent else ["Postfix's log tells of more or fewer messages"]
-    ours = bench.started.get(OURS)
-    if ours and ours.postmeter:
-        found = account.read(ours.postmeter.state / "journal.db")
-        left["postmeter"] = {"messages sent": _of_ours(bench.sent), **found.counts()}
-        wrong += [f"postmeter: {line}" for line in account.differences(found, _wanted(bench.sent))]
+    for row in part.rows:
+        if (postmeter := bench.started[row.name].postmeter) is None:
+            continue
+        mine = {mail: count for (name, mail), count in bench.sent.items() if name == row.name}
+        wanted = account.wanted(row, mine, {mail.name: mail.links for mail in MAILS})
+        found = account.settled(postmeter.state / "journal.db", wanted)
+        left[row.name] = {"messages sent": sum(mine.values()), **found.counts()}
+        wrong += [f"{row.name}: {line}" for line in account.differences(found, wanted)]
     return left, wrong
 
 
-def _of_ours(sent: Mapping[tuple[str, str], int]) -> int:
-    return sum(count for (row, _), count in sent.items() if row == OURS)
-
-
-def _wanted(sent: Mapping[tuple[str, str], int]) -> Account:
-    links = sum(sent.get((OURS, mail.name), 0) * mail.links for mail in MAILS)
-    return account.expected(messages=_of_ours(sent), links=links, limits=ONE_EACH)
+def _tell(facts: dict[str, object], run: Run, *, busy: str, file: Path) -> None:
+    found = report.results(run.samples)
+    reached = goals.goals(goals.Found(found, run.waits, run.least))
+    _print(facts | {"what it left": run.left})
+    print("\n".join([*report.table(found), *report.waiting(run.waits), *goals.table(reached)]))
+    for name, reason in run.lacks.items():
+        print(f"without {name}: {reason}")
+    if busy:
+        print(f"{busy}: trust CPU ms more than messages/s")
+    lists = {
+        "samples": [asdict(each) for each in run.samples],
+        "results": [asdict(each) for each in found],
+        "waits": [asdict(each) for each in run.waits],
+        "goals": [{**asdict(each), "reached": each.reached} for each in reached],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    said = facts | {"floor ms": run.least, "what it left": run.left, "wrong": run.wrong, "without": run.lacks}
+    file.write_text(json.dumps(said | lists, indent=1) + "\n")
+    print("\n".join(f"WRONG: {line}" for line in run.wrong) or f"All accounts agree. {file} has every sample.")
 
 
 def _print(facts: Mapping[str, object]) -> None:
@@ -150,11 +184,6 @@ def _flat(what: Mapping[str, object], above: str = "") -> Iterator[tuple[str, ob
             yield from _flat(value, f"{above}{key}, ")
         else:
             yield above + key, value
-
-
-def _save(file: Path, what: Mapping[str, object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(what, indent=1) + "\n")
 
 
 if __name__ == "__main__":

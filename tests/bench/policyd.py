@@ -1,8 +1,8 @@
 """policyd-rate-limit 1.0.1, Debian's package unpacked under build/peers: a policy server that counts in SQLite.
 
-Its limits count messages in windows of four lengths, for it knows no other unit; each is a query over all stamps of the
-login, and the message one more row. It is asked over its own socket (Postfix's SMTPD_POLICY_README): its protocol is in
-its figures, as ours is in those of `tests.bench`.
+Its limits count messages in windows of some lengths, for it knows no other unit; each is a query over all stamps of the
+login, and the message one more row. Who has no login is counted by address. It is asked over its own socket (Postfix's
+SMTPD_POLICY_README): its protocol is in its figures, as ours is in those of `tests.bench`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.bench.rows import wait_for
 from tests.lab.folder import CLONE
 
 PLACE = CLONE / "build" / "peers" / "policyd-rate-limit"
+BOOK = "policyd.db"
 WINDOWS = (86_400, 3600, 600, 604_800)
 
 
@@ -30,9 +31,11 @@ def missing() -> str:
 
 
 @contextmanager
-def started(folder: Path, *, logins: int, stamps: int) -> Iterator[tuple[Path, int]]:
+def started(
+    folder: Path, *, logins: int, stamps: int, windows: Sequence[int] = WINDOWS
+) -> Iterator[tuple[Path, int]]:
     """Its socket and its process id. Every login has sent `stamps` messages already."""
-    address, book = folder / "policy", folder / "policyd.db"
+    address, book = folder / "policy", folder / BOOK
     settings = {
         "debug": False,
         "user": "root",
@@ -41,8 +44,10 @@ def started(folder: Path, *, logins: int, stamps: int) -> Iterator[tuple[Path, i
         "sqlite_config": {"database": str(book)},
         "backend": 0,
         "SOCKET": str(address),
-        "limits": [[1_000_000_000, window] for window in WINDOWS],
+        "limits": [[1_000_000_000, window] for window in windows],
         "limit_by_sasl": True,
+        "limit_by_ip": True,
+        "limited_networks": ["127.0.0.0/8"],
     }
     file = folder / "policyd.yaml"
     file.write_text(json.dumps(settings))  # JSON is YAML too

@@ -1,7 +1,7 @@
 """What is compared: each row is a name, a sentence, and how to start the milter that stands for it.
 
-A new row, another milter for instance, is a function that starts it and a line in ROWS or PEERS. Knows nothing of
-Postfix, of messages or of how they are counted.
+Here are Postfix alone, milters that do nothing and postmeter; `peers` has the others. A new row is a function that
+starts it and a line in a list. Knows nothing of Postfix, of messages or of how they are counted.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.bench import cpu
 from tests.lab.folder import CLONE, give
-from tests.lab.product import Postmeter
+from tests.lab.keys import DkimKey
+from tests.lab.product import Postmeter, merge
+
+DOMAIN, SELECTOR = "example.com", "bench"
+"""Whose mail is sent, and the key that all sign with."""
 
 # Room for any run: what is measured is that limits are kept, not that mail is refused.
 LIMITS = ("1000000000 recipients/day", "1000000000 messages/hour")
@@ -28,22 +32,41 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A milter that runs. `address` is as Postfix names it, empty for none; `pids` those whose time is the milter's."""
 
     address: str = ""
     pids: Callable[[], list[int]] = list
+    key: DkimKey | None = None
+    """What it signs with."""
+    policy: str = ""
+    """A policy service that Postfix asks at RCPT."""
+    counted: Callable[[], int] | None = None
+    """Messages that its quota has counted, where no journal tells."""
+    forget: Callable[[], None] = lambda: None
+    """Empties a book that grows slower with each message; called before each turn."""
     postmeter: Postmeter | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`start` gets an empty folder of its own."""
+    """`start` gets an empty folder of its own. `signs` and `tracks` are what it must do to every message.
+
+    `foreign`: its service is like port 25, mail is not of this host. `share`: of the messages that others get, for rows
+    that would take too long.
+    """
 
     name: str
     about: str
     start: Callable[[Path], AbstractContextManager[Started]]
+    signs: bool = False
+    tracks: bool = False
+    foreign: bool = False
+    share: float = 1.0
+
+
+Starting = Callable[[Path], AbstractContextManager[Started]]
 
 
 @contextmanager
@@ -51,7 +74,7 @@ def _alone(folder: Path) -> Iterator[Started]:
     yield Started()
 
 
-def _nothing(variant: str) -> Callable[[Path], AbstractContextManager[Started]]:
+def _nothing(variant: str) -> Starting:
     @contextmanager
     def start(folder: Path) -> Iterator[Started]:
         address = folder / "socket"
@@ -59,7 +82,7 @@ def _nothing(variant: str) -> Callable[[Path], AbstractContextManager[Started]]:
         process = subprocess.Popen(command, cwd=CLONE, env={"PYTHONPATH": "milter:."}, stdin=subprocess.DEVNULL)
         try:
             wait_for(address, process)
-            yield Started(f"unix:{address}", lambda: list(cpu.tree(process.pid)))
+            yield Started(address=f"unix:{address}", pids=lambda: list(cpu.tree(process.pid)))
         finally:
             process.kill()
             process.wait()
@@ -67,14 +90,23 @@ def _nothing(variant: str) -> Callable[[Path], AbstractContextManager[Started]]:
     return start
 
 
-@contextmanager
-def _postmeter(folder: Path) -> Iterator[Started]:
-    postmeter = Postmeter(SETTINGS, daemons=("milter", "books"), folder=give(folder / "postmeter", "root"))
-    postmeter.key("example.com", "bench")
-    postmeter.secrets()
-    with postmeter:
-        milter = postmeter.processes["milter"].pid
-        yield Started(postmeter.milter, lambda: list(cpu.tree(milter)), postmeter)
+def ours(settings: Mapping[str, Any] | None = None, *, on_port: bool = False) -> Starting:
+    """postmeter with every step on; `settings` are laid over those of all rows."""
+
+    @contextmanager
+    def start(folder: Path) -> Iterator[Started]:
+        mine = merge(SETTINGS, settings or {})
+        place = give(folder / "postmeter", "root")
+        postmeter = Postmeter(mine, daemons=("milter", "books"), folder=place, inet=on_port)
+        key = postmeter.key(DOMAIN, SELECTOR)
+        postmeter.secrets()
+        with postmeter:
+            milter = postmeter.processes["milter"].pid
+            yield Started(
+                address=postmeter.milter, pids=lambda: list(cpu.tree(milter)), key=key, postmeter=postmeter
+            )
+
+    return start
 
 
 def wait_for(address: Path, process: subprocess.Popen[bytes], *, bound: float = 20) -> None:
@@ -86,14 +118,32 @@ def wait_for(address: Path, process: subprocess.Popen[bytes], *, bound: float = 
         time.sleep(0.02)
 
 
-ALONE, FLOOR, OURS = "postfix", "nothing-signer", "postmeter"
+ALONE, SKIPPED, FLOOR, OURS = "postfix", "nothing-skipped", "nothing-signer", "postmeter"
+
+_SKIPPED = Row(SKIPPED, "a pymilter that does nothing and is asked nothing", _nothing("skipped"))
 
 ROWS: list[Row] = [
     Row(ALONE, "Postfix alone", _alone),
-    Row("nothing-skipped", "a pymilter that does nothing and is asked nothing", _nothing("skipped")),
+    _SKIPPED,
     Row(FLOOR, "a pymilter that does nothing but gets what a signer needs, replies off", _nothing("signer")),
-    Row(OURS, "postmeter, every step on", _postmeter),
+    Row(OURS, "postmeter, every step on", ours(), signs=True, tracks=True),
 ]
 
-PEERS: list[Row] = []
-"""Other programs for --peers, run on Debian's packages of them."""
+# The sender is none of ours by address either: real mail for us does not come from loopback.
+FOREIGN: list[Row] = [
+    replace(_SKIPPED, foreign=True),
+    Row(
+        "postmeter-foreign", "postmeter, mail that is not ours", ours({"senders": {"networks": ["192.0.2.0/24"]}}),
+        foreign=True,
+    ),
+]  # fmt: skip
+
+INET = Row("postmeter-inet", "postmeter on a port", ours(on_port=True), signs=True, tracks=True)
+
+WORKERS = Row(
+    "postmeter-1-worker", "postmeter with one worker", ours({"milter": {"workers": 1}}), signs=True, tracks=True
+)
+
+SYNC = Row(
+    "postmeter-full", "postmeter with journal.sync: full", ours({"journal": {"sync": "full"}}), signs=True, tracks=True
+)

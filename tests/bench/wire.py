@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tests.bench import cpu
 from tests.bench.messages import Mail, newsletter, plain
-from tests.bench.rows import FLOOR, OURS, PEERS, ROWS, Row
+from tests.bench.peers import PEERS
+from tests.bench.rows import FLOOR, OURS, ROWS, Row
 from tests.lab.folder import give
 from tests.lab.mta import Mta, Taken
 
