@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from postmeter.config.schema import Dkim, HeaderRule
 from postmeter.mail import hop
@@ -59,23 +60,44 @@ def too_long(field: Field) -> bool:
 
 def without_long(fields: Sequence[Field], listed: Sequence[HeaderRule]) -> Sequence[HeaderRule]:
     """The rules but for those of fields that are too long and may stay unsigned."""
-    broken = {field.key for field in fields if too_long(field)}
+    long = [field for field in fields if len(field.value) + len(field.name) >= MAX_LINE]
+    broken = {field.key for field in long if too_long(field)}
     return [rule for rule in listed if not (may_miss(rule) and rule.name.encode() in broken)] if broken else listed
 
 
 def choose(fields: Sequence[Field], listed: Sequence[HeaderRule] = DEFAULT) -> Choice:
     """What to sign of a message with these `fields`."""
-    present: dict[bytes, list[Field]] = {}
-    for field in reversed(fields):
-        present.setdefault(field.name.lower().rstrip(b" \t"), []).append(field)
+    rules = tuple(listed)
+    known = _names(rules)
+    keys = tuple([key if (key := field.key.rstrip(b" \t")) in known else b"" for field in fields])
+    names, places = (_ordered if len(keys) <= _USUAL else _order)(keys, rules)
+    return Choice(names, tuple([fields[place] for place in places]))
+
+
+@lru_cache(maxsize=64)
+def _names(rules: tuple[HeaderRule, ...]) -> frozenset[bytes]:
+    return frozenset([rule.name.encode() for rule in rules])
+
+
+def _order(keys: tuple[bytes, ...], rules: tuple[HeaderRule, ...]) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """h=, and the places of what is signed, in a header with fields of these names; those without a rule are empty."""
+    present: dict[bytes, list[int]] = {}
+    for place in reversed(range(len(keys))):
+        present.setdefault(keys[place], []).append(place)
     names: list[bytes] = []
-    chosen: list[Field] = []
-    for rule in listed:
+    places: list[int] = []
+    for rule in rules:
         name = rule.name.encode()
         found = present.pop(name, None)  # taken once, were a name listed twice
         if found:
             names += [name] * (len(found) + bool(rule.mark))
-            chosen += found
+            places += found
         elif rule.mark == "o" and name not in names:
             names.append(name)
-    return Choice(tuple(names), tuple(chosen))
+    return tuple(names), tuple(places)
+
+
+# One sender's headers are alike, so their order is worked out once. Names without a rule do not count, so senders
+# cannot fill this with names of their own; and a header of more fields than usual is worked out each time.
+_USUAL = 50
+_ordered = lru_cache(maxsize=256)(_order)

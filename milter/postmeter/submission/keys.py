@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,6 +47,11 @@ class SigningKey:
     selector: str
     private: PrivateKey
     identity: str = ""
+    algorithm: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind = "rsa" if isinstance(self.private, RSAPrivateKey) else "ed25519"
+        object.__setattr__(self, "algorithm", f"{kind}-sha256")
 
     @property
     def weak(self) -> str:
@@ -54,10 +59,6 @@ class SigningKey:
         if isinstance(self.private, RSAPrivateKey) and self.private.key_size < ENOUGH:
             return f"RSA of {self.private.key_size} bits, and RFC 8301 asks for {ENOUGH}"
         return ""
-
-    @property
-    def algorithm(self) -> str:
-        return "rsa-sha256" if isinstance(self.private, RSAPrivateKey) else "ed25519-sha256"
 
     def sign(self, data: bytes) -> bytes:
         """The signature over the header hash input; RSA leaves the GIL to others meanwhile (measured)."""

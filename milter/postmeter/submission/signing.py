@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InternalError
 
@@ -169,15 +170,35 @@ def _body_hash(body: bytes, form: Form) -> bytes:
     return base64.b64encode(digest.digest())
 
 
-def _tags(key: SigningKey, *, form: Form, names: Sequence[bytes], body_hash: bytes, more: list[bytes]) -> bytes:
+def _tags(key: SigningKey, *, form: Form, names: tuple[bytes, ...], body_hash: bytes, more: list[bytes]) -> bytes:
     """The tag list up to `b=`, folded by LF and space, as Postfix wants it (D15). The leading space is ours (D14)."""
-    tags = [b"v=1;", b" a=%b;" % key.algorithm.encode(), b" c=%b;" % form.name]
-    tags += [b" d=%b;" % key.domain.encode(), b" s=%b;" % key.selector.encode(), *more, b" q=dns/txt;"]
-    # White space is allowed around the colons of h= (RFC 6376 section 3.5), so it may be folded behind any of them.
+    head, width = _head(key.algorithm, form.name, key.domain, key.selector)
+    middle, width = _fold((*more, b" q=dns/txt;"), width)
+    listed, width = (_kept_list if len(names) <= _USUAL else _list)(names, width)
+    tail, _ = _fold((b" bh=%b;" % body_hash,), width)
+    return b" %b%b%b%b\n b=" % (head, middle, listed, tail)
+
+
+@lru_cache(maxsize=1024)
+def _head(algorithm: str, form: bytes, domain: str, selector: str) -> tuple[bytes, int]:
+    """The tags of a key, which come first: the same in all its signatures."""
+    tags = b"v=1;", b" a=%b;" % algorithm.encode(), b" c=%b;" % form, b" d=%b;" % domain.encode()
+    return _fold((*tags, b" s=%b;" % selector.encode()), len(_NAME) + 2)
+
+
+def _list(names: tuple[bytes, ...], width: int) -> tuple[bytes, int]:
+    """h=. White space is allowed around its colons (RFC 6376 section 3.5), so it may be folded behind any of them."""
     listed = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
-    tags += [b" h=" + listed[0], *listed[1:], b" bh=%b;" % body_hash]
-    lines = [b" "]
-    width = len(_NAME) + 2
+    return _fold((b" h=" + listed[0], *listed[1:]), width)
+
+
+_USUAL = 100  # names: senders cannot fill what is kept with longer ones
+_kept_list = lru_cache(maxsize=256)(_list)
+
+
+def _fold(tags: Sequence[bytes], width: int) -> tuple[bytes, int]:
+    """The tags in lines, the first of which is `width` wide already; and how wide the last one is."""
+    lines = []
     for tag in tags:
         if width + len(tag) > _WIDTH:
             lines.append(b"\n ")
@@ -185,7 +206,7 @@ def _tags(key: SigningKey, *, form: Form, names: Sequence[bytes], body_hash: byt
             width = 1
         lines.append(tag)
         width += len(tag)
-    return b"".join(lines) + b"\n b="
+    return b"".join(lines), width
 
 
 def _folded_base64(signature: bytes) -> bytes:
