@@ -164,3 +164,23 @@ def test_mixed_line_ends_are_not_made_quoted_printable() -> None:
     line = b"a\r\nb\n" + b"x" * 990
     assert coding.change(line, line, "8bit", [Edit(6, 6, b"y" * 20)]) is None
     assert binascii.b2a_qp(line, istext=True) != line
+
+
+@pytest.mark.parametrize("line", ["Grüße\r\n", "ж" * 30 + "\r\n", "é " * 600_000], ids=["quoted", "base64", "one line"])
+def test_what_is_large_is_encoded_as_if_in_one_piece(line: str) -> None:
+    octets = (line * (3_000_000 // len(line.encode()) + 1)).encode() + b"and an end that is no whole line "
+    coded = coding.encode(octets)
+    lines = coded.raw.split(b"\r\n")
+    assert coding.decode(coded.raw, coded.encoding) == octets
+    assert max(map(len, lines)) <= 76
+    if coded.encoding == "base64":
+        assert lines == base64.encodebytes(octets).split()
+    else:
+        assert coded.raw == binascii.b2a_qp(octets, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def test_what_is_large_is_spliced_like_what_is_small() -> None:
+    octets = bytes(range(256)) * 8192
+    edits = [Edit(0, 5, b"first"), Edit(1_000_000, 1_000_000, b"put in"), Edit(2_000_000, len(octets), b"")]
+    assert coding.splice(octets, edits) == b"first" + octets[5:1_000_000] + b"put in" + octets[1_000_000:2_000_000]
+    assert coding.splice(octets, [Edit(0, len(octets), b"all")]) == b"all"

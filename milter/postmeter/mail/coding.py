@@ -12,10 +12,13 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 IDENTITY = frozenset({"7bit", "8bit", "binary"})
 MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
 _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
+_WHOLE_LINES = 57 << 14  # octets that fill lines of base64
+_PIECE = 1 << 20  # what is larger is worked on by so much at a time, so that copies do not add up
 _ATOM = re.compile(rb"=..|[^=]+")
 _ESCAPE = re.compile(rb"[^ -<>-~]| \Z")  # what quoted-printable may not hold as it is: a space only within a line
 _LITERAL = bytes({*range(32, 127), *b"\t\r\n"} - {*b"="})  # what it mostly may, white space at line ends apart
@@ -57,12 +60,15 @@ def decode(raw: bytes, encoding: str) -> bytes | None:
 
 def splice(octets: bytes, edits: Sequence[Edit]) -> bytes:
     """The octets with the edits made. Edits are in order and do not overlap."""
-    pieces: list[bytes] = []
+    if len(edits) == 1 and edits[0].start == 0 and edits[0].end == len(octets):
+        return edits[0].new
+    pieces: list[bytes | memoryview] = []
     at = 0
+    kept = memoryview(octets) if len(octets) > _PIECE else octets  # what is large is not copied piece by piece too
     for edit in edits:
-        pieces += octets[at : edit.start], edit.new
+        pieces += kept[at : edit.start], edit.new
         at = edit.end
-    pieces.append(octets[at:])
+    pieces.append(kept[at:])
     return b"".join(pieces)
 
 
@@ -82,15 +88,34 @@ def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> 
 def encode(octets: bytes) -> Coded:
     """In seven bits and lines of 76: quoted-printable for text, base64 where that is shorter or lines end otherwise."""
     escaped = len(octets.translate(None, _LITERAL))
-    rest = octets.replace(b"\r\n", b"")
-    if 6 * escaped <= len(octets) and b"\r" not in rest and b"\n" not in rest:  # two more for each, or a third for all
-        quoted = binascii.b2a_qp(octets, istext=True)
-        quoted = quoted if b"\r\n" in octets else quoted.replace(b"\n", b"\r\n")
-        if _decode_quoted(quoted) == octets:
+    if 6 * escaped <= len(octets):  # two more for each, or a third for all
+        quoted = _encode_quoted(octets)
+        if quoted is not None:
             return Coded(quoted, "quoted-printable")
-    text = binascii.b2a_base64(octets, newline=False)
-    lines = (text[at : at + _ENCODED_LINE] for at in range(0, len(text), _ENCODED_LINE))
-    return Coded(b"\r\n".join(lines), "base64")
+    whole = BytesIO()
+    for start in range(0, len(octets), _WHOLE_LINES):
+        text = binascii.b2a_base64(octets[start : start + _WHOLE_LINES], newline=False)
+        lines = (text[at : at + _ENCODED_LINE] for at in range(0, len(text), _ENCODED_LINE))
+        whole.write(b"\r\n" * bool(start) + b"\r\n".join(lines))
+    return Coded(whole.getvalue(), "base64")
+
+
+def _encode_quoted(octets: bytes) -> bytes | None:
+    """None where a line ends otherwise than with CRLF. A piece at a time, each of whole lines: none is like another."""
+    lines = octets.count(b"\r\n")
+    if octets.count(b"\r") != lines or octets.count(b"\n") != lines:
+        return None
+    whole, start = BytesIO(), 0
+    while start < len(octets):
+        end = octets.find(b"\n", start + _PIECE) + 1 or len(octets)
+        piece = octets[start:end]
+        quoted = binascii.b2a_qp(piece, istext=True)
+        quoted = quoted if b"\r\n" in piece else quoted.replace(b"\n", b"\r\n")
+        if _decode_quoted(quoted) != piece:
+            return None
+        whole.write(quoted)
+        start = end
+    return whole.getvalue()
 
 
 def _passes(changed: bytes, edits: Sequence[Edit]) -> bool:
@@ -115,7 +140,7 @@ def _decode_quoted(raw: bytes) -> bytes | None:
     if raw.count(b"=\r") != ends:
         return None
     decoded = binascii.a2b_qp(raw)
-    marks = len(raw) - len(raw.replace(b"=", b""))  # faster than to count so many
+    marks = raw.count(b"=") if len(raw) > _PIECE else len(raw) - len(raw.replace(b"=", b""))  # faster, for a copy
     left_out = 2 * marks + ends
     return decoded if len(decoded) == len(raw) - left_out else None
 

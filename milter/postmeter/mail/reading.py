@@ -32,5 +32,7 @@ def read(raw: bytes) -> tuple[tuple[Field, ...], bytes]:
 
 
 def crlf(raw: bytes) -> bytes:
-    """Every line end as CRLF; a CR that ends no line stays (D36)."""
+    """Every line end as CRLF; a CR that ends no line stays (D36). What has them already is not copied."""
+    if raw.count(b"\n") == raw.count(b"\r\n"):
+        return raw
     return raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from time import time
 from typing import Any, Protocol
 
@@ -113,6 +114,8 @@ class Session:
         "envelope",
     )
 
+    _body: bytes | BytesIO
+
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._overflow = False
@@ -172,8 +175,16 @@ class Session:
         return self._pass()
 
     def body(self, chunk: bytes) -> None:
-        if self._whose is not Whose.FOREIGN and self._hold(len(chunk)):
-            self._body.append(chunk)
+        if self._whose is Whose.FOREIGN or not self._hold(len(chunk)):
+            return
+        if not self._body:
+            self._body = chunk
+            return
+        if isinstance(self._body, bytes):  # from the second chunk on in a buffer that grows: a join would need it twice
+            begun = BytesIO()
+            begun.write(self._body)
+            self._body = begun
+        self._body.write(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
         verdict = self.fail(ctx, "session") if self.broken else self._decide(ctx)
@@ -303,7 +314,7 @@ class Session:
         return Message(
             envelope=self.envelope,
             fields=tuple(self._fields),
-            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            body=self._body if isinstance(self._body, bytes) else self._body.getvalue(),
             queue_id=symbol(ctx, "i"),
             time=time(),
             reference=self._desk.reference(),
@@ -325,7 +336,7 @@ class Session:
             self._desk.load.release(self._held)
         self._held = 0
         self._fields: list[Field] = []
-        self._body: list[bytes] = []
+        self._body = b""
 
     def _reset(self) -> None:
         self._let_go()
