@@ -15,7 +15,7 @@ from postmeter.config.load import loads
 from postmeter.config.values import resolver
 from postmeter.doctor import collect, outside, spf
 from postmeter.doctor.facts import Answer
-from postmeter.doctor.mailer import Mailer
+from postmeter.doctor.mailer import Mailer, Service
 from postmeter.doctor.names import Names
 from tests.lab import tls
 from tests.lab.dns import SILENCE, NameServer
@@ -103,6 +103,12 @@ def test_all_that_the_world_sees(server: NameServer) -> None:
     assert seen.sites[0].addresses == Answer()
 
 
+def test_a_client_of_its_own_that_binds_is_heard_of(server: NameServer) -> None:
+    bulk = Service("bulk/unix", "smtp", options={"smtp_bind_address": "8.8.4.4"})
+    seen = outside.look(loads(""), Mailer({"smtp_bind_address": "8.8.8.8"}, services=(bulk,)), names(server))
+    assert [pointer.address for pointer in seen.pointers] == ["8.8.8.8", "8.8.4.4"]
+
+
 def test_addresses_that_postfix_binds_to_are_those_mail_leaves_from(server: NameServer) -> None:
     """Where there is NAT, what Postfix knows of it; and a private address is not what the world sees."""
     values = {"smtp_bind_address": "10.0.0.1", "proxy_interfaces": "8.8.8.8, [2001:4860:4860::8888]"}
@@ -122,8 +128,66 @@ def test_a_certificate_that_browsers_do_not_believe_is_told(server: NameServer, 
         assert "certificate" in site.trouble.lower()
         authority = ssl.create_default_context(cafile=str(made.authority))
         threading.Thread(target=_serve, args=(listener, context), daemon=True).start()
-        trouble, expires = outside.handshake("click.example.com", "127.0.0.1", listener.getsockname()[1], authority)
-        assert (trouble, expires > 0) == ("", True)
+        seen = outside.visit("click.example.com", "127.0.0.1", listener.getsockname()[1], authority)
+        assert (seen.trouble, seen.expires > 0, "no answer in HTTP" in seen.stranger) == ("", True, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stranger"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", ""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nok\n\r\n0\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Welcome to nginx!", "200 OK"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\nok", "502 Bad Gateway"),
+        (b"220 mail.example.com ESMTP\r\n", "no answer in HTTP"),
+        (b"HTTP/1.1 " + b"2" * 70000, "no answer in HTTP"),
+        (b"", "no answer in HTTP"),
+    ],
+)
+def test_whether_it_is_us_that_answers_for_links(answer: bytes, stranger: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer, args=(listener, answer), daemon=True)
+        thread.start()
+        seen = outside.visit("click.example.com", "127.0.0.1", listener.getsockname()[1], None)
+        thread.join(10)
+    assert (seen.trouble, seen.stranger.startswith(stranger), bool(seen.stranger)) == ("", True, bool(stranger)), seen
+
+
+def test_links_that_lead_to_another_host_are_told_from_ours(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours is an address that mail leaves from, or one that this host has."""
+    monkeypatch.setattr(outside, "_PATIENCE", 0.1)  # nobody answers at two of them
+    for host, address in (("here", "127.0.0.1"), ("given", HERE), ("proxy", "192.0.2.77")):
+        server.rdata[f"{host}.example.com", "A"] = [address]
+        config = loads(f'tracking: {{url: "http://{host}.example.com:1"}}')
+        (site,) = outside.look(config, None, names(server), given=[HERE]).sites
+        assert (host, site.here) == (host, host != "proxy")
+
+
+def test_the_greeting_and_spf_of_it(server: NameServer) -> None:
+    server.rdata["mail.example.com", "A"] = [HERE]
+    server.records["mail.example.com"] = "v=spf1 a -all"
+    for name, result in (("mail.example.com", ["pass"]), ("localhost", []), ("[203.0.113.7]", [])):
+        helo = outside.look(loads(""), Mailer({"smtp_helo_name": name}), names(server), given=[HERE]).helo
+        assert helo is not None
+        assert [sender.result for sender in helo.senders] == result
+
+
+def test_mail_servers_without_an_address_are_found(server: NameServer) -> None:
+    server.rdata["mail.example.com", "MX"] = ["10 gone.example.com.", "20 there.example.com."]
+    server.rdata["there.example.com", "A"] = [HERE]
+    server.rdata["nowhere.example", "MX"] = ["0 ."]
+    seen = outside.look(loads(CONFIG), None, names(server), given=[HERE])
+    dead = {box.address: box.dead for box in seen.mailboxes}
+    assert dead == {"bounces@mail.example.com": ("gone.example.com",), "fbl@nowhere.example": ()}
+
+
+def _answer(listener: socket.socket, answer: bytes) -> None:
+    wire, _ = listener.accept()
+    with wire:
+        wire.recv(4096)
+        wire.sendall(answer)
 
 
 def _serve(listener: socket.socket, context: ssl.SSLContext) -> None:

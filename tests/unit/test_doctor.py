@@ -10,8 +10,9 @@ import pytest
 
 from postmeter.config.load import loads
 from postmeter.config.problem import Problem
-from postmeter.doctor import examine
-from postmeter.doctor.facts import Answer, Disk, Facts, Key, Mailbox, Pointer, Policy, Sender, Site, Trial
+from postmeter.doctor import examine, journald
+from postmeter.doctor.facts import Answer, Disk, Facts, Helo, Key, Limits, Mailbox, Pointer, Policy, Sender, Site
+from postmeter.doctor.facts import Trial as Trial
 from postmeter.doctor.finding import Finding
 from postmeter.doctor.mailer import Mailer, Service, entry, is_ours, seconds, split
 
@@ -89,7 +90,8 @@ def test_every_finding_says_how_it_is_known_and_what_mends_it() -> None:
     bad = replace(
         postfix(submission={"smtpd_milters": f"{OURS}, {OURS}, unix:other"},
                 values={"soft_bounce": "yes", "relayhost": "[r]"}),
-        clock=False, journald={}, policies=(Policy("example.com"),), problems=(Problem("f", 3, "k", "no", "yes"),),
+        clock=False, log_limits=Limits({}), policies=(Policy("example.com"),),
+        problems=(Problem("f", 3, "k", "no", "yes"),),
     )  # fmt: skip
     findings = found(bad)
     assert len(findings) >= 7
@@ -104,6 +106,7 @@ def test_every_finding_says_how_it_is_known_and_what_mends_it() -> None:
         ({"message_size_limit": str(2**40)}, "warning", "message_size_limit", "451 until they expire"),
         ({"enable_long_queue_ids": "no"}, "warning", "queue ids", "used again"),
         ({"recipient_delimiter": ""}, "wrong", "recipient_delimiter", "bounces@example.com does not get"),
+        ({"maillog_file": "/var/log/postfix.log"}, "wrong", "delivery.log", "books reads /var/log/mail.log"),
         ({"recipient_delimiter": "-", "mydestination": "x"}, "warning", "recipient_delimiter", "is taken here"),
         ({"sender_dependent_relayhost_maps": "hash:x", "relayhost": ""}, "warning", "sender maps", "tagged"),
         ({"soft_bounce": "yes"}, "warning", "soft_bounce", "for ever"),
@@ -132,6 +135,10 @@ def test_settings_of_postfix(values: dict[str, str], level: str, about: str, wor
         ({"smtpd_milters": OURS.replace("tempfail", "accept")}, "wrong", "default_action", "half rewritten"),
         ({"smtpd_milters": "unix:postmeter/milter.sock", "milter_default_action": "accept"}, "wrong",
          "default_action", "half rewritten"),
+        ({"smtpd_milters": OURS.replace("tempfail", "reject")}, "warning", "default_action", "refused for good"),
+        ({"smtpd_milters": OURS.replace("tempfail", "quarantine")}, "warning", "default_action", "on hold"),
+        ({"smtpd_milters": f"unix:opendkim/opendkim.sock, {OURS}"}, "warning", "order", "OpenDKIM has mail"),
+        ({"smtpd_milters": f"inet:localhost:11332, {OURS}"}, "warning", "order", "breaks its signature"),
         ({"smtpd_milters": OURS.replace("300s", "5s")}, "warning", "timeouts", "waits 5 s"),
         ({"smtpd_milters": OURS.replace("300s", "1h")}, "warning", "timeouts", "waits 3600 s"),
         ({"smtpd_milters": OURS.replace("30s", "1s")}, "warning", "timeouts", "only 1 s"),
@@ -181,7 +188,17 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
         ({"stores": (Trial("Redis answers", None, "gone"),)}, "unknown", "stores", "Redis"),
         ({"disks": (Disk("/var", 5, 2**20, "k"),)}, "wrong", "disk", "/var has 0 MiB left"),
         ({"clock": False}, "warning", "clock", "keeps the clock"),
-        ({"journald": {}}, "note", "journald", "beyond 10000 in 30s"),
+        ({"log_limits": Limits({})}, "note", "journald", "beyond 10000 in 30s"),
+        ({"log_limits": Limits({"RateLimitBurst": "700"})}, "note", "journald", "700 in 30s: about 100 messages"),
+        ({"log_limits": Limits({}, {"postfix.service": ("1min", "21")})}, "note", "journald", "21 in 1min: about 3"),
+        ({"log_limits": Limits({"RateLimitBurst": "0"}, {"postfix.service": ("", "14")})}, "note", "journald", "14 in"),
+        ({"disks": (Disk("/var", 2**30, 2**20, "k", 3),)}, "wrong", "disk", "3 more files"),
+        ({"helo": Helo("mail", Answer())}, "wrong", "helo", "no full name"),
+        ({"helo": Helo("mail.example.com", Answer())}, "wrong", "helo", "no address"),
+        ({"helo": Helo("mail.example.com", Answer(silent="slow"))}, "unknown", "helo", "looked up"),
+        ({"helo": Helo("mail.example.com", Answer(("192.0.2.2",)))}, "warning", "helo", "another host"),
+        ({"helo": Helo("mail.example.com", Answer((HERE,)), (Sender("mail.example.com", HERE, "fail", 0, "v=spf1"),))},
+         "warning", "helo", "bounces that Postfix sends fail SPF"),
         ({"problems": (Problem("f", 1, "k", "no", "yes"),)}, "wrong", "k", "no"),
         ({"problems": (Problem("f", 1, "k", "no", "yes", "warning"),)}, "warning", "k", "no"),
         ({"keys": (Key("s._domainkey.example.com", False, True, "missing", "publish it"),)}, "wrong", "dkim", "s._do"),
@@ -191,6 +208,8 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
         ({"senders": (Sender("example.com", HERE, "none", 0),)}, "wrong", "spf", "no SPF record"),
         ({"senders": (Sender("example.com", HERE, "permerror", 11, "v=", "much"),)}, "wrong", "spf", "cannot use"),
         ({"senders": (Sender("example.com", HERE, "temperror", 1, "", "slow"),)}, "unknown", "spf", "looked up"),
+        ({"senders": (Sender("example.com", HERE, "depends", 1, "v=spf1 ~all", "exists:%{l}.x"),)}, "unknown", "spf",
+         "for each message anew"),
         ({"policies": (Policy("example.com"),)}, "wrong", "dmarc", "no DMARC record"),
         ({"policies": (Policy("example.com", silent="slow"),)}, "unknown", "dmarc", "looked up"),
         ({"policies": (Policy("example.com", "example.com", {"p": "none"}, count=2),)}, "wrong", "dmarc", "2 DMARC"),
@@ -203,6 +222,13 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
         ({"sites": (Site("https://c.example", Answer(silent="slow")),)}, "unknown", "tracking", "looked up"),
         ({"sites": (Site("https://c.example", Answer((HERE,)), "refused"),)}, "wrong", "tracking", "does not answer"),
         ({"sites": (Site("https://c.example", Answer((HERE,)), "", NOW + 86400),)}, "warning", "tracking", "1 days"),
+        ({"sites": (Site("https://c.example", Answer((HERE,)), stranger="404 Not Found"),)}, "wrong", "tracking",
+         "is not `postmeter web`"),
+        ({"sites": (Site("https://c.example", Answer(("192.0.2.9",)), here=False),)}, "note", "tracking", "a proxy"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("10 mx.example", "20 mail.example")),
+                                dead=("mx.example",)),)}, "warning", "mx", "goes to mx.example, which has no address"),
+        ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("10 mx.example",)), dead=("mx.example",)),)}, "wrong",
+         "mx", "no address"),
         ({"mailboxes": (Mailbox("b@example.com", "k", Answer()),)}, "wrong", "mx", "nothing can come back"),
         ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("0 .",))),)}, "wrong", "mx", "nothing can come back"),
         ({"mailboxes": (Mailbox("b@example.com", "k", Answer(("0 ",))),)}, "wrong", "mx", "nothing can come back"),
@@ -212,6 +238,67 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
 def test_this_host_and_dns(change: dict[str, Any], level: str, about: str, words: str) -> None:
     finding = only(replace(GOOD, **change))
     assert (finding.level, finding.about, words in finding.what) == (level, about, True), finding
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits({"RateLimitBurst": "0"}),
+        Limits({"RateLimitIntervalSec": "0"}),
+        Limits({}, {"postfix@-.service": ("1s", "10000000")}),
+        Limits({"RateLimitBurst": "5"}, {"postfix@-.service": ("1s", "10000000")}),
+    ],
+)
+def test_a_limit_that_no_host_reaches_is_none(limits: Limits) -> None:
+    assert found(replace(GOOD, log_limits=limits)) == []
+
+
+def test_limits_of_units_are_read_as_systemctl_shows_them() -> None:
+    """0 is what systemd shows where there is none; a unit that is not there or runs nothing has none."""
+    shown = (
+        "Type=oneshot\nId=postfix.service\nLoadState=loaded\nLogRateLimitIntervalUSec=0\nLogRateLimitBurst=0\n\n"
+        "Type=forking\nId=postfix@-.service\nLoadState=loaded\nLogRateLimitIntervalUSec=1min 30s\nLogRateLimitBurst=0\n"
+    )
+    assert journald.units(shown) == {"postfix@-.service": ("1min 30s", "")}
+    assert journald.units("Id=postfix.service\nLoadState=not-found\nType=\n\n") == {}
+    assert journald._span("1min 30s") == 90
+    assert journald._span("...") == journald._span("soon") == 30
+
+
+def test_a_limit_is_lifted_by_a_number_and_not_by_nought() -> None:
+    """systemd takes LogRateLimitIntervalSec=0 of a unit for none said, and journald's own limit stays."""
+    fix = only(replace(GOOD, log_limits=Limits({}, {"postfix@-.service": ("", "")}))).fix
+    assert "/etc/systemd/system/postfix@.service.d/" in fix
+    assert "LogRateLimitBurst=10000000" in fix
+
+
+def test_a_log_that_postfix_writes_where_it_is_read_is_right() -> None:
+    facts = postfix(values={"maillog_file": "/var/log/mail.log"})
+    assert found(facts) == []
+    journal = replace(CONFIG, delivery=replace(CONFIG.delivery, log="journald"))
+    assert "the systemd journal" in only(replace(facts, config=journal)).what
+
+
+def test_bounces_that_nobody_hands_on_are_told() -> None:
+    lmtp = loads(f"bounces: {{lmtp: 'unix:{QUEUE}/postmeter/feedback.sock'}}").bounces.lmtp
+    facts = replace(GOOD, config=replace(CONFIG, bounces=replace(CONFIG.bounces, lmtp=lmtp)))
+    handed = {"bounces@example.com": "lmtp:unix:postmeter/feedback.sock"}
+    assert found(replace(facts, routes=handed)) == []
+    finding = only(replace(facts, routes=dict.fromkeys(handed, "")))
+    assert (finding.about, finding.fix.split(" in ")[0]) == ("bounces", " ".join(*handed.items()))
+    assert found(replace(facts, routes={"bounces@elsewhere.example": ""})) == []
+
+
+def test_a_signature_of_another_domain_does_not_align() -> None:
+    config = replace(CONFIG, dkim=replace(CONFIG.dkim, default_domain="example.com"))
+    finding = only(replace(GOOD, config=config))
+    assert (finding.level, finding.about) == ("note", "dmarc")
+
+
+def test_who_signs_besides_matters_only_where_we_sign() -> None:
+    facts = postfix(submission={"smtpd_milters": f"unix:opendkim.sock, {OURS}"})
+    assert only(facts).about == "order"
+    assert found(replace(facts, config=replace(CONFIG, dkim=replace(CONFIG.dkim, sign=())))) == []
 
 
 def test_what_was_tried_counts_more_than_what_modes_seem_to_say() -> None:

@@ -17,6 +17,7 @@ from postmeter.cli.command import CONFIGURATION, OK, Command
 from postmeter.cli.postfix import expiry, retirement
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
+from postmeter.config.maillog import of_log
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
@@ -50,6 +51,7 @@ def all_problems(loaded: Loaded) -> list[Problem]:
     problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
     problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
+    problems += of_log(loaded, me)
     return sorted(problems, key=lambda problem: problem.line)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from postmeter.doctor.finding import Finding
 
 _WIDTH = 100
+_FORM = 1
+"""Of the JSON: fields may be added to it; one that went or changed its meaning would make it 2."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -50,7 +52,7 @@ def run(args: Namespace) -> int:
     )
     found = [_there(finding, args.postfix) for finding in examine.judge(facts)]
     if args.json:
-        print(json.dumps({"findings": [asdict(finding) for finding in found]}, indent=2))
+        print(json.dumps({"version": _FORM, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
         print("\n".join(_told(found)))
     return FOUND_A_PROBLEM if any(finding.level == "wrong" for finding in found) else OK

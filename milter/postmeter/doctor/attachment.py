@@ -16,6 +16,14 @@ from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, seconds, sp
 _ATTACH = "postmeter attach"
 _LEAST_CONTENT, _MOST_CONTENT = 30.0, 600.0  # seconds; clients wait 10 minutes for the last reply (RFC 5321 4.5.3.2.6)
 _LEAST_COMMAND = 5.0
+_HARMS = {
+    "accept": (WRONG, "leaves unmetered, unsigned, perhaps half rewritten"),
+    "reject": (WARNING, "is refused for good, and its senders get it back"),
+    "quarantine": (WARNING, "is put on hold, unmetered and unsigned, until somebody lets it go"),
+}
+_SIGNERS = {"opendkim": "OpenDKIM", "dkimpy": "dkimpy-milter", "rspamd": "rspamd", ":11332": "rspamd"}
+"""By a word of the address: a path that says it, or the port that rspamd has by default."""
+
 _PROTOCOL = 6  # of libmilter 8.14 and later
 _MACROS = {
     "milter_connect_macros": ("{daemon_name}",),
@@ -74,18 +82,34 @@ def order(facts: Facts) -> Iterator[Finding]:
             yield Finding(WARNING, "order", what, _list(service), "name postmeter as the last of the list")
 
 
+def signers(facts: Facts) -> Iterator[Finding]:
+    """Of two that sign, the first one's signature is broken by what the second alters, or mail has both."""
+    dkim = facts.config.dkim
+    if not dkim.sign and dkim.opendkim_tables is None:
+        return
+    for _, service, entries, ours in _found(facts):
+        for nth, each in enumerate(entries):
+            name = next((name for word, name in _SIGNERS.items() if word in each.address.lower()), "")
+            if not name or each.address == ours.address:
+                continue
+            harm = "what postmeter alters breaks its signature" if nth < entries.index(ours) else "mail is signed twice"
+            what = f"{name} has mail at {place(service)} too: where it signs, {harm}"
+            fix = f"take {each.address} off that list (keys: postmeter dkim import-opendkim), or let it verify only"
+            yield Finding(WARNING, "order", what, f"{each.address} in {_list(service)}", fix)
+
+
 def default_action(facts: Facts) -> Iterator[Finding]:
     """`accept` lets mail leave unmetered and unsigned, and perhaps half rewritten, while postmeter is down."""
     for mailer, service, _, ours in _found(facts):
         word = ours.options.get("default_action") or mailer.value("milter_default_action", service)
-        if word.split()[:1] == ["accept"]:
-            what = (
-                f"when postmeter is down, mail at {place(service)} leaves unmetered, unsigned, perhaps half rewritten"
-            )
+        action = "".join(word.split()[:1])
+        if action in _HARMS:
+            level, harm = _HARMS[action]
+            what = f"when postmeter is down, mail at {place(service)} {harm}"
             own = "default_action" in ours.options
-            known = f"default_action=accept in {_list(service)}" if own else "milter_default_action = accept"
+            known = f"default_action={action} in {_list(service)}" if own else f"milter_default_action = {action}"
             mend = "write default_action=tempfail there" if own else "postconf -e milter_default_action=tempfail"
-            yield Finding(WRONG, "default_action", what, known, f"{mend} && postfix reload")
+            yield Finding(level, "default_action", what, known, f"{mend} && postfix reload")
 
 
 def sockets(facts: Facts) -> Iterator[Finding]:
@@ -169,4 +193,4 @@ def _list(service: Service | None) -> str:
     return f"postconf -Px {service.name}/smtpd_milters" if service else "postconf -x non_smtpd_milters"
 
 
-CHECKS = (attached, order, default_action, sockets, timeouts, macros, switched_off, filtered_twice)
+CHECKS = (attached, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice)

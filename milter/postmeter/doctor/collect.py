@@ -1,26 +1,26 @@
-"""Facts of this host, collected: its disks, clock, stores, log, and the way from Postfix to our socket.
+"""Facts of this host, collected: its disks, clock, stores, and the way from Postfix to our socket.
 
 Looks and tries, changes nothing, judges nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
 from postmeter.config.schema import Config, Journal, Quota, RedisStore
 from postmeter.doctor import attachment, reaching
 from postmeter.doctor.facts import Disk, Trial
-from postmeter.doctor.mailer import Mailer
+from postmeter.doctor.mailer import Mailer, MailerError, run, split
 from postmeter.store import database
 
 _STORE = 5.0  # seconds for a store that is asked by hand
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMEX = 512  # octets, more than any struct timex has
-_JOURNALD = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
 
 
 def sockets(mailer: Mailer, config: Config) -> Iterator[Trial]:
@@ -39,9 +39,9 @@ def sockets(mailer: Mailer, config: Config) -> Iterator[Trial]:
 def stores(config: Config) -> Iterator[Trial]:
     yield _sqlite(config.journal.path)
     if config.quota.store is not None:
-        yield _redis(config.quota, config.quota.store)
+        yield from _redis(config.quota, config.quota.store)
     if config.journal.ship_to is not None:
-        yield _postgresql(config.journal, config.journal.ship_to)
+        yield from _postgresql(config.journal, config.journal.ship_to)
 
 
 def _sqlite(path: Path) -> Trial:
@@ -59,7 +59,7 @@ def _sqlite(path: Path) -> Trial:
     return Trial(about, True)
 
 
-def _redis(quota: Quota, store: RedisStore) -> Trial:
+def _redis(quota: Quota, store: RedisStore) -> Iterator[Trial]:
     from postmeter.store.accounts import StoreDownError
     from postmeter.store.redis_server import RedisServer
 
@@ -67,14 +67,32 @@ def _redis(quota: Quota, store: RedisStore) -> Trial:
     server = RedisServer(store, password_file=quota.store_password_file, ca=ca, timeout=_STORE)
     try:
         server.ask("EXISTS", f"{quota.store_prefix}:doctor")
+        took = monotonic() - begun
+        late = took > 2 * quota.store_timeout  # the connection is made once, and an answer is one way there and back
+        yield Trial(about, not late, f"it took {took:.2f} s, and quota.store_timeout is {quota.store_timeout:g} s")
+        with contextlib.suppress(StoreDownError):  # who may not ask for INFO is not told what it says
+            yield from _keeps(store, server.ask("INFO"))
     except StoreDownError as error:
-        return Trial(about, False, str(error))
-    took = monotonic() - begun
-    late = took > 2 * quota.store_timeout  # the connection is made once, and an answer is one way there and back
-    return Trial(about, not late, f"it took {took:.2f} s, and quota.store_timeout is {quota.store_timeout:g} s")
+        yield Trial(about, False, str(error))
+    finally:
+        server.close()
 
 
-def _postgresql(journal: Journal, url: str) -> Trial:
+def _keeps(store: RedisStore, info: object) -> Iterator[Trial]:
+    """What Redis says of itself: whether it takes writes, and forgets nothing before its time."""
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)
+    has = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if has.get("role") == "slave" and not store.cluster:
+        why = "role:slave (INFO): it is a replica, which refuses to be written to"
+        yield Trial(f"the quota store {store} takes charges", False, why, "name its master in quota.store")
+    policy = has.get("maxmemory_policy", "noeviction")
+    if has.get("maxmemory", "0") != "0" and policy != "noeviction":
+        why = f"maxmemory_policy:{policy} (INFO): when its memory is full it throws windows away, and quotas begin anew"
+        fix = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
+        yield Trial(f"the quota store {store} keeps what it counts", False, why, fix)
+
+
+def _postgresql(journal: Journal, url: str) -> Iterator[Trial]:
     from postmeter.store.accounts import StoreDownError
 
     about = "PostgreSQL (journal.ship_to) answers"
@@ -82,12 +100,34 @@ def _postgresql(journal: Journal, url: str) -> Trial:
         from postmeter.store.postgres import Postgres
 
         link = Postgres(url, password_file=journal.ship_password_file, patience=_STORE)
-        with link.transaction() as cursor:
-            cursor.execute("SELECT 1")
-        link.close()
+        with contextlib.closing(link):
+            with link.transaction() as cursor:
+                cursor.execute("SELECT 1")
+            yield Trial(about, True)
+            with contextlib.suppress(StoreDownError), link.transaction() as cursor:
+                if cursor.execute("SHOW transaction_read_only").fetchone() == ("on",):
+                    why = "transaction_read_only is on: it is a standby, or the role may only read"
+                    fix = "name the primary in journal.ship_to (?target_session_attrs=read-write)"
+                    yield Trial("PostgreSQL (journal.ship_to) takes events", False, why, fix)
     except (StoreDownError, ImportError) as error:
-        return Trial(about, False, str(error))
-    return Trial(about, True)
+        yield Trial(about, False, str(error))
+
+
+def routes(mailer: Mailer, config: Config, postfix: Path | None) -> dict[str, str]:
+    """Where transport(5) sends what comes back, by the whole address and by its domain, as Postfix asks."""
+    found: dict[str, str] = {}
+    tables = split(mailer.value("transport_maps"))
+    for base in sorted(set(config.bounces.domains.values())):
+        keys = (base, base.rpartition("@")[2])
+        found[base] = next(filter(None, (_mapped(postfix, key, table) for key in keys for table in tables)), "")
+    return found
+
+
+def _mapped(postfix: Path | None, key: str, table: str) -> str:
+    try:
+        return run("postmap", postfix, "-q", key, table).strip()
+    except MailerError:  # postmap(1) ends with 1 where there is no entry
+        return ""
 
 
 def disks(config: Config, mailer: Mailer | None) -> Iterator[Disk]:
@@ -104,7 +144,8 @@ def _disk(path: str, least: int, key: str) -> Iterator[Disk]:
         state = os.statvfs(path)
     except OSError:
         return  # what is not there is told where paths are checked
-    yield Disk(path, state.f_bavail * state.f_frsize, least, key)
+    inodes = state.f_favail if state.f_files else None  # some file systems do not count
+    yield Disk(path, state.f_bavail * state.f_frsize, least, key, inodes)
 
 
 def clock() -> bool | None:
@@ -114,21 +155,3 @@ def clock() -> bool | None:
     except (OSError, AttributeError):
         return None
     return None if state < 0 else state != _TIME_ERROR
-
-
-def journald(config: Config) -> Mapping[str, str] | None:
-    """The settings of journald, where Postfix's log is read from it."""
-    auto = config.delivery.log == "auto" and Path("/run/systemd/journal/socket").exists()
-    if config.delivery.log != "journald" and not (auto and not Path("/var/log/mail.log").exists()):
-        return None
-    found: dict[str, str] = {}
-    for file in _journald_files():
-        lines = (line.partition("=") for line in file.read_text(errors="replace").splitlines() if line[:1] not in "#;[")
-        found.update({name.strip(): value.strip() for name, equals, value in lines if equals})
-    return found
-
-
-def _journald_files() -> list[Path]:
-    main = [path for folder in _JOURNALD if (path := Path(folder, "journald.conf")).is_file()][-1:]
-    dropped = {path.name: path for folder in _JOURNALD for path in Path(folder, "journald.conf.d").glob("*.conf")}
-    return [*main, *(dropped[name] for name in sorted(dropped))]

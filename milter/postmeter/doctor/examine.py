@@ -11,7 +11,7 @@ from pathlib import Path
 
 from postmeter.config.problem import Problem
 from postmeter.config.schema import Config
-from postmeter.doctor import attachment, collect, domains, host, outside, settings
+from postmeter.doctor import attachment, collect, domains, host, journald, outside, places, settings
 from postmeter.doctor.facts import Facts, Key
 from postmeter.doctor.finding import NOTE, UNKNOWN, WARNING, WRONG, Finding
 from postmeter.doctor.mailer import Mailer, MailerError, read
@@ -19,7 +19,14 @@ from postmeter.doctor.names import Names
 
 Check = Callable[[Facts], Iterator[Finding]]
 
-CHECKS: tuple[Check, ...] = (*attachment.CHECKS, *settings.CHECKS, *host.CHECKS, *domains.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *attachment.CHECKS,
+    *settings.CHECKS,
+    *journald.CHECKS,
+    *host.CHECKS,
+    *domains.CHECKS,
+    *places.CHECKS,
+)
 _WORST = (WRONG, WARNING, UNKNOWN, NOTE)
 
 
@@ -44,11 +51,13 @@ def facts_of(
         stores=tuple(collect.stores(config)),
         disks=tuple(collect.disks(config, mailer)),
         clock=collect.clock(),
-        journald=collect.journald(config),
+        log_limits=journald.limits(config),
+        routes=collect.routes(mailer, config, postfix) if mailer else {},
         keys=tuple(keys),
         senders=seen.senders,
         policies=seen.policies,
         pointers=seen.pointers,
+        helo=seen.helo,
         unclear=seen.unclear,
         sites=seen.sites,
         mailboxes=seen.mailboxes,

@@ -15,11 +15,12 @@ from postmeter.doctor.mailer import Mailer
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Something that was tried. `ok` is None where that could not be done; `why` is for people."""
+    """Something that was tried. `ok` is None where that could not be done; `why` and `fix` are for people."""
 
     about: str
     ok: bool | None
     why: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What SPF says of an address for a domain: pass, fail, softfail, neutral, none, permerror, temperror."""
+    """What SPF says of an address for a domain: pass, fail, softfail, neutral, none, permerror, temperror, depends."""
 
     domain: str
     address: str
@@ -40,6 +41,7 @@ class Sender:
     lookups: int
     record: str = ""
     why: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +65,39 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
+class Helo:
+    """The name that Postfix greets with, its addresses, and what SPF says of it, which is all that bounces have."""
+
+    name: str
+    addresses: Answer
+    senders: tuple[Sender, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
-    """The host of tracked links. `expires` is a time, 0 where there is no certificate to see."""
+    """The host of tracked links. `expires` is a time, 0 where there is no certificate to see.
+
+    `stranger` is what answered there where postmeter should have; `here` whether that is an address of this host, and
+    None where nobody knows.
+    """
 
     url: str
     addresses: Answer
     trouble: str = ""
     expires: float = 0.0
+    stranger: str = ""
+    here: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A domain that gets mail of ours back: its MX hosts, else its own addresses."""
+    """A domain that gets mail of ours back: its MX hosts, else its own addresses; `dead` are hosts without address."""
 
     address: str
     key: str
     hosts: Answer
     addresses: Answer = Answer()
+    dead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +113,21 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Octets free in a directory, and how many there should be."""
+    """Octets free in a directory, and how many there should be; `inodes` is how many files can still be made."""
 
     path: str
     free: int
     least: int
     key: str
+    inodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of Postfix's log journald takes: its own settings, and interval and burst of Postfix's units."""
+
+    journald: Mapping[str, str]
+    units: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +143,14 @@ class Facts:
     stores: tuple[Trial, ...] = ()
     disks: tuple[Disk, ...] = ()
     clock: bool | None = None
-    journald: Mapping[str, str] | None = None
-    """journald.conf, where Postfix's log is read from journald."""
+    log_limits: Limits | None = None
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """What transport_maps say to addresses that bounces come back to; "" is nothing."""
     keys: tuple[Key, ...] = ()
     senders: tuple[Sender, ...] = ()
     policies: tuple[Policy, ...] = ()
     pointers: tuple[Pointer, ...] = ()
+    helo: Helo | None = None
     unclear: str = ""
     """Why the address that mail leaves from could not be found."""
     sites: tuple[Site, ...] = ()

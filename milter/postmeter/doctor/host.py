@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
 
+_FILES = 1000  # a message in the queue is a file or two, a hit or a report in a spool one
 _TRIED = frozenset({"milter.socket_group", "milter.socket_mode"})
 
 
@@ -29,7 +30,7 @@ def clock(facts: Facts) -> Iterator[Finding]:
     """Windows of quotas, t= and x= of signatures, and tokens all believe it."""
     if facts.clock is False:
         yield Finding(WARNING, "clock", "nothing keeps the clock right", "adjtimex(2) says that it is not synchronized",
-                      "apt-get install systemd-timesyncd")  # fmt: skip
+                      "timedatectl set-ntp true (apt-get install systemd-timesyncd)")  # fmt: skip
 
 
 def disk(facts: Facts) -> Iterator[Finding]:
@@ -37,6 +38,9 @@ def disk(facts: Facts) -> Iterator[Finding]:
         if each.free < each.least:
             what = f"{each.path} has {each.free // 2**20} MiB left, and should have {each.least // 2**20}"
             yield Finding(WRONG, "disk", what, f"statvfs(3); {each.key}", f"make room: df -h {each.path}")
+        if each.inodes is not None and each.inodes < _FILES:
+            what = f"{each.path} has room for {each.inodes} more files, whatever their size"
+            yield Finding(WRONG, "disk", what, "statvfs(3): f_favail", f"delete files: df -i {each.path}")
 
 
 def stores(facts: Facts) -> Iterator[Finding]:
@@ -45,7 +49,7 @@ def stores(facts: Facts) -> Iterator[Finding]:
             yield Finding(UNKNOWN, "stores", f"whether {trial.about} is not known", trial.why, "run doctor as root")
         elif not trial.ok:
             fix = "start the server, or mend the address or the password that the configuration gives"
-            yield Finding(WRONG, "stores", f"{trial.about}: it does not", trial.why, fix)
+            yield Finding(WRONG, "stores", f"{trial.about}: it does not", trial.why, trial.fix or fix)
 
 
 CHECKS = (files, clock, disk, stores)

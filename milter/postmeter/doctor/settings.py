@@ -1,18 +1,20 @@
-"""Postfix's other settings that postmeter depends on, and its log.
+"""Postfix's other settings that postmeter depends on.
 
-Plain functions from facts to findings. postconf(5), journald.conf(5).
+Plain functions from facts to findings. postconf(5).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from postmeter.config.maillog import MAIL_LOG
+from postmeter.config.schema import InetAddress, SocketAddress
 from postmeter.doctor.facts import Facts
-from postmeter.doctor.finding import NOTE, WARNING, WRONG, Finding
+from postmeter.doctor.finding import WARNING, WRONG, Finding
 from postmeter.doctor.mailer import Mailer, split
 
-_LINES = 7  # lines that Postfix writes about a message with one recipient
-_BURST, _INTERVAL = 10_000, 30.0  # journald.conf(5): the defaults of RateLimitBurst and RateLimitIntervalSec
 _BY_SENDER = (
     "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "sender_canonical_maps",
     "canonical_maps", "smtp_generic_maps", "sender_bcc_maps",
@@ -61,6 +63,27 @@ def delimiter(facts: Facts) -> Iterator[Finding]:
         yield Finding(WRONG if here else WARNING, "recipient_delimiter", what, known, fix)
 
 
+def returns(facts: Facts) -> Iterator[Finding]:
+    """Bounces that come in here have to be handed on to the books."""
+    lmtp = facts.config.bounces.lmtp
+    if facts.mailer is None or lmtp is None:
+        return
+    for base, transport in facts.routes.items():
+        if transport or base.rpartition("@")[2] not in _names(facts.mailer):
+            continue
+        what = f"what comes to {base} is delivered like other mail, unless an alias hands it to `postmeter feedback`"
+        known = f"postmap -q {base}: no entry in transport_maps ({facts.mailer.value('transport_maps') or 'empty'})"
+        fix = f"{base} lmtp:{_lmtp(facts.mailer, lmtp)} in a table of transport_maps (contrib/postfix/README.md)"
+        yield Finding(WARNING, "bounces", what, known, fix)
+
+
+def _lmtp(mailer: Mailer, address: SocketAddress) -> str:
+    """As lmtp(8) finds it, chrooted or not: a path from the queue directory on."""
+    if isinstance(address, InetAddress):
+        return f"inet:{address}"
+    return f"unix:{os.path.relpath(address.path, mailer.value('queue_directory'))}"
+
+
 def _names(mailer: Mailer) -> set[str]:
     return {name for key in _LOCAL for name in split(mailer.value(key))}
 
@@ -92,21 +115,18 @@ def bounce_mail(facts: Facts) -> Iterator[Finding]:
         yield Finding(WARNING, "internal mail", what, f"internal_mail_filter_classes = {classes}", fix)
 
 
-def rate_limit(facts: Facts) -> Iterator[Finding]:
-    """journald drops what comes faster; what it dropped of Postfix's log is a delivery that nobody knows of."""
-    if facts.journald is None:
+def logging(facts: Facts) -> Iterator[Finding]:
+    """Postfix's log is read where Postfix writes it (MAILLOG_README)."""
+    file = facts.mailer.value("maillog_file") if facts.mailer else ""
+    where = facts.config.delivery.log
+    if not file.startswith("/") or file == "/dev/stdout":
         return
-    burst = facts.journald.get("RateLimitBurst", str(_BURST))
-    interval = facts.journald.get("RateLimitIntervalSec", "30s")
-    if burst == "0" or interval.rstrip("smhinec ") == "0":
-        return
-    lines = int(burst) if burst.isdigit() else _BURST
-    what = f"journald drops lines beyond {lines} in {interval}: about {lines // _LINES} messages"
-    fix = (
-        "systemctl edit postfix@- and write there: [Service] LogRateLimitIntervalSec=0; "
-        "then systemctl restart postfix@-; or have a file written and name it in delivery.log"
-    )
-    yield Finding(NOTE, "journald", what, "RateLimitBurst and RateLimitIntervalSec of journald.conf", fix)
+    read = where if isinstance(where, Path) else MAIL_LOG if where == "auto" else None
+    if read != Path(file):
+        what = f"Postfix writes its log to {file}, and books reads {read or 'the systemd journal'}"
+        known = f"maillog_file = {file}; delivery.log is {where}"
+        yield Finding(WRONG, "delivery.log", f"{what}: nothing is known of deliveries", known,
+                      f"delivery: {{log: {file}}}")  # fmt: skip
 
 
-CHECKS = (size, long_ids, delimiter, by_sender, soft_bounce, bounce_mail, rate_limit)
+CHECKS = (size, long_ids, delimiter, returns, by_sender, soft_bounce, bounce_mail, logging)
