@@ -135,6 +135,7 @@ def test_a_host_that_is_right_is_called_so(needs_postfix: None) -> None:
         signs = {"sign": [{"domain": "example.com", "keys": [{"selector": "pm1", "file": str(key.file)}]}]}
         postmeter.settings["dkim"] = {**signs, **resolvers}
         postmeter.settings["bounces"]["secrets"] = str(secrets)
+        postmeter.settings["delivery"] = {"log": str(postmeter.folder / "postfix/log/mail.log")}
         server.records.update(
             {
                 "pm1._domainkey.example.com": key.record,

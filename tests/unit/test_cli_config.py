@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from postmeter.cli.main import main
+from postmeter.config import maillog
 
 
 @pytest.fixture
@@ -28,6 +29,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (place / "postfix/master.cf").touch()
         os.utime(place / "postfix/main.cf", (0, 0))
         monkeypatch.setenv("MAIL_CONFIG", str(place / "postfix"))
+        monkeypatch.setattr(maillog, "_JOURNALS", ())  # who may read this machine's log is not asked here
+        monkeypatch.setattr(maillog, "MAIL_LOG", place / "mail.log")
         yield place
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +28,17 @@ def told(where: str, tmp_path: Path, *, me: Person = BOOKS, unit: str = "", auto
     return list(of_log(loaded, me, units=[units], mail_log=tmp_path / auto))
 
 
+def _open(place: Path) -> None:
+    """For everybody to enter, as far up as it is ours."""
+    for folder in (place, *place.parents[:2]):
+        with suppress(PermissionError):
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """As Debian's rsyslog writes it: for adm."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    _open(tmp_path)
     path = tmp_path / "mail.log"
     path.touch()
     if os.geteuid() == 0:
@@ -73,8 +80,7 @@ def test_a_drop_in_gives_groups_too(log: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told_and_no_mistake(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    _open(tmp_path)
     (problem,) = told(str(tmp_path / "later.log"), tmp_path)
     assert (problem.severity, "until something writes it" in problem.what) == ("warning", True)
     assert told("auto", tmp_path, me=replace(BOOKS, gids=frozenset({ADM}))) == []

@@ -26,10 +26,10 @@ _JOURNALS = (Path("/var/log/journal"), Path("/run/log/journal"))
 
 
 def of_log(
-    loaded: Loaded, me: Person, *, units: Iterable[Path] = UNITS, mail_log: Path = MAIL_LOG
+    loaded: Loaded, me: Person, *, units: Iterable[Path] = UNITS, mail_log: Path | None = None
 ) -> Iterator[Problem]:
     """`delivery.log`, for `me` with the groups that a unit of the books would add."""
-    where = loaded.config.delivery.log
+    where, mail_log = loaded.config.delivery.log, mail_log or MAIL_LOG
     reader = replace(me, gids=me.gids | _added(me, units))
     if isinstance(where, Path):
         yield from _of_file(loaded, where, reader)
