@@ -17,7 +17,7 @@ from postmeter.mail.apply import apply
 from postmeter.mail.draft import Draft, Wishes
 from postmeter.mail.message import Envelope, InsertField, Message, ReplaceSender
 from postmeter.submission import returnpath
-from postmeter.submission.headers import choose
+from postmeter.submission.headers import BY_DEFAULT
 from postmeter.tag import Tagger
 
 TAGGER = Tagger([bytes(32)])
@@ -169,7 +169,7 @@ def test_a_message_that_is_all_but_too_large_gets_no_fields() -> None:
 
 def test_what_is_added_is_signed() -> None:
     draft = run(feedback_id=True, cfbl_address="fbl@example.com")
-    names = choose(draft.fields).names
+    names = BY_DEFAULT.choose(draft.fields).names
     assert {b"feedback-id", b"cfbl-address", b"cfbl-feedback-id"} <= set(names)
 
 

@@ -185,8 +185,8 @@ def test_what_we_sign_of_the_examples_verifies_with_the_standards_key() -> None:
     draft = Draft(
         Message(Envelope(b""), HEADER, RFC_8463_ED.body, queue_id="Q", time=1528637909.0, reference=bytes(8))
     )
-    rules = headers.DEFAULT
-    [field] = signing.signatures(draft, [key], rules=rules, form=signing.form_of("relaxed/relaxed"))
+    order = headers.BY_DEFAULT
+    [field] = signing.signatures(draft, [key], order=order, form=signing.form_of("relaxed/relaxed"))
     assert b"bh=%b;" % HASH in field.value.replace(b"\n ", b" ")
     raw = b"".join(each.wire() for each in (field, *HEADER)) + b"\r\n" + RFC_8463_ED.body
     [verdict] = verify_dkimpy([raw], {RFC_8463_ED.name: RFC_8463_ED.record})

@@ -56,7 +56,7 @@ def wire(message: Draft) -> bytes:
 
 
 def sign(message: Draft, form: str = "relaxed/relaxed") -> list[Field]:
-    return signing.signatures(message, BOTH, rules=headers.DEFAULT, form=signing.form_of(form))
+    return signing.signatures(message, BOTH, order=headers.BY_DEFAULT, form=signing.form_of(form))
 
 
 def signed(message: Draft, form: str = "relaxed/relaxed") -> bytes:
@@ -136,7 +136,7 @@ def test_the_field_is_folded_as_postfix_wants_it_and_says_what_it_must() -> None
     """LF and space, at most 78 columns (RFC 5322 2.1.1), never l=; t= is the message's time."""
     long_name = keys.SigningKey("a" * 60 + "." + "b" * 60 + ".example", "s" * 40, RSA_KEY.private)
     for key in (*BOTH, long_name):
-        [field] = signing.signatures(draft(), [key], rules=headers.DEFAULT, form=signing.form_of("relaxed/relaxed"))
+        [field] = signing.signatures(draft(), [key], order=headers.BY_DEFAULT, form=signing.form_of("relaxed/relaxed"))
         first, *others = (field.name + b":" + field.value).split(b"\n")
         assert b"\r" not in field.value
         assert first.startswith(b"DKIM-Signature: v=1; a=")
@@ -272,7 +272,7 @@ def test_dkimpy_accepts_whatever_the_identity(local: str, host: str) -> None:
     made = Draft(now)
     identity = f"{local}@{host}"
     for field in signing.signatures(
-        made, BOTH, rules=headers.DEFAULT, form=form, expire=7 * 86400.0, identity=identity
+        made, BOTH, order=headers.BY_DEFAULT, form=form, expire=7 * 86400.0, identity=identity
     ):
         made.insert_field(field, at=0)
     assert ours(wire(made)) == ["pass", "pass"]

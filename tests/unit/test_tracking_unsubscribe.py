@@ -16,7 +16,7 @@ from postmeter.mail import reading
 from postmeter.mail.apply import apply
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Message
-from postmeter.submission.headers import choose
+from postmeter.submission.headers import BY_DEFAULT
 from postmeter.token import Mint, Unsubscribe
 from postmeter.tracking import unsubscribe
 
@@ -71,7 +71,7 @@ def test_bulk_mail_to_one_recipient_gets_both_fields() -> None:
 
 def test_both_are_signed_by_default() -> None:
     """RFC 8058 section 4."""
-    assert {b"list-unsubscribe", b"list-unsubscribe-post"} <= set(choose(run().fields).names)
+    assert {b"list-unsubscribe", b"list-unsubscribe-post"} <= set(BY_DEFAULT.choose(run().fields).names)
 
 
 @pytest.mark.parametrize("privacy", ["totals", "pseudonymous", "recipients"])

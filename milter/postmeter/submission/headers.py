@@ -33,6 +33,8 @@ def _rule(text: str) -> HeaderRule:
 
 DEFAULT = tuple(_rule(text) for text in _DEFAULT.split())
 
+_USUAL = 50  # fields
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -65,39 +67,40 @@ def without_long(fields: Sequence[Field], listed: Sequence[HeaderRule]) -> Seque
     return [rule for rule in listed if not (may_miss(rule) and rule.name.encode() in broken)] if broken else listed
 
 
-def choose(fields: Sequence[Field], listed: Sequence[HeaderRule] = DEFAULT) -> Choice:
-    """What to sign of a message with these `fields`."""
-    rules = tuple(listed)
-    known = _names(rules)
-    keys = tuple([key if (key := field.key.rstrip(b" \t")) in known else b"" for field in fields])
-    names, places = (_ordered if len(keys) <= _USUAL else _order)(keys, rules)
-    return Choice(names, tuple([fields[place] for place in places]))
+class Order:
+    """Rules at work. One sender's headers are alike, so what is signed of those with the same names is found out once.
+
+    Names without a rule do not count, and a header of very many fields is looked through each time: senders cannot
+    fill up what is kept.
+    """
+
+    def __init__(self, listed: Sequence[HeaderRule]) -> None:
+        self._rules = [(rule.name.encode(), rule.mark) for rule in listed]
+        self._names = frozenset([name for name, _ in self._rules])
+        self._kept = lru_cache(maxsize=256)(self._order)
+
+    def choose(self, fields: Sequence[Field]) -> Choice:
+        """What to sign of a message with these `fields`."""
+        known = self._names
+        keys = tuple([key if (key := field.key.rstrip(b" \t")) in known else b"" for field in fields])
+        names, places = (self._kept if len(keys) <= _USUAL else self._order)(keys)
+        return Choice(names, tuple([fields[place] for place in places]))
+
+    def _order(self, keys: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+        """h=, and the places of what is signed; `keys` are the fields' names, empty where there is no rule."""
+        present: dict[bytes, list[int]] = {}
+        for place in reversed(range(len(keys))):
+            present.setdefault(keys[place], []).append(place)
+        names: list[bytes] = []
+        places: list[int] = []
+        for name, mark in self._rules:
+            found = present.pop(name, None)  # taken once, were a name listed twice
+            if found:
+                names += [name] * (len(found) + bool(mark))
+                places += found
+            elif mark == "o" and name not in names:
+                names.append(name)
+        return tuple(names), tuple(places)
 
 
-@lru_cache(maxsize=64)
-def _names(rules: tuple[HeaderRule, ...]) -> frozenset[bytes]:
-    return frozenset([rule.name.encode() for rule in rules])
-
-
-def _order(keys: tuple[bytes, ...], rules: tuple[HeaderRule, ...]) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """h=, and the places of what is signed, in a header with fields of these names; those without a rule are empty."""
-    present: dict[bytes, list[int]] = {}
-    for place in reversed(range(len(keys))):
-        present.setdefault(keys[place], []).append(place)
-    names: list[bytes] = []
-    places: list[int] = []
-    for rule in rules:
-        name = rule.name.encode()
-        found = present.pop(name, None)  # taken once, were a name listed twice
-        if found:
-            names += [name] * (len(found) + bool(rule.mark))
-            places += found
-        elif rule.mark == "o" and name not in names:
-            names.append(name)
-    return tuple(names), tuple(places)
-
-
-# One sender's headers are alike, so their order is worked out once. Names without a rule do not count, so senders
-# cannot fill this with names of their own; and a header of more fields than usual is worked out each time.
-_USUAL = 50
-_ordered = lru_cache(maxsize=256)(_order)
+BY_DEFAULT = Order(DEFAULT)

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from cryptography.exceptions import InternalError
 
-from postmeter.config.schema import Dkim, HeaderRule
+from postmeter.config.schema import Dkim
 from postmeter.mail import address, canonical
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope, Field, Message
@@ -78,14 +78,16 @@ def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
     """Sign with all keys of the From domain, or say why not."""
     form = form_of(dkim.canonicalization)
     listed = headers.rules(dkim)
+    usual = headers.Order(listed)
 
     def sign_draft(draft: Draft) -> Reply | None:
         reason = may_sign(draft)
         try:
             keys = () if reason else keyring.for_domain(draft.from_domain, local_part(draft, dkim))
             rules = headers.without_long(draft.fields, listed) if dkim.make_safe else listed
+            order = usual if rules is listed else headers.Order(rules)
             identity = _identity(draft, dkim.identity)
-            new = signatures(draft, keys, rules=rules, form=form, expire=dkim.expire, identity=identity) if keys else []
+            new = signatures(draft, keys, order=order, form=form, expire=dkim.expire, identity=identity) if keys else []
         except (KeyProblem, ValueError, InternalError) as problem:
             return _failed(draft, str(problem), tempfail=dkim.on_error == "tempfail")
         if not keys:
@@ -103,13 +105,13 @@ def signatures(
     draft: Draft,
     keys: Sequence[SigningKey],
     *,
-    rules: Sequence[HeaderRule],
+    order: headers.Order,
     form: Form,
     expire: float | None = None,
     identity: str = "",
 ) -> list[Field]:
     """One DKIM-Signature field a key, over the draft as it stands; `identity` is the address for i=."""
-    choice = headers.choose(draft.fields, rules)
+    choice = order.choose(draft.fields)
     covered = b"".join(form.field(field.name, field.value) + b"\r\n" for field in choice.fields)
     body_hash = _body_hash(draft.body, form)
     made = []
@@ -132,10 +134,10 @@ def disproved(dkim: Dkim, keyring: Keyring) -> list[str]:
     """
     import dkim as dkimpy
 
-    draft = Draft(_SAMPLE)
+    draft, order, form = Draft(_SAMPLE), headers.Order(headers.rules(dkim)), form_of(dkim.canonicalization)
     wrong = []
     for key in keyring.samples():
-        [field] = signatures(draft, [key], rules=headers.rules(dkim), form=form_of(dkim.canonicalization))
+        [field] = signatures(draft, [key], order=order, form=form)
         raw = b"".join(each.wire() for each in (field, *draft.fields)) + b"\r\n" + draft.body
         record, reason = key.record().encode(), ""
         try:
