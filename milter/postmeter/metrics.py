@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -26,6 +25,7 @@ PREFIX = "postmeter_"
 # longer than 10 s is one bucket.
 BUCKETS = ("0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10")
 _BOUNDS = tuple(float(bound) for bound in BUCKETS)
+_COUNTED = (*BUCKETS, "sum", "count")
 
 DELAYS = ("1", "2", "5", "10", "30", "60", "300", "900", "3600", "14400", "86400", "432000")
 """Seconds until a message is delivered; 432000 is Postfix's maximal_queue_lifetime."""
@@ -307,19 +307,25 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._figures: Counter[Figure] = Counter()
+        self._stages: dict[str, list[int]] = {}
 
     def observe(self, stage: str, seconds: float) -> None:
         """Count one duration: into the first bucket that it does not exceed, the sum in whole microseconds."""
         at = bisect_left(_BOUNDS, seconds)
         with self._lock:
+            found = self._stages.get(stage) or self._stages.setdefault(stage, [0] * len(_COUNTED))
             if at < len(BUCKETS):
-                self._figures["callback_seconds", (stage, BUCKETS[at])] += 1
-            self._figures["callback_seconds", (stage, "sum")] += round(seconds * 1_000_000)
-            self._figures["callback_seconds", (stage, "count")] += 1
+                found[at] += 1
+            found[-2] += round(seconds * 1_000_000)
+            found[-1] += 1
 
     def take(self) -> dict[Figure, int]:
         """What came together since the last time; whoever takes it must record it."""
         with self._lock:
-            taken, self._figures = self._figures, Counter()
-        return dict(taken)
+            taken, self._stages = self._stages, {}
+        return {
+            ("callback_seconds", (stage, what)): count
+            for stage, counts in taken.items()
+            for what, count in zip(_COUNTED, counts, strict=True)
+            if count or what == "sum"
+        }
