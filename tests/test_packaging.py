@@ -74,11 +74,19 @@ def test_a_daemon_is_exposed_to_little(daemon: str) -> None:
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_a_daemon_says_that_it_is_there_and_goes_with_the_target(daemon: str) -> None:
     unit = settings(service(daemon))
-    wanted = {"Type": "notify", "KillMode": "mixed", "Restart": "always", "RestartPreventExitStatus": "64 78"}
+    wanted = {"Type": "notify", "Restart": "always", "RestartPreventExitStatus": "64 78"}
     assert {key: unit["Service"][key] for key in wanted} == wanted
     assert unit["Service"]["WatchdogSec"]
     assert unit["Service"]["ExecReload"] == "/bin/kill -USR1 $MAINPID"
     assert unit["Unit"]["PartOf"] == unit["Install"]["WantedBy"] == "postmeter.target"
+
+
+@pytest.mark.parametrize("daemon", ["milter", "web"])
+def test_a_restart_leaves_the_socket_open_and_the_workers_alone(daemon: str) -> None:
+    """What systemd keeps, who is told that it is a restart, and what is not killed then: one without the others harms."""
+    unit = settings(service(daemon))["Service"]
+    assert (unit["FileDescriptorStoreMax"], unit["KillMode"]) == ("1", "process")
+    assert '" restart "; then kill -USR2 ${MAINPID}' in unit["ExecStop"]
 
 
 def test_a_stop_is_given_the_time_that_draining_takes() -> None:

@@ -17,6 +17,7 @@ from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
 from postmeter.runtime import heartbeat, logs
+from postmeter.runtime.kept import Kept, KeptError
 from postmeter.runtime.listener import listen
 from postmeter.runtime.prefork import Generation, Post, Prefork
 from postmeter.store import database
@@ -45,7 +46,9 @@ def run(args: Namespace) -> int:
         log.error("not started: %s", error)
         return FOUND_A_PROBLEM
     try:
-        listener = listen(config.milter)
+        listener = listen(config.milter, Kept.from_environment())
+    except KeptError as error:
+        raise ConfigError([loaded.problem("milter.listen", str(error), "let both name one address")]) from None
     except OSError as error:
         raise ConfigError([cannot_bind(loaded, "milter.listen", config.milter.listen, error)]) from None
     log.info("listening on %s, mode %s", config.milter.listen, config.mode)

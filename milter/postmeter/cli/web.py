@@ -11,7 +11,6 @@ import logging
 import os
 import pwd
 import resource
-import socket
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,8 @@ from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError, Problem
 from postmeter.config.schema import Config
 from postmeter.runtime import logs, signals
-from postmeter.runtime.listener import Listener
+from postmeter.runtime.kept import Kept, KeptError
+from postmeter.runtime.listener import Listener, listen_inet
 from postmeter.runtime.prefork import Generation, Prefork
 from postmeter.runtime.privileges import become
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
 _DRAIN = 5.0  # seconds for answers in flight; they take a millisecond
 
 
@@ -72,7 +71,7 @@ def run_web(loaded: Loaded, file: Path) -> int:
     log.info("answering links at %s://%s for %s", scheme, config.listen, names or "no host")
     reload = _reloader(loaded.config, file, directory)
     hangup = frozenset({signals.RELOAD, signals.HANGUP})
-    return Prefork(Listener(listener), _generation(material), reload=reload, beat=_nothing, reload_by=hangup).run()
+    return Prefork(listener, _generation(material), reload=reload, beat=_nothing, reload_by=hangup).run()
 
 
 def _generation(material: Material) -> Generation:
@@ -118,20 +117,14 @@ def _refuse(loaded: Loaded) -> None:
         raise ConfigError(errors)
 
 
-def _bind(loaded: Loaded) -> socket.socket:
+def _bind(loaded: Loaded) -> Listener:
     address = loaded.config.web.listen
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
+        return listen_inet(address, Kept.from_environment())
+    except KeptError as error:
+        raise ConfigError([loaded.problem("web.listen", str(error), "let both name one address")]) from None
     except OSError as error:
         raise ConfigError([cannot_bind(loaded, "web.listen", address, error)]) from None
-    return listener
 
 
 def _allow_connections() -> None:

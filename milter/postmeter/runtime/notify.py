@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 
 class Notifier:
@@ -18,6 +18,10 @@ class Notifier:
     def __init__(self, address: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._monotonic = monotonic
+
+    def __bool__(self) -> bool:
+        """Whether anybody is to be told."""
+        return bool(self._address)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Notifier:
@@ -45,13 +49,22 @@ class Notifier:
         """Ask for more time to start or stop: a drain may outlast the unit's time limit."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def _send(self, *lines: str) -> None:
+    def store(self, kept: socket.socket, name: str) -> None:
+        """Have it held over a restart, if the unit's `FileDescriptorStoreMax=` allows; nobody says whether it does."""
+        self._send("FDSTORE=1", f"FDNAME={name}", descriptors=[kept.fileno()])
+
+    def discard(self, name: str) -> None:
+        """The opposite."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if not self._address or not lines:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
-                sock.sendto("\n".join(lines).encode("utf-8", "backslashreplace"), self._address)
+                sock.connect(self._address)
+                socket.send_fds(sock, ["\n".join(lines).encode("utf-8", "backslashreplace")], descriptors)
         except OSError:
             return
 

@@ -1,8 +1,9 @@
 """A parent of one thread that owns the listening socket, and generations of forked workers that share it.
 
 The parent never serves. A worker never changes its configuration: a reload starts a new generation and lets the old one
-drain. A worker drains when the pipe to its parent closes, which also happens when the parent dies. Knows nothing of
-libmilter: what a worker does is a function it is given. D22, D23, D39; fork(2), waitpid(2).
+drain. A worker drains when the pipe to its parent closes, which also happens when the parent dies, or leaves its place
+to the next one. Knows nothing of libmilter: what a worker does is a function it is given. D22, D23, D39; fork(2),
+waitpid(2).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NoReturn
 
 from postmeter.runtime.listener import Listener
 from postmeter.runtime.notify import Notifier, watchdog_interval
-from postmeter.runtime.signals import CHILD, RELOAD, STOP, Signals
+from postmeter.runtime.signals import CHILD, HAND_OVER, RELOAD, STOP, Signals
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Prefork:
         self._signals = Signals()
         self._workers: dict[int, Worker] = {}
         self._stopping = False
+        self._leaving = False
+        """The next parent comes; who still works here needs none."""
         self._begun = False
         """The first generation has served."""
         self._announced = False
@@ -114,7 +117,7 @@ class Prefork:
         """Until a stop signal and the last worker's end; 1 when the first workers could not even start."""
         with self._signals as signals:
             self._fill()
-            while self._workers or not self._stopping:
+            while not self._leaving and (self._workers or not self._stopping):
                 self._handle(signals.wait(1.0 if self._announced else 0.05))
                 self._announce()
                 self._replace_the_dead()
@@ -131,6 +134,9 @@ class Prefork:
         elif received in self._reload_by:
             if not self._stopping:
                 self._turn_over()
+        elif received == HAND_OVER:
+            if not self._stopping:
+                self._hand_over()
         elif received in STOP:
             self._stop(at_once=self._stopping and received == signal.SIGINT)
 
@@ -186,9 +192,23 @@ class Prefork:
                 _drain(worker)
         self._generation, self._former = former, None
 
+    def _hand_over(self) -> None:
+        """Connections wait in the socket that systemd keeps; workers end by themselves when their sessions are over."""
+        if not self._notifier or not self._listener.kept:
+            log.error("not handed over: nobody would keep the socket")
+            return
+        self._notifier.stopping("makes room for the next one")
+        self._stopping = self._leaving = True
+        log.info("the next one takes over; %d workers finish their sessions", len(self._workers))
+        for worker in self._workers.values():
+            _drain(worker)
+
     def _stop(self, *, at_once: bool) -> None:
         if not self._stopping:
             self._notifier.stopping()
+            if self._listener.kept:
+                self._notifier.discard(self._listener.kept)
+                self._notifier.extend(self._generation.drain + 2 * GRACE)
             self._stopping = True
             self._listener.forget()
         for worker in self._workers.values():

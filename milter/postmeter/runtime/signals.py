@@ -1,6 +1,7 @@
 """Signals as a queue that the one thread of a parent reads, never as code that runs in between.
 
-Knows nothing of what signals mean to a daemon beyond stop and reload. SIGUSR1 reloads; SIGHUP stops, as it stops
+Knows nothing of what signals mean to a daemon beyond stop and reload. SIGUSR1 reloads; SIGUSR2 makes room for the next
+parent, in daemons whose socket systemd keeps; SIGHUP stops, as it stops
 every libmilter program (D22), where a daemon does not say that it reloads too. The signals stay blocked, so that none
 is lost between two waits (sigtimedwait(2), signal(7)); a child inherits the mask and must call `release` before
 anything else (a program by `preexec_fn`).
@@ -14,9 +15,10 @@ from types import TracebackType
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 RELOAD = signal.SIGUSR1
+HAND_OVER = signal.SIGUSR2
 HANGUP = signal.SIGHUP
 CHILD = signal.SIGCHLD
-WATCHED = frozenset({*STOP, RELOAD, CHILD})
+WATCHED = frozenset({*STOP, RELOAD, HAND_OVER, CHILD})
 
 
 class Signals:
