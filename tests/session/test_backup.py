@@ -120,7 +120,7 @@ def test_put_back_elsewhere_by_the_documented_steps_everything_goes_on(tmp_path:
 def restore(folder: Path, first: Postmeter, place: Postmeter) -> None:
     """As documented, but for the path, and the start, which the lab does itself."""
     for line in steps():
-        if not line.startswith("systemctl"):
+        if not line.startswith(("systemctl", "cd ")):
             line = line.replace("/var/lib/postmeter", str(place.state))
             line = line.replace("files/. /", f"files{first.folder}/. {place.folder}")
             subprocess.run(shlex.split(line), cwd=folder, check=True)
