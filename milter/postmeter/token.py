@@ -186,17 +186,17 @@ class Mint:
         """The tracked URL. ValueError when a part does not fit the layout or the target is no text (lone surrogate)."""
         return self._url(base_url, LINK, _pack(reference, link, recipient) + target.encode())
 
-    def link_urls(self, base_url: str, *, reference: bytes, recipient: bytes = b"") -> Callable[[int, str], str]:
-        """What makes the tracked URLs of one message, each of a number and a target: the same ones as `link_url`."""
+    def link_urls(self, base_url: str, *, reference: bytes, recipient: bytes = b"") -> Callable[[int, str], bytes]:
+        """What makes the tracked URLs of one message, each of a number and a target: `link_url`'s, in ASCII."""
         prefix, head, state = self._maker(base_url, LINK)
         first = _pack(reference, 0, recipient)
-        before, after = head + first[:_REFERENCE], first[_REFERENCE + 1 :]
+        start, before, after = prefix.encode("ascii"), head + first[:_REFERENCE], first[_REFERENCE + 1 :]
 
-        def url(link: int, target: str) -> str:
+        def url(link: int, target: str) -> bytes:
             content = before + _varint(link) + after + target.encode()
             mac = state.copy()
             mac.update(content)
-            return prefix + _encode(content + mac.digest()).decode("ascii")
+            return start + _encode(content + mac.digest())
 
         return url
 

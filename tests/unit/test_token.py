@@ -255,7 +255,7 @@ def test_a_link_is_no_open_and_an_open_no_link() -> None:
 @given(links)
 def test_the_urls_of_one_message_are_those_of_each_link(link: Link) -> None:
     made = Mint([NEW]).link_urls(BASE, reference=link.reference, recipient=link.recipient)
-    assert made(link.link, link.target) == f"{BASE}/c/{mint(link)}"
+    assert made(link.link, link.target) == f"{BASE}/c/{mint(link)}".encode()
 
 
 def test_a_pseudonym_is_stable_tells_no_address_and_needs_the_secret() -> None:

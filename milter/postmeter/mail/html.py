@@ -13,6 +13,7 @@ import html
 import re
 from dataclasses import dataclass, field
 from html.entities import html5
+from typing import NamedTuple
 
 _WS = rb"[\t\n\f\r ]"
 _AT_ONCE = rb"{0,500}"  # the matcher keeps a frame for each repetition: this bounds them
@@ -24,15 +25,20 @@ _PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they a
     rb"(?:/(?![bB][oO])[a-zA-Z]|[tT](?![iIeE])|[c-hj-loqruwyzC-HJ-LOQRUWYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])"
     rb"|[iI](?![fF])|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR])|[bB](?![aA][sS])|[vV](?!:))[a-zA-Z0-9:-]*+"
 )
-_PLAIN = re.compile(  # text and tags as most are written; whatever it does not match is read at leisure
+_PLAIN = (  # text and tags as most are written; whatever it does not match is read at leisure
     rb"[^<]*+(?:<(?:/(?![bB][oO])[a-zA-Z][a-zA-Z0-9]*+>|" + _PLAIN_NAME
     + rb"(?:>|(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE + rb"[\t\n\f\r /]*+>)"
     + rb"|(?![a-zA-Z/!?]))[^<]*+)" + _AT_ONCE
 )
-_OTHER = rb"(?:" + _WS + rb"++(?!(?i:href)=)[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE
-_PLAIN_LINK = re.compile(  # a link as most are written
-    rb"<[aA]" + _OTHER + _WS + rb"++(?i:href)=(?:\"([^\"]*+)\"|'([^']*+)')" + _OTHER + _WS + rb"*+>"
+_OTHER = (  # an attribute beside the `href` of a link, and none of _SWITCHES
+    rb"(?:" + _WS + rb"++(?!(?i:href|ses:no-track|data-pm-no-track|clicktracking)=)[a-zA-Z:_-]++=" + _VALUE + rb")"
+    + _AT_ONCE
 )
+_PLAIN_LINK = (  # a link as most are written, and its text where nothing else stands before the end tag
+    rb"(<[aA]" + _OTHER + _WS + rb"++(?i:href)=(?:\"([^\"]*+)\"|'([^']*+)')" + _OTHER + _WS + rb"*+>)"
+    + rb"(?:([^<&]{0,4000}+)</[aA]>)?"
+)
+_TO_LINK = re.compile(_PLAIN + rb"(?:" + _PLAIN_LINK + rb")?")
 _TOKEN = re.compile(
     rb"<(?:(?P<link>" + _LINK + rb")|(?P<raw>" + _RAW + rb")|(?P<comment>!--)|(?P<cdata>!\[CDATA\[)"
     rb"|(?P<foreign>(?i:svg|math)" + _NAME + rb")|(?P<base>(?i:base)" + _NAME + rb")|(?P<body>/(?i:body)" + _NAME
@@ -60,14 +66,15 @@ _REFERENCE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):  # one a link, of which a page has many: made in a third of a dataclass's time
     """A start tag, html[tag:after], and the value of its first `href`, html[start:end], without quotes."""
 
     tag: int
     start: int
     end: int
     after: int
+    text_end: int = -1
+    """Where the text behind the tag ends, if that is text alone and then the end tag; else -1."""
     switches: tuple[tuple[int, int], ...] = ()
     """Attributes by which senders tell services like this one not to track the link, with the space before each."""
 
@@ -108,8 +115,12 @@ class _Reader:
         """From one place to another; whether the last thing there ends. `hidden`: only Outlook reads this."""
         document = self._document
         while at < end:
-            plain = _PLAIN.match(document, at, end)
+            plain = _TO_LINK.match(document, at, end)
             at = plain.end() if plain else end
+            if plain and plain.lastindex:
+                _, (tag, after), double, single, (_, text_end) = plain.regs
+                self._keep(Link(tag, *(single if double[0] < 0 else double), after, text_end))
+                continue
             token = _TOKEN.match(document, at, end)
             if token is None:  # the end, or the bound on repetitions
                 continue
@@ -120,13 +131,9 @@ class _Reader:
 
     def _link(self, tag: re.Match[bytes], end: int) -> int:
         """Behind the tag, whose link is kept if it has one."""
-        plain = _PLAIN_LINK.match(self._document, tag.start(), end)
-        if plain and not _switched(plain[0]):
-            self._keep(Link(tag.start(), *plain.span(plain.lastindex or 1), plain.end()))
-            return plain.end()
         after, href, switches = self._attributes(tag.end(), end)
         if after >= 0 and href:
-            self._keep(Link(tag.start(), *href, after, tuple(switches)))
+            self._keep(Link(tag.start(), *href, after, switches=tuple(switches)))
         return after
 
     def _attributes(self, at: int, end: int) -> tuple[int, tuple[int, int] | None, list[tuple[int, int]]]:
@@ -220,12 +227,6 @@ class _Reader:
         return -1 if found < 0 else found + len(mark)
 
 
-def _switched(tag: bytes) -> bool:
-    """Whether the tag may hold a switch."""
-    lower = tag.lower()
-    return b"no-track" in lower or b"clicktracking" in lower
-
-
 def _value_span(attribute: re.Match[bytes]) -> tuple[int, int]:
     for kind in ("double", "single", "bare"):
         if attribute[kind] is not None:
@@ -240,6 +241,8 @@ def _value(attribute: re.Match[bytes]) -> bytes:
 
 def visible_text(document: bytes, link: Link) -> bytes:
     """What a reader sees of the link, as far as it matters: no markup, references decoded if they are ASCII."""
+    if link.text_end >= 0:
+        return document[link.after : link.text_end].strip()
     name = document[link.tag + 1 : link.tag + 3].lower()
     if name == b"ar":  # area
         return b""

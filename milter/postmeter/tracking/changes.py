@@ -42,7 +42,7 @@ class Changes:
         """Put those octets at those places of the leaf's view; why not, if not."""
         part, view = leaf.part, leaf.view
         within = [Edit(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
-        size = len(leaf.decoded) + sum(len(edit.new) - (edit.end - edit.start) for edit in within)
+        size = len(leaf.decoded) + sum([len(new) - (end - start) for start, end, new in within])
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
         changed = coding.change(leaf.raw, leaf.decoded, part.encoding, within)

@@ -286,10 +286,10 @@ class _Tokens:
 
     def link(self, target: str) -> bytes:
         self.number += 1
-        return self._url(self.number, target).encode("ascii")
+        return self._url(self.number, target)
 
     def trap(self) -> str:
-        return self._url(0, f"{self._base.rstrip('/')}/")
+        return self._url(0, f"{self._base.rstrip('/')}/").decode("ascii")
 
     def open(self) -> str:
         return self._mint.open_url(self._base, reference=self._reference, recipient=self._recipient)
