@@ -83,7 +83,7 @@ def test_a_daemon_says_that_it_is_there_and_goes_with_the_target(daemon: str) ->
 
 @pytest.mark.parametrize("daemon", ["milter", "web"])
 def test_a_restart_leaves_the_socket_open_and_the_workers_alone(daemon: str) -> None:
-    """What systemd keeps, who is told that it is a restart, and what is not killed then: one without the others harms."""
+    """What systemd keeps, who is told that it is a restart, and what is not killed: one without the others harms."""
     unit = settings(service(daemon))["Service"]
     assert (unit["FileDescriptorStoreMax"], unit["KillMode"]) == ("1", "process")
     assert '" restart "; then kill -USR2 ${MAINPID}' in unit["ExecStop"]
@@ -155,33 +155,6 @@ def test_scripts_are_sh(script: str) -> None:
 def test_maintainer_scripts_leave_postfix_alone() -> None:
     for script in ("postmeter.postinst", "postmeter.postrm"):
         assert "postconf" not in (DEBIAN / script).read_text()
-
-
-_ASK = """
-. "$1"; shift
-compopt() { :; }
-COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-_postmeter
-echo "${COMPREPLY[@]}"
-"""
-
-
-def test_bash_completes_words_and_options(tmp_path: Path) -> None:
-    if not shutil.which("bash"):
-        pytest.skip("no bash")
-    path = {**os.environ, "PYTHONPATH": str(ROOT / "milter")}
-    made = subprocess.run([sys.executable, str(PACKAGING / "completion.py")], check=True, env=path, capture_output=True)
-    (tmp_path / "completion").write_bytes(made.stdout)
-
-    def completed(*words: str) -> list[str]:
-        asked = ["bash", "-c", _ASK, "bash", str(tmp_path / "completion"), "postmeter", *words]
-        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
-
-    assert {word for word, _ in COMMANDS} <= set(completed(""))
-    assert completed("quo") == ["quota"]
-    assert completed("quota", "s") == ["show", "set"]
-    assert completed("-c", "/etc/postmeter/postmeter.yaml", "links", "b") == ["block"]
-    assert "--once" in completed("books", "--")
 
 
 @pytest.fixture(scope="module")

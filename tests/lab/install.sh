@@ -248,7 +248,7 @@ run | test)
     pip_install "$build/venv" -r "$build/requirements-$want.txt"
     ;;
 all)
-    install_packages chromium-headless-shell fonts-dejavu-core
+    install_packages chromium-headless-shell fonts-dejavu-core zsh fish
     get_spam_assassin
     [ -e "$build/peers/prometheus/usr/bin/promtool" ] || unpack_peer prometheus
     ;;

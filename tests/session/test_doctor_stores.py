@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab import postgres, redis
 from tests.lab.dns import NameServer
 from tests.lab.folder import CLONE
 from tests.lab.postgres import Postgres
@@ -23,17 +22,13 @@ _WORD = "open-sesame-4711"
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[Redis]:
-    if redis.missing():
-        pytest.skip(redis.missing())
+def store(needs_redis: None) -> Iterator[Redis]:
     with Redis(password=_WORD) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    if postgres.missing():
-        pytest.skip(postgres.missing())
+def database(needs_postgres: None) -> Iterator[Postgres]:
     with Postgres() as server:
         yield server
 
