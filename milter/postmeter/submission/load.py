@@ -5,12 +5,18 @@ Bounds are refusals with 4xx, never death (`milter.max_sessions`, `milter.max_me
 
 from __future__ import annotations
 
-from threading import Lock
+from collections import deque
+from threading import Condition, Lock
+from time import monotonic
 
 from postmeter.mail.reply import Reply
 
 TOO_MANY = Reply(451, "4.3.2", "too many sessions here, try again later")
+TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again later")
 LEAVING = Reply(421, "4.3.2", "service restarting, connect again")  # 421 makes Postfix hang up on the client (D10)
+
+_WORK = 2  # times its size that a message takes at its end beside what is held of it (tests.bench.memory)
+_PATIENCE = 120.0  # seconds; Postfix waits for 300 (milter_content_timeout)
 
 
 class Load:
@@ -18,10 +24,15 @@ class Load:
 
     def __init__(self, *, max_sessions: int, max_memory: int) -> None:
         self._lock = Lock()
+        self._less = Condition(self._lock)
+        self._turns: deque[object] = deque()
+        """Those who wait for room to work in, in the order in which they came."""
         self._max_sessions = max_sessions
         self._max_memory = max_memory
         self.sessions = 0
         self.octets = 0
+        self.working = 0
+        """Octets that messages at their end may take besides: body and signature are made from copies."""
         self.leaving = False
         """Set when the shift is nearly over: sessions that begin another message are sent away."""
 
@@ -42,7 +53,7 @@ class Load:
     def hold(self, octets: int) -> bool:
         """Take so many octets of memory; False, and none taken, when there is not so much left."""
         with self._lock:
-            if self.octets + octets > self._max_memory:
+            if self.octets + self.working + octets > self._max_memory:
                 return False
             self.octets += octets
             return True
@@ -50,3 +61,42 @@ class Load:
     def release(self, octets: int) -> None:
         with self._lock:
             self.octets -= octets
+            if self._turns:
+                self._less.notify_all()
+
+    def begin(self, octets: int) -> bool:
+        """Work on a message of which so many octets are held: at once where there is room, else one after another.
+
+        So a worker takes `max_memory` at most, and if that is full already, the work on one message besides. False
+        when the wait grew too long.
+        """
+        need = _WORK * octets
+        with self._lock:
+            if (self._turns or not self._fits(need)) and not self._queue(need):
+                return False
+            self.working += need
+            return True
+
+    def end(self, octets: int) -> None:
+        """The work that was begun on so many octets is done."""
+        with self._lock:
+            self.working -= _WORK * octets
+            if self._turns:
+                self._less.notify_all()
+
+    def _fits(self, need: int) -> bool:
+        return not self.working or self.octets + self.working + need <= self._max_memory
+
+    def _queue(self, need: int) -> bool:
+        turn, end = object(), monotonic() + _PATIENCE
+        self._turns.append(turn)
+        try:
+            while not (self._turns[0] is turn and self._fits(need)):
+                left = end - monotonic()
+                if left <= 0:
+                    return False
+                self._less.wait(left)
+            return True
+        finally:
+            self._turns.remove(turn)
+            self._less.notify_all()

@@ -1,0 +1,87 @@
+"""What a worker carries: octets held, and turns at working on them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from postmeter.submission import load
+from postmeter.submission.load import Load
+
+
+def carried(*, max_memory: int) -> Load:
+    return Load(max_sessions=10, max_memory=max_memory)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < until, "waited for nothing"
+        time.sleep(0.001)
+
+
+def test_what_is_worked_on_counts_three_times() -> None:
+    carry = carried(max_memory=100)
+    assert carry.hold(30)
+    assert carry.begin(30)
+    assert carry.hold(10)
+    assert not carry.hold(1)
+    carry.end(30)
+    assert carry.hold(60)
+
+
+def test_one_message_is_worked_on_however_little_room_there_is() -> None:
+    carry = carried(max_memory=100)
+    assert carry.hold(100)
+    assert carry.begin(100)
+
+
+def test_those_without_room_work_one_after_another_in_the_order_of_their_coming() -> None:
+    carry = carried(max_memory=100)
+    assert all(carry.hold(25) for _ in range(4))
+    assert carry.begin(25)
+    done: list[int] = []
+
+    def work(nth: int) -> None:
+        assert carry.begin(25)
+        done.append(nth)
+        assert carry.working == 50, "alone"
+        carry.release(5)
+        carry.end(25)
+
+    waiting = [threading.Thread(target=work, args=(nth,)) for nth in range(3)]
+    for count, thread in enumerate(waiting, 1):
+        thread.start()
+        wait_until(lambda count=count: len(carry._turns) == count)  # type: ignore[misc]
+    assert not done
+    carry.end(25)
+    for thread in waiting:
+        thread.join(5)
+    assert done == [0, 1, 2]
+    assert carry.working == 0
+
+
+def test_room_that_others_give_back_lets_the_next_begin() -> None:
+    carry = carried(max_memory=100)
+    assert carry.hold(20)
+    assert carry.hold(20)
+    assert carry.hold(20)
+    assert carry.begin(10)
+    thread = threading.Thread(target=carry.begin, args=(20,))
+    thread.start()
+    wait_until(lambda: bool(carry._turns))
+    carry.release(20)
+    thread.join(5)
+    assert carry.working == 60
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_PATIENCE", 0.01)
+    carry = carried(max_memory=100)
+    assert carry.begin(50)
+    assert not carry.begin(1)
+    carry.end(50)
+    assert carry.begin(1)
