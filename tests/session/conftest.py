@@ -19,6 +19,7 @@ from postmeter.config.schema import InetAddress, Milter, Senders, UnixAddress
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.runtime.kept import NOTHING
 from postmeter.runtime.listener import listen
 from postmeter.runtime.prefork import Generation, Post, Prefork
 from postmeter.submission.identity import Identity
@@ -80,7 +81,7 @@ class Running:
 
     def _parent(self, stages: tuple[Stage, ...], settings: dict[str, Any]) -> int:
         workers, drain = settings.pop("workers", 1), settings.pop("drain", 5.0)
-
+        linger, kept = settings.pop("linger", 0.0), settings.pop("kept", NOTHING)
         reloads = iter(settings.pop("reloads", ()))
 
         def broken(post: Post) -> None:
@@ -91,13 +92,17 @@ class Running:
             return generation() if next(reloads, "good") == "good" else Generation(broken, workers, drain)
 
         def generation() -> Generation:
-            return Generation(lambda post: self._serve(post, stages, dict(settings), drain), workers, drain)
+            return Generation(
+                lambda post: self._serve(post, stages, dict(settings), (drain, linger)), workers, drain, linger
+            )
 
         inet = self.inet and InetAddress(*self.inet)
-        listener = listen(Milter(listen=inet or UnixAddress(self.address), socket_group=None))
+        listener = listen(Milter(listen=inet or UnixAddress(self.address), socket_group=None), kept)
         return Prefork(listener, generation(), reload=reload, beat=lambda: None).run()
 
-    def _serve(self, post: Post, stages: tuple[Stage, ...], settings: dict[str, Any], drain: float) -> None:
+    def _serve(
+        self, post: Post, stages: tuple[Stage, ...], settings: dict[str, Any], bounds: tuple[float, float]
+    ) -> None:
         diary = Diary(self.folder / "diary", settings.pop("settle", lambda draft: None))
         senders = settings.pop("senders", Senders())
         numbers = itertools.count()
@@ -114,7 +119,11 @@ class Running:
             reference=lambda: next(numbers).to_bytes(8, "big"),
             **settings,
         )
-        serve(desk, Shift(post.listener, post.control, drain, post.ready, lambda: None, lambda: None, post.left))
+        drain, linger = bounds
+        serve(
+            desk,
+            Shift(post.listener, post.control, drain, post.ready, lambda: None, lambda: None, post.left, linger),
+        )
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + 10

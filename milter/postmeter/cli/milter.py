@@ -16,7 +16,7 @@ from postmeter.config.check import cannot_bind, check
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.problem import ConfigError
 from postmeter.config.schema import Config
-from postmeter.runtime import heartbeat, logs
+from postmeter.runtime import heap, heartbeat, logs
 from postmeter.runtime.kept import Kept, KeptError
 from postmeter.runtime.listener import listen
 from postmeter.runtime.prefork import Generation, Post, Prefork
@@ -39,6 +39,7 @@ def run(args: Namespace) -> int:
     loaded = load_with_lines(args.config)
     config = loaded.config
     logs.set_up(config.log, daemon="milter")
+    heap.bound()
     first = _generation(loaded)
     try:
         database.open(config.journal.path, sync=config.journal.sync).close()  # before the fork: none may cross it
@@ -70,7 +71,7 @@ def _generation(loaded: Loaded) -> Generation:
     milter = loaded.config.milter
     workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
     _share()
-    return Generation(lambda post: _serve(material, post), workers, milter.drain)
+    return Generation(lambda post: _serve(material, post), workers, milter.drain, milter.linger)
 
 
 def _share() -> None:
@@ -127,8 +128,9 @@ def _serve(material: Material, post: Post) -> None:
         rewrites=material.mint is not None or (config.dkim.signs and config.dkim.make_safe),
         reference=daemons.reference,
     )
-    drain = config.milter.drain
-    serve(desk, Shift(post.listener, post.control, drain, post.ready, recorder.tick, recorder.close, post.left))
+    drain, linger = config.milter.drain, config.milter.linger
+    tick, close = recorder.tick, recorder.close
+    serve(desk, Shift(post.listener, post.control, drain, post.ready, tick, close, post.left, linger))
 
 
 def _recorder(

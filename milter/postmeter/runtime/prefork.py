@@ -1,9 +1,9 @@
 """A parent of one thread that owns the listening socket, and generations of forked workers that share it.
 
-The parent never serves. A worker never changes its configuration: a reload starts a new generation and lets the old one
-drain. A worker drains when the pipe to its parent closes, which also happens when the parent dies, or leaves its place
-to the next one. Knows nothing of libmilter: what a worker does is a function it is given. D22, D23, D39; fork(2),
-waitpid(2).
+The parent never serves. A worker never changes its configuration: a reload starts a new generation, and the old one
+sees its sessions to their end, as it does when the parent leaves its place to the next one. A worker drains when the
+pipe to its parent closes, which also happens when the parent dies. Knows nothing of libmilter: what a worker does is a
+function it is given. D22, D23, D39; fork(2), waitpid(2).
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 GRACE = 5.0  # seconds that a worker may stay beyond its drain before it is killed
 SICK = 1.0  # a worker that lives shorter than this is not replaced at once
 SERVES = b"r"
+# What a worker reads from its pipe; at its end it drains.
+RETIRED = b"r"  # others serve now: take no new session, and stay as long as `linger` for those there are
+LEFT_ALONE = b"a"  # the same, and nobody will write again
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,16 @@ class Generation:
     serve: Callable[[Post], None]
     workers: int
     drain: float
+    """Seconds that a worker may take to end when all is to stop."""
+    linger: float = 0.0
+    """The same when others serve in its place; no less than `drain`."""
 
 
 @dataclass(slots=True)
 class Worker:
     pid: int
     control: int
-    """Our end of its pipe; -1 once it has been told to drain."""
+    """Our end of its pipe; -1 once it is closed."""
     says: int
     """Read end of a pipe: a byte when it serves, end-of-file when it accepts no more."""
     generation: Generation
@@ -62,6 +68,8 @@ class Worker:
     deadline: float = float("inf")
     serves: bool = False
     accepts: bool = True
+    leaves: bool = False
+    """Told to, in one way or another."""
 
     def listen(self) -> None:
         """Take in what it has said since."""
@@ -73,7 +81,7 @@ class Worker:
     @property
     def settled(self) -> bool:
         """Serves, or accepts no more, whichever it was told."""
-        return self.serves if self.control >= 0 else not self.accepts
+        return not self.accepts if self.leaves else self.serves
 
 
 class Prefork:
@@ -174,15 +182,15 @@ class Prefork:
             self._fill()
 
     def _retire_the_former(self) -> None:
-        """Once every new worker serves, those of older generations drain."""
+        """Once every new worker serves, those of older generations leave."""
         new = [worker for worker in self._workers.values() if worker.generation is self._generation]
         if self._former is None or self._due or not all(worker.serves for worker in new):
             return
-        old = [worker for worker in self._workers.values() if worker not in new and worker.control >= 0]
+        old = [worker for worker in self._workers.values() if worker not in new and not worker.leaves]
         for worker in old:
-            _drain(worker)
+            _retire(worker, RETIRED)
         self._former = None
-        log.info("reloaded: %d new workers, %d draining", len(new), len(old))
+        log.info("reloaded: %d new workers, %d finish their sessions", len(new), len(old))
 
     def _fall_back(self, former: Generation) -> None:
         """New workers that cannot start change nothing."""
@@ -201,7 +209,7 @@ class Prefork:
         self._stopping = self._leaving = True
         log.info("the next one takes over; %d workers finish their sessions", len(self._workers))
         for worker in self._workers.values():
-            _drain(worker)
+            _retire(worker, LEFT_ALONE)
 
     def _stop(self, *, at_once: bool) -> None:
         if not self._stopping:
@@ -237,7 +245,7 @@ class Prefork:
         for fd in (worker.control, worker.says):
             if fd >= 0:
                 os.close(fd)
-        if worker.control < 0 or self._stopping:
+        if worker.leaves or self._stopping:
             return
         if failed and not worker.serves and (self._former or not self._begun):
             self._give_up()
@@ -295,11 +303,20 @@ def _work(generation: Generation, post: Post) -> NoReturn:
         os._exit(code)
 
 
+def _retire(worker: Worker, word: bytes) -> None:
+    """Its pipe stays open: a stop may still come."""
+    if worker.control >= 0:
+        with contextlib.suppress(BrokenPipeError):  # it has just ended
+            os.write(worker.control, word)
+        worker.leaves = True
+        worker.deadline = monotonic() + max(worker.generation.linger, worker.generation.drain) + GRACE
+
+
 def _drain(worker: Worker) -> None:
     if worker.control >= 0:
         os.close(worker.control)
-        worker.control = -1
-        worker.deadline = monotonic() + worker.generation.drain + GRACE
+        worker.control, worker.leaves = -1, True
+        worker.deadline = min(worker.deadline, monotonic() + worker.generation.drain + GRACE)
 
 
 def _post(listener: socket.socket, control: int, said: int) -> Post:

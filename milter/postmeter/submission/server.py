@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import socket
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 import milter
 
+from postmeter.runtime.prefork import RETIRED
 from postmeter.submission.pipeline import BUG
 from postmeter.submission.session import Desk, Session, answer
 
@@ -42,12 +44,15 @@ ACTIONS = ADD_FIELDS | CHANGE_BODY | DELETE_RECIPIENTS | CHANGE_FIELDS | QUARANT
 SILENT = NO_REPLY_CONNECT | NO_REPLY_RCPT | NO_REPLY_HEADER | NO_REPLY_BODY
 STEPS = NO_HELO | NO_UNKNOWN | NO_DATA | SILENT | LEADING_SPACE
 
+_LAST = 60.0  # seconds at most in which a session that goes on is sent away
+_GRACE = 5  # seconds beyond, after which the kernel ends a process that hangs: the parent may be gone
+
 Callback = Callable[..., int]
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How a worker ends: when `control` reads end-of-file it drains, for at most `drain` seconds."""
+    """How a worker ends: when `control` reads anything it takes no more; the rest has `linger` or `drain` seconds."""
 
     listener: socket.socket
     control: int
@@ -59,6 +64,7 @@ class Shift:
     """Called last: what is still in memory is written down."""
     left: Callable[[], None] = lambda: None
     """Called when nothing more is accepted."""
+    linger: float = 0.0
 
 
 def serve(desk: Desk, shift: Shift) -> NoReturn:
@@ -128,21 +134,33 @@ def _dead_listener(path: Path) -> socket.socket:
 def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
     """Wait for the end of the shift, stop accepting, let sessions end, go.
 
-    In the last quarter a session that begins another message is sent away with 421; what is then still idle between
-    two messages goes with the process. libmilter's own stop would cut messages in flight (D23): `_exit` it is.
+    libmilter's own stop would cut messages in flight (D23): `_exit` it is.
     """
     while not select.select([shift.control], [], [], 1.0)[0]:
         shift.tick()
     os.dup2(dead.fileno(), fd)
     shift.left()
-    end = monotonic() + shift.drain
-    quiet = 0
-    while monotonic() < end and quiet < 3:
-        desk.load.leaving = monotonic() > end - shift.drain / 4
-        quiet = quiet + 1 if desk.load.sessions == 0 else 0
-        select.select([], [], [], 0.1)
+    _see_out(desk, shift)
     shift.close()
     os._exit(0)
+
+
+def _see_out(desk: Desk, shift: Shift) -> None:
+    """Until no session is left, or time is up. A stop shortens it when others were to serve in our place.
+
+    Near the end a session that begins another message is sent away with 421; what is then still idle between two
+    messages goes with the process.
+    """
+    word = os.read(shift.control, 1)
+    patience = max(shift.linger, shift.drain) if word else shift.drain
+    end, quiet = monotonic() + patience, 0
+    signal.alarm(int(patience) + _GRACE)
+    while monotonic() < end and quiet < 3:
+        desk.load.leaving = monotonic() > end - min(patience / 4, _LAST)
+        quiet = quiet + 1 if desk.load.sessions == 0 else 0
+        if select.select([shift.control] if word == RETIRED else [], [], [], 0.1)[0]:
+            word = os.read(shift.control, 1)
+            end = end if word else min(end, monotonic() + shift.drain)
 
 
 def _data(ctx: milter.milterContext) -> int:

@@ -40,7 +40,12 @@ class Milter:
         "auto",
         "auto is Postfix's own (postconf at start), 0 is none: no change may make a message outgrow it.",
     )
-    drain: float = setting(forms.duration(), "60s", "How long a stop or a reload waits for messages in flight.")
+    drain: float = setting(forms.duration(), "60s", "How long a stop waits for messages in flight.")
+    linger: float = setting(
+        forms.duration(),
+        "6m",
+        "How long sessions that are open at a reload or a restart may go on, with what they began with.",
+    )
     on_bug: str = setting(choice("tempfail", "accept"), "tempfail", "What a client gets when we fail ourselves.")
 
 

@@ -1,0 +1,227 @@
+"""A restart: the socket outlives the parent, sessions outlive it too, and a stop is still a stop.
+
+systemd is a datagram socket here, which gets what sd_notify(3) says and hands on what it was given to keep. The real
+one tries it in packaging/try-restart.sh.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postmeter.config.schema import InetAddress, Milter, UnixAddress
+from postmeter.runtime.kept import Kept, KeptError, Received
+from postmeter.runtime.listener import listen
+from postmeter.runtime.notify import Notifier
+from postmeter.runtime.prefork import GRACE
+from postmeter.submission.pipeline import Stage
+from tests.lab.ports import free_port
+from tests.session.conftest import Running
+from tests.session.test_conversation import BODY, FIELDS, refuses_connections, send, sign, wait_for
+
+
+class Store:
+    """What a service manager keeps of one service."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = str(path)
+        self._inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._inbox.bind(self.address)
+        self._inbox.settimeout(10)
+        self.held: dict[str, socket.socket] = {}
+
+    def hear(self, word: str) -> None:
+        """Until it has been said; what is to be kept or let go on the way is."""
+        while word not in self._next():
+            pass
+
+    def _next(self) -> list[str]:
+        told, descriptors, _, _ = socket.recv_fds(self._inbox, 4096, 4)
+        lines = told.decode().split("\n")
+        said = dict(line.split("=", 1) for line in lines)
+        if "FDSTORE" in said:
+            self.held[said["FDNAME"]] = socket.socket(fileno=descriptors[0])
+        if "FDSTOREREMOVE" in said:
+            self.held.pop(said["FDNAME"]).close()
+        return lines
+
+    def kept(self) -> Kept:
+        """As the next life is given it."""
+        return Kept(Notifier(self.address), [Received(held.dup(), name) for name, held in self.held.items()])
+
+    def close(self) -> None:
+        for held in self.held.values():
+            held.close()
+        self._inbox.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    made = Store(tmp_path / "systemd")
+    monkeypatch.setenv("NOTIFY_SOCKET", made.address)
+    yield made
+    made.close()
+
+
+def begin(running: Running, store: Store) -> None:
+    running.start(Stage("sign", sign), kept=store.kept(), workers=2, drain=1.0, linger=60.0)
+    store.hear("READY=1")
+
+
+def hand_over(running: Running) -> list[int]:
+    """The workers that stay behind."""
+    left = running.workers()
+    assert running.stop(signal.SIGUSR2) == 0
+    return left
+
+
+def alive(pid: int) -> bool:
+    """A worker without a parent is init's to bury, and here nobody may be: a zombie is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("inet", [False, True])
+def test_who_connects_between_two_lives_waits_and_is_served(running: Running, store: Store, inet: bool) -> None:
+    if inet:
+        running.inet = ("127.0.0.1", free_port())
+    begin(running, store)
+    left = hand_over(running)
+    with running.mta() as mta:  # nobody listens in a process; systemd does
+        wait_for(lambda: not any(map(alive, left)))
+        running.start(Stage("sign", sign), kept=store.kept(), drain=0.3)  # it inherits our end of that connection
+        assert mta.negotiate().code == "O"
+        mta.connect()
+        assert send(mta) == "a"
+    assert running.stop() == 0
+
+
+def test_a_message_in_progress_is_ended_by_the_worker_that_began_it(running: Running, store: Store) -> None:
+    begin(running, store)
+    mta = running.session()
+    mta.mail("alice@example.com", login="alice@example.com")
+    left = hand_over(running)
+    mta.rcpt("bob@example.net")
+    assert mta.message(FIELDS, BODY).inserted("X-Stamp")
+    assert send(mta) == "a"  # and so is the next of that session
+    wait_for(lambda: sum(map(alive, left)) == 1)
+    mta.close()
+    wait_for(lambda: not any(map(alive, left)))
+
+
+def test_a_stop_refuses_at_once_and_takes_the_socket_out_of_the_store(running: Running, store: Store) -> None:
+    begin(running, store)
+    (held,) = store.held.values()
+    assert held.getsockname() == str(running.address)
+    os.kill(running.pid, signal.SIGTERM)
+    store.hear(f"EXTEND_TIMEOUT_USEC={int((1.0 + 2 * GRACE) * 1_000_000)}")
+    assert not store.held
+    assert running.wait() == 0
+    assert refuses_connections(running)
+    assert not running.address.exists()
+
+
+def test_a_session_open_at_a_reload_outlives_the_drain_but_not_a_stop(running: Running, store: Store) -> None:
+    begin(running, store)
+    old = running.workers()
+    held = running.session()
+    os.kill(running.pid, signal.SIGUSR1)
+    store.hear("RELOADING=1")
+    store.hear("READY=1")
+    wait_for(lambda: len(set(old) & set(running.workers())) == 1)
+    with pytest.raises(AssertionError):  # longer than the drain of one second
+        wait_for(lambda: not set(old) & set(running.workers()), 1.5)
+    assert send(held) == "a"
+    assert running.stop() == 0  # within the drain
+
+
+def test_without_anybody_who_keeps_the_socket_nothing_is_handed_over(running: Running) -> None:
+    running.start(Stage("sign", sign))
+    os.kill(running.pid, signal.SIGUSR2)
+    with running.session() as mta:
+        assert send(mta) == "a"
+    assert running.stop() == 0
+
+
+def milter(path: Path) -> Milter:
+    return Milter(listen=UnixAddress(path), socket_group=None)
+
+
+def test_another_address_gives_the_old_one_up_with_its_path(tmp_path: Path, store: Store) -> None:
+    listen(milter(tmp_path / "old"), store.kept()).socket.close()
+    store.hear("FDSTORE=1")
+    with listen(milter(tmp_path / "new"), store.kept()).socket as bound:
+        store.hear("FDSTOREREMOVE=1")
+        store.hear("FDSTORE=1")
+        assert bound.getsockname() == str(tmp_path / "new")
+        assert not (tmp_path / "old").exists()
+        assert [held.getsockname() for held in store.held.values()] == [str(tmp_path / "new")]
+
+
+def test_a_path_that_somebody_removed_is_bound_anew(tmp_path: Path, store: Store) -> None:
+    listen(milter(tmp_path / "s"), store.kept()).socket.close()
+    store.hear("FDSTORE=1")
+    (tmp_path / "s").unlink()
+    (tmp_path / "other").touch()  # or else the file system may give the same inode again
+    with listen(milter(tmp_path / "s"), store.kept()).socket, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+
+
+def test_the_mode_is_that_of_the_configuration_again(tmp_path: Path, store: Store) -> None:
+    listen(milter(tmp_path / "s"), store.kept()).socket.close()
+    store.hear("FDSTORE=1")
+    open_to_all = Milter(listen=UnixAddress(tmp_path / "s"), socket_group=None, socket_mode=0o666)
+    listen(open_to_all, store.kept()).socket.close()
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
+
+
+def test_a_socket_unit_is_served_where_it_listens_and_told_where_it_does_not(tmp_path: Path) -> None:
+    """Its path is systemd's: it is neither changed nor removed."""
+    with socket.socket(socket.AF_UNIX) as unit:
+        unit.bind(str(tmp_path / "s"))
+        unit.listen()
+        (tmp_path / "s").chmod(0o600)
+        kept = Kept(Notifier(""), [Received(unit, "postmeter.socket")])
+        with pytest.raises(KeptError, match=rf"postmeter.socket listens at {tmp_path}/s, not at 127.0.0.1 port 8891"):
+            listen(Milter(listen=InetAddress("127.0.0.1", 8891)), kept)
+        listener = listen(milter(tmp_path / "s"), kept)
+        assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+        listener.forget()
+        assert (tmp_path / "s").exists()
+
+
+def test_a_socket_that_does_not_listen_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unit:
+        kept = Kept(Notifier(""), [Received(unit, "postmeter.socket")])
+        with pytest.raises(KeptError, match=r"postmeter.socket is no listening stream socket"):
+            listen(milter(tmp_path / "s"), kept)
+
+
+@pytest.mark.parametrize("environ", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_FDS": "x"}])
+def test_what_is_meant_for_somebody_else_is_left_alone(tmp_path: Path, environ: dict[str, str]) -> None:
+    """And nobody below shall think that it is meant for them."""
+    kept = Kept.from_environment(environ)
+    assert environ == {}
+    assert kept.find(socket.AF_UNIX, str(tmp_path / "s")) is None
+
+
+def test_descriptors_are_taken_as_systemd_numbers_them(tmp_path: Path) -> None:
+    """From 3 on, in a process of that number (sd_listen_fds(3)); one that is no socket is left out."""
+    with socket.socket(socket.AF_UNIX) as unit:
+        unit.bind(str(tmp_path / "s"))
+        unit.listen()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 3)
+            os.dup2(unit.fileno(), 4)
+            environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "file:unit"}
+            found = Kept.from_environment(environ).find(socket.AF_UNIX, str(tmp_path / "s"))
+            os._exit(0 if found and found.name == "unit" and not found.socket.get_inheritable() else 1)
+        assert os.waitpid(pid, 0)[1] == 0
