@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postmeter.events import Warned
 from postmeter.store import database, ledger
 from postmeter.store.accounts import Account, Charge, Settled
-from postmeter.store.folio import Folio
+from postmeter.store.folio import Folio, Slot
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.window import Window
 
@@ -190,8 +190,31 @@ def test_a_packed_folio_is_read_back_as_it_was(
         slot.warned = warned
     ends, state = folio.pack(now)
     living = {key: slot for key, slot in folio.slots.items() if slot.ends() > now}
-    assert Folio.unpack(state).slots == living
+    back = {key: (slot.window, slot.warned) for key, slot in Folio.unpack(state).slots.items()}
+    assert back == {key: (slot.window, slot.warned) for key, slot in living.items()}
     assert ends == max((slot.ends() for slot in living.values()), default=0)
+
+
+GAPS = st.one_of(st.integers(-120, 120), st.integers(0, 90), st.just(3600), st.just(0))
+
+
+@given(st.lists(st.tuples(GAPS, st.sampled_from([1, 1, 1, 7, 2**32 - 1, 2**32])), max_size=180), st.booleans())
+@settings(deadline=None)
+@example([(1, 1)] * 150, False)
+@example([(1, 1), (-100, 1)], False)
+def test_octets_are_charged_as_the_window_would_be(mail: list[tuple[int, int]], kept: bool) -> None:
+    """Whatever comes between the charges, and over a read from the ledger at each of them (`kept`: at none)."""
+    slot, window, now = Slot(3600 * 10**6), Window(3600 * 10**6), 10**15
+    for gap, amount in mail:
+        now += gap * 10**6
+        slot = slot if kept else Slot(slot.length, slot.state())
+        assert slot.ahead(now) == window.ahead(now)
+        assert slot.settle(now) == sum(window.settled(now).amounts)
+        assert slot.window == window.settled(now)
+        slot.charge(now, amount)
+        window = window.settled(now).charged(now, amount)
+        assert (slot.state(), slot.ends()) == (window.pack(), window.empty_at())
+        assert slot.window == window
 
 
 @pytest.mark.parametrize("state", [b"\0", b"\7\0\1\0\0\0\0\0I", b"\0\1\1\0\1\0\0\0I"])

@@ -6,10 +6,9 @@ nobody is warned twice in one window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from struct import Struct
 
-from postmeter.store.window import SKEW, Window
+from postmeter.store.window import MOST, SKEW, Window, added, edges, sum_in
 
 MICROSECONDS = 1_000_000
 UNITS = ("messages", "recipients", "bytes")
@@ -17,27 +16,76 @@ UNITS = ("messages", "recipients", "bytes")
 
 _HEAD = Struct("<BBHI")  # unit, warnings, octets of the window's state, window in seconds
 _WARNED = Struct("<BQ")  # percent, until when nobody is told again
+_WIDE = 1 << 32  # an amount that takes more octets than usual
 _NUMBERS = {unit: number for number, unit in enumerate(UNITS)}
 
 
-@dataclass(slots=True)
 class Slot:
-    """One account. `warned`: until when a share, in percent, is not told of again."""
+    """One account. `warned`: until when a share, in percent, is not told of again.
 
-    window: Window
-    warned: dict[int, int] = field(default_factory=dict)
+    As long as charges only go behind the others its window stays the octets that lie in the ledger.
+    """
+
+    __slots__ = ("_count", "_first", "_last", "_state", "_window", "length", "warned")
+
+    def __init__(self, length: int, state: bytes = b"") -> None:
+        self.length = length
+        self.warned: dict[int, int] = {}
+        self._count, self._first, self._last = edges(state)
+        self._state = state
+        self._window: Window | None = None
+        if not self._count:
+            self.window = Window.unpack(length, state) if state else Window(length)
+
+    @property
+    def window(self) -> Window:
+        if self._window is None:
+            self._window = Window.unpack(self.length, self._state)
+        return self._window
+
+    @window.setter
+    def window(self, window: Window) -> None:
+        self._window, self._state, self._count = window, b"", 0
+        self._last = window.times[-1] if window.times else 0
+
+    def settle(self, now: int) -> int:
+        """How much is used, once what has left the window is let go."""
+        if self._count and self._first > now - self.length and self._last <= now:
+            return sum_in(self._state, self._count)
+        settled = self.window.settled(now)
+        if settled is not self._window:
+            self.window = settled
+        return sum(settled.amounts)
+
+    def charge(self, now: int, amount: int) -> None:
+        """With `amount` more, whatever the limit, after `settle`."""
+        if 0 < self._count < MOST and self._last < now and amount < _WIDE:
+            self._state, self._window = added(self._state, self._count, now, amount), None
+            self._count, self._last = self._count + 1, now
+        else:
+            self.window = self.window.charged(now, amount)
+
+    def ahead(self, now: int) -> bool:
+        """As `Window.ahead`."""
+        return self._last > now + SKEW
 
     def warn(self, percent: int, now: int) -> bool:
         """Whether this is to be told; true once in a window. What a clock that was ahead left behind is no reason."""
-        length = self.window.length
-        if now < self.warned.get(percent, 0) <= now + length + SKEW:
+        if now < self.warned.get(percent, 0) <= now + self.length + SKEW:
             return False
-        self.warned[percent] = now + length
+        self.warned[percent] = now + self.length
         return True
 
     def ends(self) -> int:
         """When it will be as if it had never been."""
-        return max(self.window.empty_at(), *self.warned.values()) if self.warned else self.window.empty_at()
+        empty = self._last + self.length if self._last else 0
+        return max(empty, *self.warned.values()) if self.warned else empty
+
+    def state(self) -> bytes:
+        """The window packed."""
+        if not self._state:
+            self._state = self.window.pack()
+        return self._state
 
 
 class Folio:
@@ -51,7 +99,7 @@ class Folio:
     def slot(self, unit: str, seconds: int) -> Slot:
         found = self.slots.get((unit, seconds))
         if found is None:
-            found = self.slots[unit, seconds] = Slot(Window(seconds * MICROSECONDS))
+            found = self.slots[unit, seconds] = Slot(seconds * MICROSECONDS)
         return found
 
     def pack(self, now: int) -> tuple[int, bytes]:
@@ -63,7 +111,7 @@ class Folio:
             if ends <= now:
                 continue
             last = max(last, ends)
-            state = slot.window.pack()
+            state = slot.state()
             parts += [_HEAD.pack(_NUMBERS[unit], len(slot.warned), len(state), seconds), state]
             if slot.warned:
                 parts += [_WARNED.pack(percent, until) for percent, until in slot.warned.items()]
@@ -76,7 +124,7 @@ class Folio:
         while at < len(packed):
             unit, warnings, size, seconds = _HEAD.unpack_from(packed, at)
             at += _HEAD.size
-            slot = Slot(Window.unpack(seconds * MICROSECONDS, packed[at : at + size]))
+            slot = Slot(seconds * MICROSECONDS, packed[at : at + size])
             at += size
             for _ in range(warnings):
                 percent, until = _WARNED.unpack_from(packed, at)

@@ -82,7 +82,11 @@ class Ledger:
     def ahead(self, charges: Sequence[Charge], now: float) -> bool:
         """Whether the clock was stepped back behind some account: only a transaction can put that right."""
         micro = _micro(now)
-        return any(self._slot(charge.name, charge).window.ahead(micro) for charge in charges)
+        return any(self._slot(charge.name, charge).ahead(micro) for charge in charges)
+
+    def used(self, charge: Charge, now: float) -> int:
+        """Of the account that it would be put on."""
+        return self._slot(charge.name, charge).settle(_micro(now))
 
     def settle(self, charges: Sequence[Charge], now: float, *, login: str = "") -> tuple[Settled, list[Warned]]:
         """Put every amount on its account, or none when an enforced one has no room; and what is to be told.
@@ -104,7 +108,7 @@ class Ledger:
                 percents, used = warnings.reached(look.charge, look.used), look.used + look.charge.amount
                 told += self._warn(look, percents, used=used, login=login, now=now)
         for look in {id(look.slot): look for look in looks}.values():
-            look.slot.window = look.slot.window.charged(micro, look.charge.amount)
+            look.slot.charge(micro, look.charge.amount)
             self._changed[look.name] = micro
         return outcome, told
 
@@ -135,10 +139,9 @@ class Ledger:
             if charge.amount:
                 name = charge.name
                 slot = self._slot(name, charge)
-                if slot.window.ahead(micro):
+                if slot.ahead(micro):
                     self._changed[name] = micro
-                window = slot.window = slot.window.settled(micro)
-                looks.append(_Look(charge, name, slot, sum(window.amounts)))
+                looks.append(_Look(charge, name, slot, slot.settle(micro)))
         return looks
 
     def _slot(self, name: str, charge: Charge) -> Slot:

@@ -14,7 +14,7 @@ from postmeter.mail.draft import Figure
 from postmeter.store.database import Row
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
-_json = json.JSONEncoder(separators=(",", ":")).encode
+_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # facts are trees
 _REST = {name: tuple(f.name for f in fields(cls) if f.name not in _COLUMNS) for name, cls in KINDS.items()}
 
 SELECT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "

@@ -22,6 +22,7 @@ from postmeter.store.accounts import DONE, Charge, Held, Hold, Overdrawn, Settle
 from postmeter.store.batch import FULL, Job
 from postmeter.store.database import PATIENCE, Database, StoreError
 from postmeter.store.emergency import Spool
+from postmeter.store.plenty import Plenty
 from postmeter.store.turn import deaf
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Settler:
     ) -> None:
         self._writer = Database(path, sync=sync, readonly=False, patience=patience)
         self._reader = Database(path, sync=sync, readonly=True, patience=patience)
+        self._plenty = Plenty()
         self._tick_every = tick
         self._spool = Spool(path.parent / "spool" / "events", durable=sync == "full")
         self._host = host
@@ -59,8 +61,16 @@ class Settler:
         self._start_ticker()
 
     def glance(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
-        """A look costs no round trip here: it is `check`."""
-        return self.check(charges, now)
+        """As `check`, but for accounts that had plenty of room a moment ago (`plenty`)."""
+        if self._plenty.of(charges):
+            return None
+        found = ledger.peek(self._reader, charges)
+        if found.ahead(charges, now):
+            return None
+        over = found.overdrawn(charges, now)
+        if over is None:
+            self._plenty.keep([(charge, found.used(charge, now)) for charge in charges])
+        return over
 
     def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
         """The charge without room that frees last, or None. Reads only."""
@@ -90,6 +100,8 @@ class Settler:
         error = self._settle(job)
         if error is not None:
             self._keep(job, error)
+        if job.outcome.refused is not None:
+            self._plenty.forget(charges)
         return job.outcome
 
     def release(self, message: Held, event: Released, now: float) -> Settled:

@@ -27,6 +27,9 @@ SPAN = MOST // 2
 SKEW = 60_000_000
 """Microseconds; longer than a message takes from when its time was read to its turn to write (database.PATIENCE)."""
 
+_TIME, _AMOUNT = Struct("<Q"), Struct("<I")
+_USUAL = ord("I")  # amounts of 32 bits
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -112,6 +115,30 @@ class Window:
             raise ValueError("half a window")
         numbers = _layout(kind, count).unpack_from(state, 1)
         return cls(length, numbers[:count], numbers[count:])
+
+
+def edges(state: bytes) -> tuple[int, int, int]:
+    """How many entries a packed window has, the first time and the last; no entries where it must be unpacked."""
+    count, rest = divmod(len(state) - 1, 12)
+    if rest or count < 1 or state[0] != _USUAL:
+        return 0, 0, 0
+    return count, _TIME.unpack_from(state, 1)[0], _TIME.unpack_from(state, 8 * count - 7)[0]
+
+
+def sum_in(state: bytes, count: int) -> int:
+    """All amounts of a packed window of so many entries."""
+    return sum(_amounts(count).unpack_from(state, 1 + 8 * count))
+
+
+def added(state: bytes, count: int, now: int, amount: int) -> bytes:
+    """A packed window of fewer than MOST entries with one more, of fewer than 33 bits, behind them."""
+    behind = 1 + 8 * count
+    return b"".join((state[:behind], _TIME.pack(now), state[behind:], _AMOUNT.pack(amount)))
+
+
+@lru_cache(maxsize=MOST + 1)
+def _amounts(count: int) -> Struct:
+    return Struct(f"<{count}I")
 
 
 @lru_cache(maxsize=2 * MOST + 2)
