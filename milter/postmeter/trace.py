@@ -128,6 +128,19 @@ def _submitted(event: Submitted) -> Iterator[str]:
         yield "put on hold: " + ("a quota had no room" if held == "quota" else "the brake stopped its sender")
     if event.facts.get("discarded"):
         yield f"a test ({event.facts['discarded']}): nobody gets it"
+    seen = event.facts.get("observed")
+    if isinstance(seen, dict):
+        yield f"left as it was (mode: observe); else {_else(seen)}"
+
+
+def _else(seen: dict[str, object]) -> str:
+    """What `mode: observe` wrote down."""
+    if (verdict := seen.get("verdict", "accept")) not in ("accept", "hold"):
+        return f"refused: {verdict}"
+    made = seen.get("signatures")
+    signed = f"signed as {', '.join(map(str, made))}" if isinstance(made, list) and made else "not signed"
+    links = f", {seen['links']} links tracked" if seen.get("links") else ""
+    return f"{'put on hold' if verdict == 'hold' else 'taken'}, {signed}{links}"
 
 
 def _refiltered(event: Refiltered) -> Iterator[str]:

@@ -71,7 +71,11 @@ chown -R postmeter: /etc/postmeter/keys && chmod 0700 /etc/postmeter/keys && chm
 """
 
 
-_OPENDKIM = """\
+_OTHERS = """\
+mkdir -p /etc/rspamd/local.d /var/lib/rspamd/dkim
+cp /etc/postmeter/keys/example.com.pm2026a.pem /var/lib/rspamd/dkim/example.com.dkim.key
+echo 'path = "/var/lib/rspamd/dkim/$domain.$selector.key"; allow_username_mismatch = true;' \\
+    > /etc/rspamd/local.d/dkim_signing.conf
 mkdir -p /etc/opendkim /etc/dkimkeys
 cp /etc/postmeter/keys/example.com.pm2026a.pem /etc/dkimkeys/example.com.mail.private
 echo 'mail example.com:mail:/etc/dkimkeys/example.com.mail.private' > /etc/opendkim/key.table
@@ -129,14 +133,19 @@ class World:
         sh("install -d -o postmeter-web -g postmeter -m 2770 /var/lib/postmeter/spool/hits")
         sh("install -d -o postmeter -g postmeter -m 0700 /etc/postmeter/keys")
         sh(_SECRETS)
-        sh(_OPENDKIM)
+        sh(_OTHERS)
         self.desk.mkdir()
         (self.desk / "packaging").symlink_to(CLONE / "packaging")
         shutil.copy(CLONE / "tests/lab/newsletter.eml", self.desk)
         for place in (self.desk, CONFIG.parent):
             shutil.copy(CLONE / "milter/postmeter/tracking/robots.txt", place)
         self.configure(_SETTINGS)
-        (self.desk / "bounces.csv").write_text("address,code,error,created_at\nold@example.net,550,no such user,\n")
+        for name, row in {
+            "bounces": 'address,code,error,created_at\nold@example.net,550,gone,"Mon, 02 Nov 2026 10:00:00 UTC"\n',
+            "complaints": "address,created_at\nangry@example.net,\n",
+            "unsubscribes": "address,tags,created_at\ntired@example.net,*,\n",
+        }.items():
+            (self.desk / f"{name}.csv").write_text(row)
 
     def configure(self, settings: object) -> None:
         CONFIG.write_text(yaml.safe_dump(settings, sort_keys=False))

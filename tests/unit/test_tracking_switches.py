@@ -22,7 +22,7 @@ from postmeter.submission.pipeline import Pipeline, Stage
 from postmeter.tracking import services, switches
 from postmeter.tracking.bulk import is_bulk
 
-OPERATIONS = (Path(__file__).parent.parent.parent / "docs/operations.md").read_text()
+MIGRATION = (Path(__file__).parent.parent.parent / "docs/migration.md").read_text()
 BASE = "https://click.example.com"
 OTHER = [Field(b"From", b" a@example.com"), Field(b"Subject", b" hello"), Field(b"X-Mailer", b" m")]
 
@@ -444,8 +444,8 @@ def test_every_result_is_a_known_figure() -> None:
 
 
 def test_the_manual_names_every_field() -> None:
-    """docs/operations.md, "Coming from another service"."""
-    told = {name.lower() for name in re.findall(r"`(X-[A-Za-z-]+)", OPERATIONS)}
+    """docs/migration.md, "Header fields of other services"."""
+    told = {name.lower() for name in re.findall(r"`(X-[A-Za-z-]+)", MIGRATION)}
     stems = {name.rstrip("-") for name in told if name.endswith("-")}
     for switch in services.SWITCHES.values():
         name = switch.name.decode().lower()
