@@ -48,6 +48,8 @@ _LAST = 60.0  # seconds at most in which a session that goes on is sent away
 _GRACE = 5  # seconds beyond, after which the kernel ends a process that hangs: the parent may be gone
 
 Callback = Callable[..., int]
+Hearer = Callable[..., None]
+"""What a session does with an event that is not answered; gets the session, then the event as libmilter tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,27 +200,14 @@ def _actions(desk: Desk) -> int:
 def _callbacks(desk: Desk) -> dict[str, Callback]:
     """libmilter's callbacks. Each finds its session, and answers as the negotiation promised, whatever happens (D6)."""
 
-    def connect(ctx: milter.milterContext, name: str, family: int, hostaddr: Any) -> int:
-        ctx.getpriv().connect(name, hostaddr)
-        return NO_REPLY
-
     def envfrom(ctx: milter.milterContext, *args: bytes) -> int:
         return ctx.getpriv().mail(ctx, args)  # type: ignore[no-any-return]
 
     def envrcpt(ctx: milter.milterContext, *args: bytes) -> int:
-        verdict = ctx.getpriv().rcpt(ctx, args)
-        return verdict if desk.rcpt_gates else NO_REPLY
-
-    def header(ctx: milter.milterContext, name: str, value: bytes) -> int:
-        ctx.getpriv().header(name, value)
-        return NO_REPLY
+        return ctx.getpriv().rcpt(ctx, args)  # type: ignore[no-any-return]
 
     def eoh(ctx: milter.milterContext) -> int:
         return ctx.getpriv().end_of_header()  # type: ignore[no-any-return]
-
-    def body(ctx: milter.milterContext, chunk: bytes) -> int:
-        ctx.getpriv().body(chunk)
-        return NO_REPLY
 
     def eom(ctx: milter.milterContext) -> int:
         return ctx.getpriv().end_of_message(ctx)  # type: ignore[no-any-return]
@@ -235,11 +224,14 @@ def _callbacks(desk: Desk) -> dict[str, Callback]:
             desk.load.leave()
         return milter.CONTINUE
 
-    silent: dict[str, Callback] = {"connect": connect, "header": header, "body": body}
+    silent: dict[str, Hearer] = {"connect": Session.connect, "header": Session.header, "body": Session.body}
     spoken: dict[str, Callback] = {"envfrom": envfrom, "eoh": eoh, "eom": eom}
-    (spoken if desk.rcpt_gates else silent)["envrcpt"] = envrcpt
+    if desk.rcpt_gates:
+        spoken["envrcpt"] = envrcpt
+    else:
+        silent["envrcpt"] = Session.recipient
     return {
-        **{name: _silent(desk, name, callback) for name, callback in silent.items()},
+        **{name: _silent(name, hear) for name, hear in silent.items()},
         **{name: _spoken(desk, name, callback) for name, callback in spoken.items()},
         "abort": abort,
         "close": close,
@@ -263,18 +255,18 @@ def _spoken(desk: Desk, name: str, callback: Callback) -> Callback:
     return guarded
 
 
-def _silent(desk: Desk, name: str, callback: Callback) -> Callback:
+def _silent(name: str, hear: Hearer) -> Callback:
     """A callback whose reply nobody waits for: a bug is kept for the end of the message."""
 
     def guarded(ctx: milter.milterContext, *args: Any) -> int:
+        session = ctx.getpriv()
         try:
-            return callback(ctx, *args)
+            hear(session, *args)
         except Exception:  # as above, but this event may not be answered (D6)
             log.exception("bug in callback %s", name)
-            session = ctx.getpriv()
             if session is not None:
                 session.broken = True
-            return NO_REPLY
+        return NO_REPLY
 
     return guarded
 

@@ -123,7 +123,7 @@ class Session:
         self._held = 0
         self._reset()
 
-    def connect(self, name: str, hostaddr: Sequence[Any] | str | None) -> None:
+    def connect(self, name: str, family: int, hostaddr: Sequence[Any] | str | None) -> None:
         """`hostaddr` is (address, port, …) of an inet client, a path, or None where Postfix knows none (D1)."""
         if isinstance(hostaddr, tuple) and len(hostaddr) >= 2:
             self.client = Client(name=name, address=str(hostaddr[0]), port=int(hostaddr[1]))
@@ -144,13 +144,17 @@ class Session:
         return self._gate(ctx, desk.gates, None)
 
     def rcpt(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
-        recipient = bare(args[0])
-        verdict = self._gate(ctx, self._desk.rcpt_gates, recipient)
+        verdict = self._gate(ctx, self._desk.rcpt_gates, bare(args[0]))
         if verdict == milter.CONTINUE:
-            self._rcpt_to.append(recipient)
-            if len(args) > 1 and _quiet(args[1:]):
-                self._quiet.add(recipient)
+            self.recipient(*args)
         return verdict
+
+    def recipient(self, address: bytes, *args: bytes) -> None:
+        """One more that the message goes to; where nobody is asked at RCPT that is all there is to it."""
+        recipient = bare(address)
+        self._rcpt_to.append(recipient)
+        if args and _quiet(args):
+            self._quiet.add(recipient)
 
     def header(self, name: str, value: bytes) -> None:
         one = Field(name.encode(), value)
