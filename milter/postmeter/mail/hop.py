@@ -21,6 +21,7 @@ _LABEL = re.compile(_COMMENTS + rb'([^\s()<>@,;:\\".\[\]]+)')  # header_token.c 
 _TOKEN = rb'([^\s()<>@,;:\\"/\[\]?=]+)'
 _KIND = re.compile(_COMMENTS + _TOKEN + _COMMENTS + rb"(?:/" + _COMMENTS + _TOKEN + rb")?")
 _BOUNDARY = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s()<>@,;:\\"/\[\]?=]+))', re.IGNORECASE)
+_ESCAPED = re.compile(rb"\\(.)")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
 _TYPE, _ENCODING, _MESSAGE = b"content-type", b"content-transfer-encoding", b"message/rfc822"
 _BLANK = re.compile(rb"\r?(?:\n|\Z)")
@@ -104,7 +105,7 @@ class _Reader:
                 inner = _MESSAGE if kind == b"multipart/digest" else b"text"
                 for quoted, bare in _BOUNDARY.findall(value):
                     if len(self.boundaries) <= MAX_DEPTH:
-                        boundary = re.sub(rb"\\(.)", rb"\1", quoted) if quoted else bare
+                        boundary = _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted or bare
                         self.boundaries.append((b"--" + boundary, inner))
         return kind
 
