@@ -59,7 +59,8 @@ def test_opendkim_hands_over_and_takes_back(place: Path) -> None:
         postmeter = Postmeter({"mode": "observe"})
         theirs = f"unix:{opendkim.address}, "
         postmeter.settings = merge(postmeter.settings, _imported(postmeter, place / "opendkim.conf", key))
-        with Beside(postmeter, milters=theirs) as lab:
+        lab = Beside(postmeter, milters=theirs)
+        with lab:
             seen = lab.deliver(letter())
             [event] = lab.postmeter.events()
             told = lab.postmeter.run("trace", event["queue_id"]).stdout.decode()
@@ -92,7 +93,8 @@ def test_policyd_rate_limit_hands_over(place: Path) -> None:
         address.chmod(0o666)
         restrictions = f"check_policy_service unix:{address}, permit_sasl_authenticated, reject"
         settings = {"mode": "observe", "quota": {"limits": ["3 recipients/day"]}}
-        with Beside(Postmeter(settings), smtpd_recipient_restrictions=restrictions) as lab:
+        lab = Beside(Postmeter(settings), smtpd_recipient_restrictions=restrictions)
+        with lab:
             for _ in range(3):
                 lab.deliver(letter())
             shown = lab.postmeter.run("quota", "show", ALICE).stdout.decode()
