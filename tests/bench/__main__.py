@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tests.bench import account, goals, latency, parts, report, stages
@@ -21,6 +21,7 @@ from tests.bench.parts import MAILS, PARTS, Part
 from tests.bench.run import READER, SENDER, Bench, Sample
 from tests.bench.signers import floor
 from tests.lab import postfix
+from tests.lab.client import RefusedError
 from tests.lab.folder import CLONE
 
 _OPEN = 16  # SMTP sessions that wait for a message to be due
@@ -34,6 +35,7 @@ class Run:
     waits: list[Waits] = field(default_factory=list)
     least: dict[str, list[float]] = field(default_factory=lambda: {mail.name: [] for mail in MAILS})
     left: dict[str, object] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     lacks: dict[str, str] = field(default_factory=dict)
     told: dict[str, object] = field(default_factory=dict)
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="ROW[:MESSAGE]", help=f"of: {names}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, help="in each turn, instead of what a part has")
+    parser.add_argument("--sessions", type=int, help="SMTP sessions at a time, instead of what a part has")
     parser.add_argument("--rate", type=int, help="messages a second, where a part has a rate")
     parser.add_argument("--reconnect", action="store_true", help="a new session for every message")
     parser.add_argument("--disk", action="store_true", help="Postfix's queue always on disk, not in /dev/shm")
@@ -81,18 +84,29 @@ def _measure(part: Part, options: argparse.Namespace, run: Run) -> None:
         print(f"without {name}: {reason}", file=sys.stderr)
     if not part.turns:
         return
-    messages = options.messages or part.messages
-    with Bench(part, messages=messages, keep=not options.reconnect, disk=options.disk) as bench:
-        for turn in part.turns:
-            bench.prepare(turn)
-        for nth in range(options.rounds):
-            _round(bench, part, run, nth=nth, rate=options.rate or part.rate)
-        for turn in part.turns:
-            bench.prove(turn)
-        run.told |= _setting(bench, part, options) if not run.told else {}
-        left, wrong = _compare(bench, part)
-        run.left[part.name] = left
-        run.wrong += [f"{part.name}: {line}" for line in wrong]
+    if options.sessions:
+        part = replace(part, turns=[replace(turn, sessions=options.sessions) for turn in part.turns])
+    count = options.messages or part.messages
+    try:
+        with Bench(part, messages=count, keep=not options.reconnect, disk=options.disk) as bench:
+            run.wrong += [f"{part.name}: {name} does not start: {why}" for name, why in bench.failed.items()]
+            _rounds(bench, bench.part, options, run)
+    except (RuntimeError, AssertionError, RefusedError, OSError) as error:  # mail that was not taken, most likely
+        run.wrong.append(f"{part.name}: {type(error).__name__}: {error}")  # the other parts go on
+
+
+def _rounds(bench: Bench, part: Part, options: argparse.Namespace, run: Run) -> None:
+    for turn in part.turns:
+        bench.prepare(turn)
+    for nth in range(options.rounds):
+        _round(bench, part, run, nth=nth, rate=options.rate or part.rate)
+    for turn in part.turns:
+        bench.prove(turn)
+    run.told |= _setting(bench, options) if not run.told else {}
+    left, wrong = _compare(bench, part)
+    run.left[part.name] = left
+    run.wrong += [f"{part.name}: {line}" for line in wrong]
+    run.lost[part.name] = int(str(left["messages lost"]))
 
 
 def _round(bench: Bench, part: Part, run: Run, *, nth: int, rate: int) -> None:
@@ -117,14 +131,15 @@ def _round(bench: Bench, part: Part, run: Run, *, nth: int, rate: int) -> None:
             run.least[mail.name].append(floor(mail, 300))
 
 
-def _setting(bench: Bench, part: Part, options: argparse.Namespace) -> dict[str, object]:
+def _setting(bench: Bench, options: argparse.Namespace) -> dict[str, object]:
     version = bench.postfix.run("postconf", "-dh", "mail_version").stdout.decode().strip()
     one = "one message a session" if options.reconnect else "many messages a session"
     queue = "on disk" if options.disk else "in memory, but of part disk"
+    sessions = options.sessions or parts.MANY
     told: dict[str, object] = {
         "versions": report.versions(version),
         "load": {
-            "by": f"smtp-source, {one}; {options.rounds} rounds; 8 sessions where no number is said",
+            "by": f"smtp-source, {one}; {options.rounds} rounds; {sessions} sessions where no number is said",
             "to": f"unix sockets, but of part inet; Postfix's queue {queue}; postmeter's journal on disk; discard(8)",
             **{mail.name: f"{len(mail.raw)} octets, {mail.links} links" for mail in MAILS},
         },
@@ -136,9 +151,10 @@ def _setting(bench: Bench, part: Part, options: argparse.Namespace) -> dict[str,
 
 def _compare(bench: Bench, part: Part) -> tuple[dict[str, object], list[str]]:
     """Journals, ledgers and Postfix's log against what was sent; what differs, in words."""
-    sent = sum(bench.sent.values())
-    left: dict[str, object] = {"messages sent": sent, "Postfix's sent lines": bench.delivered()}
-    wrong = [] if left["Postfix's sent lines"] == sent else ["Postfix's log tells of more or fewer messages"]
+    sent, delivered = sum(bench.sent.values()), bench.delivered()
+    left: dict[str, object] = {"messages sent": sent, "Postfix's sent lines": delivered}
+    wrong = [] if delivered == sent else ["Postfix's log tells of more or fewer messages"]
+    lost = max(0, sent - delivered)
     for row in part.rows:
         if (postmeter := bench.started[row.name].postmeter) is None:
             continue
@@ -147,12 +163,13 @@ def _compare(bench: Bench, part: Part) -> tuple[dict[str, object], list[str]]:
         found = account.settled(postmeter.state / "journal.db", wanted)
         left[row.name] = {"messages sent": sum(mine.values()), **found.counts()}
         wrong += [f"{row.name}: {line}" for line in account.differences(found, wanted)]
-    return left, wrong
+        lost += max(0, wanted.submitted - found.submitted)
+    return left | {"messages lost": lost}, wrong
 
 
 def _tell(facts: dict[str, object], run: Run, *, busy: str, file: Path) -> None:
     found = report.results(run.samples)
-    reached = goals.goals(goals.Found(found, run.waits, run.least))
+    reached = goals.goals(goals.Found(found, run.waits, run.least, run.lost))
     _print(facts | {"what it left": run.left})
     print("\n".join([*report.table(found), *report.waiting(run.waits), *goals.table(reached)]))
     for name, reason in run.lacks.items():

@@ -39,11 +39,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All of a run. `least` are the milliseconds of one signature and one hash by message, of each round."""
+    """All of a run. `least` are the milliseconds of one signature and one hash by message, of each round.
+
+    `lost` messages by part: taken by Postfix, and in no journal or never sent on.
+    """
 
     results: Sequence[Result]
     waits: Sequence[Waits]
     least: dict[str, list[float]]
+    lost: dict[str, int]
 
     def result(self, part: str, row: str, mail: str) -> Result | None:
         fit = (each for each in self.results if (each.part, each.row, each.mail) == (part, row, mail))
@@ -75,6 +79,8 @@ def _of(found: Found, mail: str) -> Iterator[Goal]:
     workers = ("workers", "postmeter-1-worker")
     if mail == _NEWSLETTER:
         yield from ratio.of("two workers: messages/s, x one", rate, ("workers", OURS), workers, 1.4)
+        if "sessions" in found.lost:
+            yield Goal("1 to 100 sessions: messages lost", mail, 0, found.lost["sessions"], at_most=True)
     inet = ("inet", "opendkim-inet")
     yield from ratio.of("ports: messages/s, x opendkim", rate, ("inet", "postmeter-inet"), inet, 4.0)
     yield from _added(found, mail)

@@ -5,7 +5,7 @@ Knows nothing of how a turn is measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tests.bench import peers
@@ -15,7 +15,7 @@ from tests.bench.rows import ALONE, FOREIGN, INET, OURS, ROWS, SYNC, WORKERS, Ro
 PLAIN, NEWSLETTER = plain(), newsletter()
 MAILS = (PLAIN, NEWSLETTER)
 SESSIONS = (1, 2, 8, 32, 100)
-_MANY = 8
+MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Turn:
 
     row: Row
     mail: Mail
-    sessions: int = _MANY
+    sessions: int = MANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class Part:
     @property
     def rows(self) -> list[Row]:
         return list({turn.row.name: turn.row for turn in self.turns}.values())
+
+    def without(self, names: Container[str]) -> Part:
+        """The same, but for these rows."""
+        return replace(self, turns=[turn for turn in self.turns if turn.row.name not in names])
 
 
 def _turns(rows: Sequence[Row], mails: Sequence[Mail] = MAILS) -> list[Turn]:
@@ -92,4 +96,4 @@ def chosen(wanted: Sequence[str], only: Sequence[str]) -> Iterator[Part]:
 def present(part: Part) -> tuple[Part, dict[str, str]]:
     """The part with what is here, and why the rest is not."""
     lacks = {row.name: reason for row in part.rows if (reason := peers.missing(row.name))}
-    return replace(part, turns=[turn for turn in part.turns if turn.row.name not in lacks]), lacks
+    return part.without(lacks), lacks

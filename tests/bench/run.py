@@ -71,8 +71,9 @@ class Bench:
     def __init__(self, part: Part, *, messages: int, keep: bool = True, disk: bool = False) -> None:
         """`keep` sends all of a session's messages over one connection; else each has its own."""
         self.in_memory = not (disk or part.disk) and os.access(MEMORY, os.W_OK)
-        self._part, self._messages, self._keep = part, messages, keep
-        self._rows = {row.name: row for row in part.rows}
+        self.part, self._messages, self._keep = part, messages, keep
+        """Without the rows that do not start: `failed`, with the reason."""
+        self.failed: dict[str, str] = {}
         self._stack = ExitStack()
         self.started: dict[str, Started] = {}
         self.sent: dict[tuple[str, str], int] = {}
@@ -80,8 +81,9 @@ class Bench:
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
-            for row in self._part.rows:
-                self.started[row.name] = stack.enter_context(row.start(_folder(stack, _DISK)))
+            for row in self.part.rows:
+                self._start(row, stack)
+            self.part = self.part.without(self.failed)
             self._sink = stack.enter_context(Sink())
             queue = _folder(stack, MEMORY if self.in_memory else _DISK)
             hop = {"transport_maps": f"inline:{{ {{ {proof.DOMAIN} = {self._sink.transport} }} }}"}
@@ -93,6 +95,12 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+    def _start(self, row: Row, stack: ExitStack) -> None:
+        try:
+            self.started[row.name] = stack.enter_context(row.start(_folder(stack, _DISK)))
+        except RuntimeError as error:
+            self.failed[row.name] = str(error)
 
     def prepare(self, turn: Turn) -> None:
         """Processes are started, caches filled, and a message has shown that the row does what it is said to do."""
@@ -122,7 +130,7 @@ class Bench:
         total = sum(spent)
         busiest = max(spent) / total if total else 1.0
         return Sample(
-            self._part.name, turn.row.name, turn.mail.name, turn.sessions, nth, count, seconds, total, busiest
+            self.part.name, turn.row.name, turn.mail.name, turn.sessions, nth, count, seconds, total, busiest
         )
 
     def count(self, row: Row) -> int:
@@ -144,13 +152,14 @@ class Bench:
         return found
 
     def _services(self) -> Iterator[Service]:
-        for name, started in self.started.items():
-            settings = {} if self._rows[name].foreign else {"milter_macro_daemon_name": "ORIGINATING"}
+        for row in self.part.rows:
+            started = self.started[row.name]
+            settings = {} if row.foreign else {"milter_macro_daemon_name": "ORIGINATING"}
             if started.address:
                 settings["smtpd_milters"] = attach(started.address)
             if started.policy:
                 settings["smtpd_recipient_restrictions"] = f"check_policy_service {started.policy}"
-            yield Service(name=name, settings=settings)
+            yield Service(name=row.name, settings=settings)
 
     def _send(self, turn: Turn, count: int) -> None:
         file = self._file(turn.mail)

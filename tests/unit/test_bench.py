@@ -72,7 +72,7 @@ def test_goals_are_ratios_of_rows_that_were_run() -> None:
         _result("nothing-skipped", rate=100, cpu=0.1, part="foreign"),
         _result("postmeter-foreign", rate=94, cpu=0.1, part="foreign"),
     ]  # fmt: skip
-    reached = goals.goals(goals.Found(found, [], {"plain": [0.2, 0.3, 0.9]}))
+    reached = goals.goals(goals.Found(found, [], {"plain": [0.2, 0.3, 0.9]}, {"speed": 1}))
     assert [(goal.what.split(",")[0], round(goal.found, 2), goal.reached) for goal in reached] == [
         ("messages/s", 2.0, True),
         ("CPU", 0.5, True),
@@ -82,10 +82,16 @@ def test_goals_are_ratios_of_rows_that_were_run() -> None:
     assert [line.split()[-1] for line in goals.table(reached)][1:] == ["reached", "reached", "MISSED", "MISSED"]
 
 
+def test_one_lost_message_is_one_too_many() -> None:
+    for lost in (0, 1):
+        [goal] = goals.goals(goals.Found([], [], {}, {"sessions": lost}))
+        assert goal.reached == (lost == 0)
+
+
 def test_what_a_milter_adds_is_less_than_what_opendkim_adds_or_the_goal_is_missed() -> None:
     times = {ALONE: (3.0, 5.0), "opendkim": (6.0, 11.0), OURS: (5.0, 12.0)}
     found = [Waits("waits", row, "plain", nth, 100, *each, 20.0) for row, each in times.items() for nth in range(3)]
-    [goal] = goals.goals(goals.Found([], found, {}))
+    [goal] = goals.goals(goals.Found([], found, {}, {}))
     assert (goal.wanted, goal.found, goal.reached) == (6.0, 7.0, False)
     ours = next(line for line in report.waiting(found) if OURS in line).split()
     assert ours[-5:] == ["5.00", "12.00", "20.0", "2.00", "7.00"]
