@@ -128,6 +128,7 @@ class Prefork:
             while not self._leaving and (self._workers or not self._stopping):
                 self._handle(signals.wait(1.0 if self._announced else 0.05))
                 self._announce()
+                self._relieve()
                 self._replace_the_dead()
                 self._kill_the_late()
                 self._beat()
@@ -254,6 +255,16 @@ class Prefork:
         sick = monotonic() - worker.started < SICK
         self._due.append(monotonic() + (SICK if sick else 0.0))
 
+    def _relieve(self) -> None:
+        """A living worker that was not told to leave, and accepts no more, cannot go on: another takes its place."""
+        for worker in self._workers.values():
+            worker.listen()
+            if worker.accepts or worker.leaves or self._stopping or _ended(worker.pid):
+                continue
+            log.warning("worker %d can go on no more; replacing it", worker.pid)
+            _retire(worker, RETIRED)
+            self._due.append(monotonic())
+
     def _give_up(self) -> None:
         """What could not even start is not tried again: not the reload, or not the daemon."""
         if self._former is not None:
@@ -288,6 +299,11 @@ def _reap() -> Iterator[tuple[int, int]]:
         if pid == 0:
             return
         yield pid, status
+
+
+def _ended(pid: int) -> bool:
+    """Whether a child has, without taking its status away from `_reap`."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _work(generation: Generation, post: Post) -> NoReturn:

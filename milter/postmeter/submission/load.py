@@ -29,6 +29,8 @@ class Load:
         """Those who wait for room to work in, in the order in which they came."""
         self._max_sessions = max_sessions
         self._max_memory = max_memory
+        self.most_connections = 2 * max_sessions + 100
+        """Those over `max_sessions` are answered 451; still more are not even accepted."""
         self.sessions = 0
         self.octets = 0
         self.working = 0

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import milter
 
 from postmeter.runtime.prefork import RETIRED
+from postmeter.submission.door import Door
 from postmeter.submission.pipeline import BUG
 from postmeter.submission.session import Desk, Session, answer
 
@@ -75,10 +76,9 @@ def serve(desk: Desk, shift: Shift) -> NoReturn:
         _register(desk, _throw_away(shift.listener, Path(private, "libmilter")))
         fd = _open_listener(shift.listener)
         dead = _dead_listener(Path(private, "dead"))
-    os.dup2(shift.listener.fileno(), fd)
-    shift.listener.close()  # or else it would go on listening, and nobody accept, when this worker leaves as the last
+    door = Door(fd, shift.listener, dead, most=desk.load.most_connections)
     shift.ready()
-    Thread(target=_watch, args=(desk, shift, fd, dead), daemon=True).start()
+    Thread(target=_watch, args=(desk, shift, door), daemon=True).start()
     milter.main()
     shift.close()
     os._exit(0)
@@ -133,18 +133,27 @@ def _dead_listener(path: Path) -> socket.socket:
     return dead
 
 
-def _watch(desk: Desk, shift: Shift, fd: int, dead: socket.socket) -> None:
-    """Wait for the end of the shift, stop accepting, let sessions end, go.
+def _watch(desk: Desk, shift: Shift, door: Door) -> None:
+    """Wait for the end of the shift, stop accepting, let sessions end, go. What can go on no more asks to be relieved.
 
     libmilter's own stop would cut messages in flight (D23): `_exit` it is.
     """
+    fit = True
     while not select.select([shift.control], [], [], 1.0)[0]:
         shift.tick()
-    os.dup2(dead.fileno(), fd)
-    shift.left()
+        if fit and not door.look():
+            fit = _leave(shift, door)
+    if fit:
+        _leave(shift, door)
     _see_out(desk, shift)
     shift.close()
     os._exit(0)
+
+
+def _leave(shift: Shift, door: Door) -> bool:
+    door.shut()
+    shift.left()
+    return False
 
 
 def _see_out(desk: Desk, shift: Shift) -> None:

@@ -35,7 +35,7 @@ from postmeter.mail.message import (
 )
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
-from postmeter.submission.load import Load
+from postmeter.submission.load import TOO_MUCH, Load
 from postmeter.submission.mark import KEY, NAME, Marks
 from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 _NOBODY = Envelope(b"")
 _EACH = 150  # octets that a field takes in memory besides its text
-
-TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again later")
 
 
 class Recorder(Protocol):
@@ -191,8 +189,15 @@ class Session:
         self._body.write(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
-        verdict = self.fail(ctx, "session") if self.broken else self._decide(ctx)
-        self._reset()
+        load, held = self._desk.load, self._held
+        begun = load.begin(held)
+        try:
+            self._overflow = self._overflow or not begun
+            verdict = self.fail(ctx, "session") if self.broken else self._decide(ctx)
+            self._reset()
+        finally:
+            if begun:
+                load.end(held)
         return verdict
 
     def abort(self) -> None:
