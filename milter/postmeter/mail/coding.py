@@ -19,7 +19,7 @@ IDENTITY = frozenset({"7bit", "8bit", "binary"})
 MAX_LINE = 998  # RFC 5322 section 2.1.1, without the line end; Postfix breaks longer ones (smtp_line_length_limit)
 _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break included, and 6.8
 _WHOLE_LINES = 57 << 14  # octets that fill lines of base64
-_FEW = 200  # octets up to which counting beats what is faster for many, and makes a copy
+_AHEAD = 4  # octets that are looked for: rarely broken by the end of a line, rarely the wrong ones
 _PIECE = 1 << 20  # what is larger is worked on by so much at a time, so that copies do not add up
 _ATOM = re.compile(rb"=..|[^=]+")
 _ESCAPE = re.compile(rb"[^ -<>-~]| \Z")  # what quoted-printable may not hold as it is: a space only within a line
@@ -45,7 +45,7 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What of the encoded octets changes, as edits of them, and the transfer encoding to declare afterwards."""
+    """What changes where the encoded octets stand, and the transfer encoding to declare afterwards."""
 
     edits: tuple[Edit, ...]
     encoding: str
@@ -67,24 +67,25 @@ def splice(octets: bytes, edits: Sequence[Edit]) -> bytes:
     pieces: list[bytes | memoryview] = []
     at = 0
     kept = memoryview(octets) if len(octets) > _PIECE else octets  # what is large is not copied piece by piece too
-    for edit in edits:
-        pieces += kept[at : edit.start], edit.new
-        at = edit.end
+    for start, end, new in edits:
+        pieces += kept[at:start], new
+        at = end
     pieces.append(kept[at:])
     return b"".join(pieces)
 
 
-def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit]) -> Change | None:
-    """The part with the edits made; none where that cannot be had without another difference."""
+def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit], *, at: int = 0) -> Change | None:
+    """The part that stands at `at` with the edits made; none where that cannot be had without another difference."""
     if encoding == "quoted-printable":
-        return Change(_edit_quoted(raw, edits), encoding)
+        return Change(_edit_quoted(raw, decoded, edits, at), encoding)
+    whole = at, at + len(raw)
     if encoding == "base64":
-        return Change((Edit(0, len(raw), _encode_base64(splice(decoded, edits), raw)),), encoding)
+        return Change((Edit(*whole, _encode_base64(splice(decoded, edits), raw)),), encoding)
     changed = splice(decoded, edits)
     if not _passes(changed, edits):
-        return Change(tuple(edits), encoding)
+        return Change(tuple([Edit(at + start, at + end, new) for start, end, new in edits]), encoding)
     quoted = binascii.b2a_qp(changed, istext=True)
-    return Change((Edit(0, len(raw), quoted),), "quoted-printable") if _decode_quoted(quoted) == changed else None
+    return Change((Edit(*whole, quoted),), "quoted-printable") if _decode_quoted(quoted) == changed else None
 
 
 def encode(octets: bytes) -> Coded:
@@ -147,25 +148,40 @@ def _decode_quoted(raw: bytes) -> bytes | None:
     return decoded if len(decoded) == len(raw) - left_out else None
 
 
-def _edit_quoted(raw: bytes, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+def _edit_quoted(raw: bytes, decoded: bytes, edits: Sequence[Edit], offset: int) -> tuple[Edit, ...]:
     """Only what stands between the two ends of an edit changes, and soft line breaks keep its lines within 76."""
     line = _Line(b"=\r\n" if b"\r\n" in raw else b"=\n")
     spans: list[tuple[int, int]] = []
     new: list[bytes] = []
     at = decoded_at = 0
-    for edit in edits:
-        start = _encoded_at(raw, at, edit.start - decoded_at)
+    for begin, stop, text in edits:
+        start = _encoded_at(raw, at, decoded, decoded_at, begin)
         if moved := line.keep(raw, at, start):
             new[-1] += moved
-        at, decoded_at = _encoded_at(raw, start, edit.end - edit.start), edit.end
+        at, decoded_at = _encoded_at(raw, start, decoded, begin, stop), stop
         spans.append((start, at))
-        new.append(line.write(_quoted(edit.new)) if edit.new else b"")
+        new.append(line.write(_quoted(text)) if text else b"")
     if moved := line.keep(raw, at, len(raw)):
         new[-1] += moved
-    return tuple([Edit(start, end, text) for (start, end), text in zip(spans, new, strict=True)])
+    return tuple([Edit(offset + start, offset + end, text) for (start, end), text in zip(spans, new, strict=True)])
 
 
-def _encoded_at(raw: bytes, start: int, count: int) -> int:
+def _encoded_at(raw: bytes, start: int, decoded: bytes, begin: int, end: int) -> int:
+    """The first place where decoded[end] is encoded, when decoded[begin] is at `start`.
+
+    Mostly it is where the next octets stand as they are, which what lies between proves by its length when decoded; it
+    must not end within an escape, nor with a soft line break, before which the place would be.
+    """
+    at = start + end - begin
+    place = raw.find(decoded[end : end + _AHEAD], at, 2 * at - start + _ENCODED_LINE)
+    between = raw[start:place]
+    last = between[-2:]
+    if place >= 0 and b"=" not in last and b"\n" not in last and len(binascii.a2b_qp(between)) == end - begin:
+        return place
+    return _counted(raw, start, end - begin)
+
+
+def _counted(raw: bytes, start: int, count: int) -> int:
     """The first place behind `start` before which `count` octets are encoded.
 
     The least solution of place = start + count + what decoding leaves out before it, approached from below: what is
@@ -173,9 +189,6 @@ def _encoded_at(raw: bytes, start: int, count: int) -> int:
     its first octet on: no solution lies within it.
     """
     at, seen = start + count, start
-    if count > _FEW:
-        left_out = 2 * (count - len(raw[start:at].replace(b"=", b""))) + raw.count(b"=\r\n", start, at + 2)
-        seen, at = at, at + left_out
     while seen < at:
         left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", seen, at + 2)
         seen, at = at, at + left_out

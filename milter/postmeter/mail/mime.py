@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from postmeter.mail.message import Field
 from postmeter.mail.parameters import Value, read
@@ -20,6 +21,7 @@ MAX_DEPTH = 20  # Postfix gives up at mime_nesting_limit (100); real mail stays 
 MAX_PARTS = 1000
 _MAX_HEADER = 65536  # Postfix itself cuts header lines at 60,000 (KLUDGE_HEADER_LIMIT)
 _MAX_BOUNDARY = 998  # RFC 2046 says 70, RFC 5322 section 2.1.1 bounds the line
+_KEPT, _SHORT = 256, 100  # values that are remembered, which most parts share; octets of each at most
 
 _FIELD = re.compile(rb"([!-9;-~]+):([^\n]*+(?:\n[ \t][^\n]*+)*)(?:\n|\Z)")  # RFC 5322 section 2.2; " :" divides readers
 _BLANK = re.compile(rb"\r?\n")
@@ -31,6 +33,7 @@ _DISPOSITION = b"content-disposition"
 _PLAIN = frozenset({"7bit", "8bit", "binary"})
 _OURS = frozenset({_TYPE, _ENCODING, _DISPOSITION})
 _TEXT = Value("text/plain")  # RFC 2045 section 5.2
+_NONE = Value("")
 _DIGEST = Value("message/rfc822")  # RFC 2046 section 5.1.5
 
 _Raw: TypeAlias = dict[bytes, tuple[bytes, tuple[int, int] | None]]
@@ -69,13 +72,12 @@ class Part:
         return self.kind.startswith("multipart/")
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """What a header says of the body behind it."""
 
     content: Value = _TEXT
     encoding: str = "7bit"
-    disposition: Value = Value("")  # noqa: RUF009 - frozen
+    disposition: Value = _NONE
     encoding_span: tuple[int, int] | None = None
     broken: bool = False
     body_start: int = 0
@@ -107,7 +109,7 @@ def _walk(fields: Sequence[Field], body: bytes, *, whole: bool) -> tuple[Part, .
     raw: _Raw = {}
     twice = False
     for one in fields:
-        key = one.name.lower()
+        key = one.key
         if key in _OURS:
             twice = twice or key in raw
             raw.setdefault(key, (one.value, None))
@@ -129,14 +131,14 @@ class _Walk:
         boundary = b"" if head.broken or len(enclosing) >= MAX_DEPTH else head.boundary()
         spans = self._cut(boundary, head.body_start, end) if boundary else []
         kind = head.content.token
-        part = _leaf(head, path or "1", start, end, enclosing, disposition)
-        if not spans or len(self.found) + len(spans) > MAX_PARTS:
-            self.found.append(part)
+        cut = bool(spans) and len(self.found) + len(spans) <= MAX_PARTS
+        if self.whole or not cut:
+            part = _leaf(head, path or "1", start, end, enclosing, disposition)
+            self.found.append(replace(part, path=path or "0", broken=False) if cut else part)
+        if not cut:
             if self.whole and kind == "message/rfc822" and not part.broken:
                 self._attached(part)
             return
-        if self.whole:
-            self.found.append(replace(part, path=path or "0", broken=False))
         default = _DIGEST if kind == "multipart/digest" else _TEXT
         for number, (begin, stop) in enumerate(spans, 1):
             inner = _part_head(self.body, begin, stop, default)
@@ -201,17 +203,25 @@ def _part_head(body: bytes, start: int, end: int, default: Value) -> _Head:
 
 
 def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _Head:
-    content = read(raw[_TYPE][0]) if _TYPE in raw else default
-    disposition = read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else Value("")
+    content = _read(raw[_TYPE][0]) if _TYPE in raw else default
+    disposition = _read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else _NONE
     encoding, span = raw.get(_ENCODING, (b"7bit", None))
     return _Head(
         content or _TEXT,
         encoding.strip().lower().decode("latin-1"),  # with a comment, as few read it, none that we know
-        disposition or Value(""),
+        disposition or _NONE,
         span,
         broken or content is None or disposition is None,
         body_start,
     )
+
+
+_remembered = lru_cache(maxsize=_KEPT)(read)
+
+
+def _read(value: bytes) -> Value | None:
+    """What is remembered is never changed. A boundary is another one in each message."""
+    return _remembered(value) if len(value) <= _SHORT and b"boundary" not in value else read(value)
 
 
 def _leaf(

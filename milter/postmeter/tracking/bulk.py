@@ -26,7 +26,7 @@ def is_bulk(draft: Draft, tracking: Tracking) -> bool:
     """Asked of the message as it was submitted: the fields that tell may be gone by now, or others be there."""
     marked = bool(draft.wishes.campaign or draft.wishes.tags)
     for field in draft.message.fields:
-        key = field.name.lower()
+        key = field.key
         if key in _REPLY or (key == b"auto-submitted" and not _by_hand(field.value)):
             return False
         marked = marked or key in _MARKS

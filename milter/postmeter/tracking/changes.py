@@ -38,32 +38,37 @@ class Changes:
         self.clipped: list[tuple[str, bool]] = []
         """Pages that Gmail does not show to their end, and whether they were so before."""
 
-    def make(self, leaf: Leaf, edits: Sequence[tuple[int, int, bytes]], done: Sequence[str], links: int) -> str:
+    def make(self, leaf: Leaf, edits: Sequence[Edit], done: Sequence[str], links: int) -> str:
         """Put those octets at those places of the leaf's view; why not, if not."""
         part, view = leaf.part, leaf.view
-        within = [Edit(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
-        size = len(leaf.decoded) + sum([len(new) - (end - start) for start, end, new in within])
+        if view.width > 1:
+            edits = [Edit(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
+        size = len(leaf.decoded) + sum([len(new) - (end - start) for start, end, new in edits])
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
-        changed = coding.change(leaf.raw, leaf.decoded, part.encoding, within)
+        changed = coding.change(leaf.raw, leaf.decoded, part.encoding, edits, at=part.body_start)
         if changed is None:
             return parts.ENCODING
         label = changed.encoding != part.encoding
         self.recoded = self.recoded or (label and not part.enclosing)
-        at = part.body_start
-        edits_here = [*(_label(self._body, part) if label and part.enclosing else ())]
-        edits_here += [Edit(at + edit.start, at + edit.end, edit.new) for edit in changed.edits]
+        edits_here = [*(_label(self._body, part) if label and part.enclosing else ()), *changed.edits]
         reason = ", ".join([*done, RECODED] if label else done)
-        self.made.append(PartChange(part.path, reason, links, tuple(map(self._span, edits_here))))
+        self.made.append(PartChange(part.path, reason, links, self._spans(edits_here)))
         self.edits += edits_here
         if part.kind == HTML and size > opens.CLIPPED:
             self.clipped.append((part.path, len(leaf.decoded) > opens.CLIPPED))
         return ""
 
-    def _span(self, edit: Edit) -> Span:
-        start = edit.start + self._shift
-        self._shift += len(edit.new) - (edit.end - edit.start)
-        return Span(start, start + len(edit.new), self._body[edit.start : edit.end])
+    def _spans(self, edits: Sequence[Edit]) -> tuple[Span, ...]:
+        """Where they are in the changed body."""
+        spans: list[Span] = []
+        body, shift = self._body, self._shift
+        for start, end, new in edits:
+            stop = start + shift + len(new)
+            spans.append(Span(start + shift, stop, body[start:end]))
+            shift = stop - end
+        self._shift = shift
+        return tuple(spans)
 
     def body(self) -> bytes:
         return coding.splice(self._body, self.edits)

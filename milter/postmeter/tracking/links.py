@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from postmeter.config.schema import Tracking
 from postmeter.mail import html, mime
 from postmeter.mail.charset import View
+from postmeter.mail.coding import Edit
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Field
 from postmeter.token import Mint
@@ -45,8 +46,7 @@ class _Memory:
     texts: Callable[[bytes], str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Spot:
+class _Spot(NamedTuple):
     """A link that may be tracked: its place in the view of its part, and its target."""
 
     start: int
@@ -166,16 +166,16 @@ class _Rewrite:
         return sorted([*pages, *texts], key=lambda plan: plan.leaf.part.start)
 
     def _page(self, leaf: Leaf) -> _Plan:
-        view = leaf.view
+        view, rules, remembered = leaf.view, self._rules, self._memory.values
         page = html.read(view.octets, most=_MOST_TAGS if self._asked.clicks != "off" else 0)
         plan = _Plan(leaf, end=page.end)
-        base = _base(view, page)
+        base, most = _base(view, page), rules.tracking.max_links
         for link in page.links:
-            if len(plan.spots) > self._rules.tracking.max_links:
+            if len(plan.spots) > most:
                 break
             value, utf8 = view.utf8(link.start, link.end)
-            judge = self._memory.values if len(value) <= _REMEMBERED else Rules.judge
-            url, reason = judge(self._rules, value, utf8, base)
+            judge = remembered if len(value) <= _REMEMBERED else Rules.judge
+            url, reason = judge(rules, value, utf8, base)
             reason = reason or self._refuse(view.octets, link, url)
             if link.switches:
                 plan.removed += link.switches
@@ -219,29 +219,34 @@ class _Rewrite:
         tokens = _Tokens(self._draft, self._asked.url, self._tokens, self._rules.tracking.privacy)
         for plan in plans:
             before = tokens.number
-            edits = list(self._tracked(plan, tokens))
+            edits = self._tracked(plan, tokens)
             done = [changes.LINKS] * bool(edits) + [changes.SWITCHES] * bool(plan.removed)
-            edits += [(start, end, b"") for start, end in plan.removed]
+            edits += [Edit(start, end, b"") for start, end in plan.removed]
             if plan.leaf.part is last and (added := self._added(plan, tokens, done)):
-                edits.append((plan.end, plan.end, added))
+                edits.append(Edit(plan.end, plan.end, added))
             reason = made.make(plan.leaf, sorted(edits), done, tokens.number - before) if edits else ""
             if reason:
                 self._skipped[reason] += 1
                 tokens.number = before
         return made
 
-    def _tracked(self, plan: _Plan, tokens: _Tokens) -> Iterator[tuple[int, int, bytes]]:
+    def _tracked(self, plan: _Plan, tokens: _Tokens) -> list[Edit]:
+        if plan.leaf.part.kind != TEXT:
+            urls = tokens.links([spot.url for spot in plan.spots])
+            return [Edit(spot.start, spot.end, url) for spot, url in zip(plan.spots, urls, strict=True)]
+        edits: list[Edit] = []
         line, grown = -1, 0
         for spot in plan.spots:
-            url = tokens.link(spot.url) if spot.line < 0 else text.closed(tokens.link(spot.url))
-            grown = (grown if spot.line == line else 0) + len(url) - (spot.end - spot.start)
-            line = spot.line
-            if line >= 0 and grown > spot.room:
-                grown -= len(url) - (spot.end - spot.start)
+            url = text.closed(tokens.link(spot.url))
+            more = len(url) - (spot.end - spot.start)
+            line, grown = spot.line, (grown if spot.line == line else 0) + more
+            if grown > spot.room:
+                grown -= more
                 self._skipped[targets.LONG_LINE] += 1
                 tokens.number -= 1
             else:
-                yield spot.start, spot.end, url
+                edits.append(Edit(spot.start, spot.end, url))
+        return edits
 
     def _added(self, plan: _Plan, tokens: _Tokens, done: list[str]) -> bytes:
         """What comes at the end of the page that is shown."""
@@ -288,6 +293,11 @@ class _Tokens:
         self.number += 1
         return self._url(self.number, target)
 
+    def links(self, targets: Sequence[str]) -> list[bytes]:
+        first = self.number + 1
+        self.number += len(targets)
+        return list(map(self._url, range(first, self.number + 1), targets))
+
     def trap(self) -> str:
         return self._url(0, f"{self._base.rstrip('/')}/").decode("ascii")
 
@@ -305,5 +315,5 @@ def _base(view: View, page: html.Page) -> str:
 
 def _unsubscribe_urls(fields: Sequence[Field]) -> frozenset[str]:
     """The URLs of List-Unsubscribe (RFC 2369 section 2: white space within is not meant)."""
-    values = (field.value for field in fields if field.name.lower() == b"list-unsubscribe")
+    values = (field.value for field in fields if field.key == b"list-unsubscribe")
     return frozenset(b"".join(url.split()).decode("latin-1") for value in values for url in _ANGLED.findall(value))

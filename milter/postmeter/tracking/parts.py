@@ -63,7 +63,7 @@ def refuse(draft: Draft, tracking: Tracking) -> str:
         return NOT_BULK
     if len(draft.body) > tracking.max_size:
         return TOO_LARGE
-    if any(field.name.lower() in _SIGNATURES for field in draft.fields):
+    if any(field.key in _SIGNATURES for field in draft.fields):
         return ALREADY_SIGNED
     return ""
 
