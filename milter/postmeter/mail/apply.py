@@ -40,6 +40,8 @@ def ordered(changes: Iterable[Change]) -> list[Change]:
     Only the last of several bodies counts. Insertions keep the order in which they were made.
     """
     known = list(changes)
+    if len(known) < 2:
+        return known  # most messages get a signature and nothing else
     bodies = [change for change in known if isinstance(change, ReplaceBody)]
     edits = [change for change in known if isinstance(change, (ReplaceField, DropField))]
     inserts = [change for change in known if isinstance(change, InsertField)]

@@ -138,15 +138,17 @@ class Draft:
     def drop_fields(self, *names: bytes) -> Reply | None:
         """Remove all fields of these names. Of too many none goes, and the message is better refused."""
         keys = {name.lower(): name for name in names}
-        counts = Counter(key for known in self.fields if (key := known.key) in keys)
+        found = [known.key for known in self.fields if known.key in keys]
+        if not found:
+            return None
+        counts = Counter(found)
         if counts.total() > MOST_DROPPED:
             most = keys[counts.most_common(1)[0][0]].decode("ascii", "replace")
             others = " and its like" if len(counts) > 1 else ""
             return Reply(550, "5.6.0", f"{counts.total()} fields named {most}{others}")
-        if counts:
-            self.fields = [known for known in self.fields if known.key not in counts]
-            for key, count in counts.items():
-                self.changes += drops(keys[key], count)
+        self.fields = [known for known in self.fields if known.key not in counts]
+        for key, count in counts.items():
+            self.changes += drops(keys[key], count)
         return None
 
     def _index(self, name: bytes, nth: int) -> int:

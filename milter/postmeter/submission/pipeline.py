@@ -65,9 +65,9 @@ class Pipeline:
     def run(self, draft: Draft) -> Outcome:
         """The null sender is never refused: a bounce that is refused is lost (D20, RFC 5321 section 4.5.5)."""
         bounce = not draft.message.envelope.mail_from
+        lenient = self._tolerant or bounce
         for stage in self._stages:
-            spare = stage.spare or self._tolerant or bounce
-            before = draft.state() if spare else None
+            before = draft.state() if stage.spare or lenient else None
             try:
                 reply = stage.step(draft)
             except Exception:  # a bug in a step ends here, whatever it is (docs/operations.md)
