@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import random
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from postmeter.config.load import loads
 from postmeter.config.schema import Quota
 from postmeter.mail.message import Client, Envelope
+from postmeter.submission import logins
 from postmeter.submission.levels import Levels, may_hold
 
 NOW = 1_795_355_580.0  # 2026-11-22 13:53:00 UTC
@@ -216,6 +219,44 @@ def test_a_file_of_names_is_a_condition_like_any_other(tmp_path: Path, key: str)
         return levels.of(envelope, sender="x", domain=domain, now=NOW)[0].allowance.limits[0].count
 
     assert [count(name) for name in ("example.com", "a.example.org", "example.org", "other")] == [1, 1, 2, 2]
+
+
+def test_a_file_of_names_that_changed_decides_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions are remembered only where nothing but the message and the day decides."""
+    monkeypatch.setattr(logins, "_LOOK", 0.0)
+    monkeypatch.setattr(logins, "_STILL", 0.0)
+    file = tmp_path / "names"
+    file.write_text("somebody@example.com\n")
+    rule = {"logins_file": str(file), "limits": ["1 message/day"]}
+    levels = Levels(quota({"rules": [rule], "limits": ["2 messages/day"]}))
+    envelope = Envelope(mail_from=b"x", login="other@example.com")
+
+    def count() -> int:
+        return levels.of(envelope, sender="x", domain="", now=NOW)[0].allowance.limits[0].count
+
+    assert count() == 2
+    file.write_text("other@example.com\n")
+    assert count() == 1
+
+
+def test_what_was_decided_for_one_is_not_taken_for_another() -> None:
+    rules = [
+        {"login": "a@example.com", "service": "BATCH", "limits": ["1 message/day"]},
+        {"network": "192.0.2.0/24", "from_domain": "example.com", "limits": ["2 messages/day"]},
+        {
+            "login": "news",
+            "limits": "unlimited",
+            "ramp": {"start": "50 messages/day", "factor": 1.5, "end": "900 messages/day", "since": "2026-11-20"},
+        },
+    ]
+    shared = Levels(quota({"rules": rules, "networks": {"limits": ["7 messages/day"]}}))
+    clients = [Client("pc", address, port) for address in ADDRESSES for port in (0, 1)]
+    asked = list(product(LOGINS, SERVICES, clients, ["s", "t"], [None, *DOMAINS], [NOW, NOW + 86_400]))
+    random.Random(1).shuffle(asked)
+    for login, service, client, sender, domain, now in asked[:1500]:
+        envelope = Envelope(mail_from=b"x", login=login, service=service, client=client)
+        alone = shared._decide(login.lower(), service, client.address, client.local, sender, domain, int(now // 86_400))
+        assert shared.of(envelope, sender=sender, domain=domain, now=now) == alone
 
 
 @pytest.mark.parametrize(

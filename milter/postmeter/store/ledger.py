@@ -57,9 +57,6 @@ class _Look:
     slot: Slot
     used: int
 
-    def short(self) -> bool:
-        return self.used + self.charge.amount > self.charge.limit
-
 
 class Ledger:
     """The folios that some charges need; `save` writes those that changed. Lives in one transaction."""
@@ -76,7 +73,7 @@ class Ledger:
         """The enforced charge without room that frees last."""
         micro = _micro(now)
         looks = self._looks((charge for charge in charges if charge.enforce), micro)
-        short = [look for look in looks if look.short()]
+        short = _short(looks)
         return _last(short, micro)[1] if short else None
 
     def ahead(self, charges: Sequence[Charge], now: float) -> bool:
@@ -95,18 +92,16 @@ class Ledger:
         """
         micro = _micro(now)
         looks = self._looks(charges, micro)
-        short = [look for look in looks if look.short()]
-        refusing = [look for look in short if look.charge.enforce]
-        if refusing:
+        short = _short(looks)
+        if refusing := [look for look in short if look.charge.enforce]:
             look, over = _last(refusing, micro)
             percents = warnings.refused(look.charge)
             return Settled(refused=over), self._warn(look, percents, used=look.used, login=login, now=now)
         outcome = Settled(observed=_last(short, micro)[1]) if short else DONE
         told: list[Warned] = []
         for look in looks:
-            if look.charge.warn:
-                percents, used = warnings.reached(look.charge, look.used), look.used + look.charge.amount
-                told += self._warn(look, percents, used=used, login=login, now=now)
+            if look.charge.warn and (percents := warnings.reached(look.charge, look.used)):
+                told += self._warn(look, percents, used=look.used + look.charge.amount, login=login, now=now)
         for look in {id(look.slot): look for look in looks}.values():
             look.slot.charge(micro, look.charge.amount)
             self._changed[look.name] = micro
@@ -208,6 +203,10 @@ def sweep(database: Database, now: float, *, most: int = 500) -> int:
     with database.transaction() as link:
         sql = "DELETE FROM folios WHERE name = ? AND idle <= ?"
         return link.executemany(sql, [(name, today) for (name,) in found]).rowcount
+
+
+def _short(looks: Iterable[_Look]) -> list[_Look]:
+    return [look for look in looks if look.used + look.charge.amount > look.charge.limit]
 
 
 def _last(looks: Sequence[_Look], micro: int) -> tuple[_Look, Overdrawn]:

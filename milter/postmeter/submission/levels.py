@@ -19,11 +19,12 @@ from postmeter.mail.message import Envelope
 from postmeter.submission import ramp
 from postmeter.submission.identity import answerable
 from postmeter.submission.logins import Names, NamesInFile
-from postmeter.submission.network import network
+from postmeter.submission.network import of_address
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Set: TypeAlias = Names | NamesInFile
 
+_SHORT = 500  # characters of names that a decision is remembered for; a longer one is nobody's, and costs memory
 _CONDITIONS = ("login", "logins_file", "group", "network", "service", "from_domain", "domains_file")
 
 
@@ -149,22 +150,30 @@ class Levels:
         self._network = ready.level(quota.networks.rules, quota.networks.limits)
         self._total = ready.level((), quota.total.limits).own
         self._prefix = quota.networks.prefix
+        self._known = self._decide if ready.reads else lru_cache(maxsize=4096)(self._decide)
 
     def of(self, envelope: Envelope, *, sender: str, domain: str | None, now: float) -> tuple[Decision, ...]:
         """What every level that applies says: `domain` is that of From, empty without one of its own.
 
-        None for a domain is MAIL, where it is not known: then only what does not depend on it.
+        None for a domain is MAIL, where it is not known: then only what does not depend on it. Remembered, since a
+        message asks twice, unless a rule depends on a file.
         """
-        day = int(now // ramp.DAY)
-        client = envelope.client
-        subject = _Subject(answerable(envelope), envelope.service, _address(client.address), domain)
+        client, login, day = envelope.client, answerable(envelope), int(now // ramp.DAY)
+        short = len(login) + len(sender) + len(domain or "") < _SHORT
+        decide = self._known if short else self._decide
+        return decide(login, envelope.service, client.address, client.local, sender, domain, day)
+
+    def _decide(
+        self, login: str, service: str, client: str, local: bool, sender: str, domain: str | None, day: int
+    ) -> tuple[Decision, ...]:
+        subject = _Subject(login, service, _address(client), domain)
         found: list[Decision] = []
         if allowance := self._sender.decide(subject):
             found.append(Decision("sender", sender, allowance.on(day)))
         if domain is not None and (allowance := self._domain.decide(subject)):
             found.append(Decision("domain", domain, allowance.on(day)))
-        if not client.local and (allowance := self._network.decide(subject)):
-            found.append(Decision("network", network(client, self._prefix) or "unknown", allowance.on(day)))
+        if not local and (allowance := self._network.decide(subject)):
+            found.append(Decision("network", of_address(client, self._prefix) or "unknown", allowance.on(day)))
         found.append(Decision("total", "", self._total))
         return tuple(found)
 
@@ -200,6 +209,11 @@ class _Maker:
             network=rule.network,
             allowance=Allowance(limits, rule.over or self._over, _title(rule, number), rule.ramp),
         )
+
+    @property
+    def reads(self) -> bool:
+        """Whether some rule depends on a file, which may change at any time."""
+        return bool(self._files)
 
     def _sets(self, glob: str | None, kind: str, path: Path | None, group: str | None) -> tuple[_Set, ...]:
         """The one that costs least is asked first."""

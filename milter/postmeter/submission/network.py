@@ -15,7 +15,12 @@ from postmeter.mail.message import Client
 
 def network(client: Client, prefix: Sequence[int]) -> str:
     """Empty for sendmail(1), and for what is no address. `prefix`: bits of IPv4 and of IPv6."""
-    return "" if client.local else _network(client.address, prefix[0], prefix[1])
+    return "" if client.local else of_address(client.address, prefix)
+
+
+def of_address(address: str, prefix: Sequence[int]) -> str:
+    """Empty for what is no address."""
+    return _network(address, prefix[0], prefix[1])
 
 
 @lru_cache(maxsize=4096)
