@@ -245,7 +245,7 @@ def test_what_was_decided_for_one_is_not_taken_for_another() -> None:
         {"network": "192.0.2.0/24", "from_domain": "example.com", "limits": ["2 messages/day"]},
         {
             "login": "news",
-            "limits": "unlimited",
+            "limits": ["9 messages/hour"],
             "ramp": {"start": "50 messages/day", "factor": 1.5, "end": "900 messages/day", "since": "2026-11-20"},
         },
     ]
