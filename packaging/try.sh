@@ -7,45 +7,9 @@
 # Without systemd as process 1: units are only looked at here (tests/test_packaging.py), daemons are started by hand.
 set -eu
 
-suite=${1:-bookworm}
-root=$(cd "$(dirname "$0")/.." && pwd)
-bare=$root/build/try/$suite.tar
-chroot=$root/build/try/$suite
-deb=$(ls "$root"/build/postmeter_*_all.deb)
-mirror=${MIRROR:-http://deb.debian.org/debian}
-
-say() { printf '\n== %s\n' "$*"; }
-fail() { printf 'try: %s\n' "$*" >&2; exit 1; }
-inside() { DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$chroot" "$@"; }
-apt() { inside apt-get -y -q -o APT::Sandbox::User=root "$@"; }
-
-clean() {
-    for place in dev/pts dev proc; do
-        if mountpoint -q "$chroot/$place"; then umount "$chroot/$place"; fi
-    done
-}
-trap clean EXIT
-
-mkdir -p "$root/build/try"
-if [ ! -e "$bare" ]; then
-    say "debootstrap $suite"
-    rm -rf "$chroot"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,procps "$suite" "$chroot" "$mirror"
-    tar cf "$bare.new" -C "$chroot" . && mv "$bare.new" "$bare"
-fi
-clean
-rm -rf "$chroot"
-mkdir -p "$chroot"
-tar xf "$bare" -C "$chroot"
-# What reaches the mirror from here reaches it from there.
-cp /etc/apt/apt.conf.d/* "$chroot/etc/apt/apt.conf.d/" 2>/dev/null || true
-cp /etc/resolv.conf /etc/hosts "$chroot/etc/" 2>/dev/null || true
-printf '#!/bin/sh\nexit 101\n' >"$chroot/usr/sbin/policy-rc.d"
-chmod 755 "$chroot/usr/sbin/policy-rc.d"
-mount -t proc proc "$chroot/proc"
-mount --bind /dev "$chroot/dev"
-cp "$deb" "$chroot/srv/"
-name=/srv/$(basename "$deb")
+. "$(dirname "$0")/bare.sh"
+bare "${1:-bookworm}" "${1:-bookworm}"
+package
 
 say "install without Postfix"
 apt update

@@ -19,6 +19,7 @@ NOT_RUN = {
     "make run": "the demonstration: tests/e2e/test_demo.py",
     "make test": "what runs this",
     "make deb && apt install ./build/postmeter_*_all.deb": "packaging/try.sh, in a bare Debian",
+    "docker build -f packaging/container/Containerfile -t postmeter .": "packaging/container/try.sh, line by line",
     "apt install gcc libmilter-dev python3-dev python3-venv": "tests/lab/install.sh, and test_what_is_installed below",
     "python3 -m venv /opt/postmeter && /opt/postmeter/bin/pip install .": "tests/test_package.py, without a network",
 }

@@ -95,7 +95,7 @@ def _answering(facts: Facts, site: Site, host: str) -> Iterator[Finding]:
     """Somebody answers there: is it us, is it here, and for how long yet."""
     if site.stranger:
         what = f"what answers at {site.url} is not `postmeter web`: links do not open"
-        fix = f"have the proxy hand {host} on to {facts.config.web.listen}, host name and all (packaging/nginx)"
+        fix = f"have the proxy hand {host} on to {facts.config.web.listen}, host name and all (contrib/nginx)"
         yield Finding(WRONG, "tracking", what, f"GET {site.url}/healthz: {site.stranger}", fix)
     elif site.here is False:
         what = "links lead to another host: a proxy, or one that runs `postmeter web` too"
