@@ -161,7 +161,8 @@ def _compare(bench: Bench, part: Part) -> tuple[dict[str, object], list[str]]:
         mine = {mail: count for (name, mail), count in bench.sent.items() if name == row.name}
         wanted = account.wanted(row, mine, {mail.name: mail.links for mail in MAILS})
         found = account.settled(postmeter.state / "journal.db", wanted)
-        left[row.name] = {"messages sent": sum(mine.values()), **found.counts()}
+        books = f"{bench.books(row):.1f} s in all"
+        left[row.name] = {"messages sent": sum(mine.values()), **found.counts(), "CPU of the books beside": books}
         wrong += [f"{row.name}: {line}" for line in account.differences(found, wanted)]
         lost += max(0, wanted.submitted - found.submitted)
     return left | {"messages lost": lost}, wrong

@@ -113,8 +113,9 @@ _WAITING = (ALONE, "opendkim", OURS)
 
 
 def table(reached: Sequence[Goal]) -> Iterator[str]:
-    yield f"{'goal':<64}{'wanted':>12}{'found':>9}"
+    if reached:
+        yield f"{'goal':<64}{'wanted':>13}{'found':>9}"
     for goal in reached:
         word = "most" if goal.at_most else "least"
         told = "reached" if goal.reached else "MISSED"
-        yield f"  {goal.mail:<12}{goal.what:<50}{word:>6}{goal.wanted:>6.2f}{goal.found:>9.2f}  {told}"
+        yield f"  {goal.mail:<12}{goal.what:<50}{word:>6}{goal.wanted:>7.2f}{goal.found:>9.2f}  {told}"

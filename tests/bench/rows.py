@@ -48,6 +48,10 @@ class Started:
     """Empties a book that grows slower with each message; called before each turn."""
     postmeter: Postmeter | None = None
 
+    def books(self) -> list[int]:
+        """Processes of ours that no message waits for."""
+        return list(cpu.tree(self.postmeter.processes["books"].pid)) if self.postmeter else []
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

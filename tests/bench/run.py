@@ -90,6 +90,7 @@ class Bench:
             postfix = Postfix(*self._services(), sink="discard:", settings={**_MAIN, **hop}, folder=queue)
             self.postfix = stack.enter_context(postfix)
             self._files = _folder(stack, _DISK)
+            self._books = {name: cpu.seconds(started.books()) for name, started in self.started.items()}
             self._stack = stack.pop_all()
         return self
 
@@ -143,6 +144,10 @@ class Bench:
     def note(self, turn: Turn, count: int) -> None:
         """So many more have been sent, and accepted."""
         self.sent[turn.row.name, turn.mail.name] = self.sent.get((turn.row.name, turn.mail.name), 0) + count
+
+    def books(self, row: Row) -> float:
+        """CPU seconds that our books have had since the beginning, idle or not."""
+        return cpu.seconds(self.started[row.name].books()) - self._books[row.name]
 
     def delivered(self) -> int:
         """`sent` lines in Postfix's log, when all of them have been written."""
