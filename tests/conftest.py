@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests import corpora
-from tests.lab import chromium, postfix, postgres, redis, verify
+from tests.lab import chromium, nginx, postfix, postgres, redis, verify
 
 # How long an example takes says more about the machine than about the code: no deadline. `make unit` is for in between.
 settings.register_profile("quick", deadline=None, max_examples=12, database=None)
@@ -59,6 +59,14 @@ def needs_verifiers() -> None:
 def needs_miltertest() -> None:
     """For a test that runs a script for OpenDKIM's miltertest(8)."""
     _want("" if shutil.which("miltertest") else "Debian's miltertest is not installed")
+
+
+@pytest.fixture(scope="session")
+def needs_nginx() -> None:
+    """For a test that runs a private nginx; `make all` unpacks one."""
+    if nginx.missing() and os.environ.get("POSTMETER_ALL") != "1":
+        pytest.skip(nginx.missing())
+    _want(nginx.missing())
 
 
 @pytest.fixture(scope="session")

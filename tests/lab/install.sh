@@ -251,6 +251,7 @@ all)
     install_packages chromium-headless-shell fonts-dejavu-core zsh fish
     get_spam_assassin
     [ -e "$build/peers/prometheus/usr/bin/promtool" ] || unpack_peer prometheus
+    [ -e "$build/peers/nginx/usr/sbin/nginx" ] || unpack_peer nginx
     ;;
 debian12)
     make_venv "$build/venv12"
