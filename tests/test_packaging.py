@@ -26,6 +26,7 @@ DEBIAN = PACKAGING / "debian"
 UNITS = sorted(path for path in (PACKAGING / "systemd").iterdir() if path.suffix != ".conf")
 DAEMONS = ("milter", "web", "books")
 _EXPOSURE = 1.5
+SCRIPTS = ("../build-deb.sh", "../try.sh", "../try-restart.sh")
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze (Debian: systemd)")
 
@@ -146,7 +147,7 @@ def test_the_package_depends_on_what_the_program_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["postmeter.postinst", "postmeter.postrm", "tests/mail", "../build-deb.sh", "../try.sh"]
+    "script", ["postmeter.postinst", "postmeter.prerm", "postmeter.postrm", "tests/mail", *SCRIPTS]
 )
 def test_scripts_are_sh(script: str) -> None:
     subprocess.run(["sh", "-n", str(DEBIAN / script)], check=True)
