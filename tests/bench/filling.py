@@ -1,0 +1,92 @@
+"""A journal of many events and a ledger of many logins, made by SQL in the product's own schema.
+
+Knows nothing of what is measured on it. References are by chance, as real ones are; sources and queue ids grow, as
+Postfix's long queue ids do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from postmeter.store import database, rows
+from postmeter.store.journal import Journal
+from tests.bench.ledger import fill as fill_ledger
+from tests.bench.ledger import submitted
+
+_SLICE = 500_000
+_EVENTS = """
+    WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :last)
+    INSERT INTO events (time, host, kind, source, reference, queue_id, login, from_domain, data)
+    SELECT :begun + n * :pace, 'lab', 'submitted', printf('eom:4A%010X:%d', n, :begun + n * :pace),
+           lower(hex(randomblob(8))), printf('4A%010X', n),
+           'user' || (abs(random()) % :logins) || '@example.com', 'example.com', :data
+    FROM numbers
+"""
+_YEAR = 365 * 86_400
+
+
+def fill(path: Path, *, events: int, logins: int) -> float:
+    """An empty file at `path`, or none, becomes that journal; seconds that it took."""
+    begun = time.monotonic()
+    Journal(path, host="lab").close()
+    if events:
+        _fill_events(path, events, max(1, logins))
+    if logins:
+        fill_ledger(path, logins)
+    return time.monotonic() - begun
+
+
+def hand_over(path: Path, user: str) -> None:
+    for file in path.parent.glob(path.name + "*"):
+        shutil.chown(file, user)
+
+
+def _fill_events(path: Path, events: int, logins: int) -> None:
+    """Indexes are made afterwards: to put 10 million values by chance into one takes an hour."""
+    data = rows.encode(submitted("4A0", 0), "lab")[-1]
+    begun = time.time() - _YEAR
+    with closing(sqlite3.connect(path, isolation_level=None)) as link:
+        for setting in ("synchronous=OFF", "cache_size=-1000000", "temp_store=FILE", "journal_size_limit=0"):
+            link.execute(f"PRAGMA {setting}")
+        indexes = link.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'events'")
+        made = [(name, sql) for name, sql in indexes.fetchall() if sql]
+        for name, _ in made:
+            link.execute(f"DROP INDEX {name}")
+        for first in range(0, events, _SLICE):
+            last = min(first + _SLICE, events)
+            values = {"first": first, "last": last, "begun": begun, "pace": _YEAR / events}
+            link.execute(_EVENTS, values | {"logins": logins, "data": data})
+            link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        for _, sql in made:
+            link.execute(sql)
+        link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def commits(path: Path) -> int:
+    """Transactions in the write-ahead log: frames that end one (sqlite.org/fileformat2.html, 4.1)."""
+    with path.with_name(path.name + "-wal").open("rb") as log:
+        head = log.read(32)
+        size = int.from_bytes(head[8:12], "big")
+        found = 0
+        while len(frame := log.read(24)) == 24:
+            if frame[8:16] != head[16:24]:  # left by an earlier round
+                break
+            found += frame[4:8] != bytes(4)
+            log.seek(size, 1)
+        return found
+
+
+def restart_log(path: Path) -> None:
+    """The next transaction begins the write-ahead log anew."""
+    with closing(sqlite3.connect(path, timeout=20)) as link:
+        link.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def octets(path: Path) -> int:
+    with closing(database.open(path, readonly=True)) as book:
+        sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(book.query(sql)[0][0])
