@@ -178,8 +178,9 @@ def _counted(options: argparse.Namespace, sync: str, sessions: int) -> Figures:
         send(address, clients=sessions, each=options.messages // 4 // sessions, logins=1000)
         took, spent = time.perf_counter() - begun, cpu.seconds([worker]) - before
     sent = options.messages // 4 // sessions * sessions
+    syncs = None if calls.count is None else round(calls.count / _SAMPLE, 2)
     return {
-        "sync": sync, "sessions": sessions, "commits": found / _SAMPLE, "fsyncs": None if calls.count is None else round(calls.count / _SAMPLE, 2),
+        "sync": sync, "sessions": sessions, "commits": found / _SAMPLE, "fsyncs": syncs,
         "cpu_ms": spent / sent * 1000, "a_second": sent / took,
     }  # fmt: skip
 
