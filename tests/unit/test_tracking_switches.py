@@ -443,6 +443,11 @@ def test_every_result_is_a_known_figure() -> None:
     assert known.known["result"] == switches.RESULTS
 
 
+def test_every_field_is_found_by_how_it_begins() -> None:
+    """Others are not even looked up."""
+    assert all(key.startswith(services.PREFIX) for key in (*services.SWITCHES, b"x-pm-metadata-a"))
+
+
 def test_the_manual_names_every_field() -> None:
     """docs/migration.md, "Header fields of other services"."""
     told = {name.lower() for name in re.findall(r"`(X-[A-Za-z-]+)", MIGRATION)}

@@ -18,8 +18,10 @@ _PIECE = 1 << 20  # one piece is worked on under the GIL and copied a few times,
 
 def relaxed_field(name: bytes, value: bytes) -> bytes:
     """One field without a line end (RFC 6376 section 3.4.2); `value` is what follows the colon."""
-    unfolded = value.replace(b"\r\n", b"").replace(b"\n", b"") if b"\n" in value else value
-    return name.lower().rstrip(_WSP) + b":" + _squeeze(unfolded).strip(b" ")
+    text = value.replace(b"\r\n", b"").replace(b"\n", b"") if b"\n" in value else value
+    if b"\t" in text or b"  " in text:
+        text = _squeeze(text)
+    return name.lower().rstrip(_WSP) + b":" + text.strip(b" ")
 
 
 def simple_field(name: bytes, value: bytes) -> bytes:

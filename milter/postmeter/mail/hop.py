@@ -40,8 +40,8 @@ def declared(label: bytes) -> str:
 
 def converts(fields: Sequence[Field], body: bytes) -> bool:
     """Whether a hop without 8BITMIME makes Postfix encode or relabel something of this message."""
-    top = any(one.key == _ENCODING and declared(one.value) for one in fields)
-    return top or next(labels(fields, body), None) is not None
+    top = [one.value for one in fields if one.key == _ENCODING]
+    return any(map(declared, top)) or next(labels(fields, body), None) is not None
 
 
 def labels(fields: Sequence[Field], body: bytes) -> Iterator[tuple[int, int]]:

@@ -78,7 +78,7 @@ class Message:
 
     def size(self) -> int:
         """Octets of header and body as they go over SMTP (RFC 1870)."""
-        return sum(len(field.name) + len(field.value) + 3 for field in self.fields) + 2 + len(self.body)
+        return sum([len(field.name) + len(field.value) + 3 for field in self.fields]) + 2 + len(self.body)
 
 
 @dataclass(frozen=True, slots=True)

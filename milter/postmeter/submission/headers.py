@@ -54,16 +54,19 @@ def may_miss(rule: HeaderRule) -> bool:
     return rule.mark != "o" and rule.name != "from"
 
 
+def large(fields: Sequence[Field]) -> list[Field]:
+    """Those that have room for a line over 998 octets: hardly ever any."""
+    return [field for field in fields if len(field.name) + len(field.value) >= MAX_LINE]
+
+
 def too_long(field: Field) -> bool:
     """Whether it has a line over 998 octets, which a later hop would break."""
-    size = len(field.name) + len(field.value)
-    return size >= MAX_LINE and hop.long_line(field.wire()) >= 0
+    return hop.long_line(field.wire()) >= 0
 
 
 def without_long(fields: Sequence[Field], listed: Sequence[HeaderRule]) -> Sequence[HeaderRule]:
     """The rules but for those of fields that are too long and may stay unsigned."""
-    long = [field for field in fields if len(field.value) + len(field.name) >= MAX_LINE]
-    broken = {field.key for field in long if too_long(field)}
+    broken = {field.key for field in large(fields) if too_long(field)}
     return [rule for rule in listed if not (may_miss(rule) and rule.name.encode() in broken)] if broken else listed
 
 

@@ -51,7 +51,7 @@ def step(dkim: Dkim, *, will_sign: Callable[[Draft], bool], size_limit: int) -> 
 
 def _make_header_safe(draft: Draft, covered: frozenset[bytes], needed: frozenset[bytes]) -> None:
     """Fold lines over 998 octets of fields that a signature covers; the others may break, it does not matter."""
-    if not any(map(headers.too_long, draft.fields)):
+    if not headers.large(draft.fields):
         return
     found = [(nth, one) for nth, one in _numbered(draft.fields) if one.key in covered and headers.too_long(one)]
     if len(found) > _MOST_FOLDED:

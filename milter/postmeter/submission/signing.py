@@ -112,7 +112,7 @@ def signatures(
 ) -> list[Field]:
     """One DKIM-Signature field a key, over the draft as it stands; `identity` is the address for i=."""
     choice = order.choose(draft.fields)
-    covered = b"".join(form.field(field.name, field.value) + b"\r\n" for field in choice.fields)
+    covered = b"".join([form.field(field.name, field.value) + b"\r\n" for field in choice.fields])
     body_hash = _body_hash(draft.body, form)
     made = []
     now = int(draft.message.time)

@@ -174,6 +174,9 @@ def _table(*services: Mapping[str, Reader]) -> dict[bytes, Switch]:
     return {name.lower(): Switch(name, read, ours) for name, read, ours in named}
 
 
+PREFIX = b"x-"
+"""What all of them begin with."""
+
 SWITCHES = _table(_OURS, _MAILJET, _MAILGUN, _POSTMARK, _MANDRILL, _BREVO, _SES, _OTHERS)
 """By name in lower case. Of two campaigns that of the earlier field here counts."""
 

@@ -72,7 +72,7 @@ def step(tracking: Tracking) -> Step:
 
 def _found(fields: Iterable[Field], *, everyones: bool) -> Iterator[tuple[Switch, bytes]]:
     for field in fields:
-        known = services.find(field.key)
+        known = services.find(field.key) if field.key.startswith(services.PREFIX) else None
         if known is not None and (known.ours or everyones):
             yield known, field.value
 
