@@ -69,6 +69,8 @@ class Postmeter:
         self.milter = f"inet:127.0.0.1:{self.ports['milter']}" if inet else f"unix:{self.folder}/socket/milter.sock"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.settings = merge(self._needed(), dict(settings or {}))
+        self.passed: tuple[int, ...] = ()
+        """Descriptors that the daemons started from now on inherit."""
         self._notices: dict[str, socket.socket] = {}
         self._make_directories()
 
@@ -154,6 +156,7 @@ class Postmeter:
                 self.command(daemon), env=self._environment(daemon), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd="/", user=self._user_of(daemon), group=_main_group(self._user_of(daemon)),
                 extra_groups=[group_id("postfix")] if daemon != "web" else [], start_new_session=True,
+                pass_fds=self.passed,
             )  # fmt: skip
 
     def _wait_until_ready(self, daemon: str) -> None:
@@ -305,13 +308,17 @@ class Postmeter:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self.milter.removeprefix("unix:")) == 0
 
+    def hear(self, notices: socket.socket) -> bytes:
+        """The next notice of a daemon."""
+        return notices.recv(4096)
+
     def _wait_notice(self, daemon: str, wanted: bytes, bound: float) -> None:
         until = time.monotonic() + bound
         notices = self._notices[daemon]
         notices.settimeout(0.1)
         while True:
             with contextlib.suppress(TimeoutError):
-                if wanted in notices.recv(4096).split(b"\n"):
+                if wanted in self.hear(notices).split(b"\n"):
                     return
             code = self.processes[daemon].poll()
             if code is not None or time.monotonic() > until:
