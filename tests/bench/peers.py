@@ -235,7 +235,7 @@ def _running(
     with (place.folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=place.folder, env={"PATH": os.defpath, **(env or {})}, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output,
+            stderr=output, start_new_session=True,
         )  # fmt: skip
     with ExitStack() as stack:
         stack.callback(_end, process)

@@ -53,8 +53,9 @@ def started(
     file.write_text(json.dumps(settings))  # JSON is YAML too
     command = [sys.executable, str(PLACE / "usr/bin/policyd-rate-limit"), "--file", str(file)]
     process = subprocess.Popen(
-        command, env={"PYTHONPATH": str(PLACE / "usr/lib/python3/dist-packages")}, stderr=subprocess.DEVNULL
-    )
+        command, env={"PYTHONPATH": str(PLACE / "usr/lib/python3/dist-packages")}, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         wait_for(address, process)
         _fill(book, logins=logins, stamps=stamps)

@@ -83,7 +83,10 @@ def _nothing(variant: str) -> Starting:
     def start(folder: Path) -> Iterator[Started]:
         address = folder / "socket"
         command = [sys.executable, "-m", "tests.bench.nothing", variant, str(address)]
-        process = subprocess.Popen(command, cwd=CLONE, env={"PYTHONPATH": "milter:."}, stdin=subprocess.DEVNULL)
+        # A session of its own, as every milter here: the kernel divides time between sessions first (sched(7)).
+        process = subprocess.Popen(
+            command, cwd=CLONE, env={"PYTHONPATH": "milter:."}, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             wait_for(address, process)
             yield Started(address=f"unix:{address}", pids=lambda: list(cpu.tree(process.pid)))
