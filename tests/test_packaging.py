@@ -26,7 +26,9 @@ DEBIAN = PACKAGING / "debian"
 UNITS = sorted(path for path in (PACKAGING / "systemd").iterdir() if path.suffix != ".conf")
 DAEMONS = ("milter", "web", "books")
 _EXPOSURE = 1.5
-SCRIPTS = ("../build-deb.sh", "../try.sh", "../try-restart.sh")
+SCRIPTS = (
+    "../build-deb.sh", "../bare.sh", "../try.sh", "../try-restart.sh", "../autopkgtest.sh", "../container/try.sh",
+)  # fmt: skip
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze (Debian: systemd)")
 

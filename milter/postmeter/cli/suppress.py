@@ -279,7 +279,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _option(parser: ArgumentParser, word: str, option: str) -> None:
     if option == "addresses":
-        parser.add_argument("addresses", metavar="ADDRESS", nargs="+" if word == "add" else "*")
+        parser.add_argument("addresses", metavar="ADDRESS", nargs="+" if word == "add" else "*", help="whom")
     elif option == "file":
         parser.add_argument("file", metavar="FILE", help="- is standard input or output")
     elif option == "scope":
