@@ -36,13 +36,15 @@ class Flooded:
     """Seconds from its end until a message was taken."""
 
 
-def flood(address: Path, workers: Callable[[], list[int]], count: int, *, begun: bytes) -> Flooded:
-    """All opened at once, each sends what is `begun`, and they stay for three seconds."""
+def flood(
+    address: Path, workers: Callable[[], list[int]], count: int, *, begun: bytes, stays: float = _STAYS
+) -> Flooded:
+    """All opened at once, each sends what is `begun`, and they stay for some seconds."""
     before = workers()
     rest = sum(map(held.resident, before))
     opened = [one for one in (_open(address, begun) for _ in range(count)) if one is not None]
     used, since, files, threads, most = cpu.each(before), time.monotonic(), 0, 0, 0
-    while time.monotonic() < since + _STAYS:
+    while time.monotonic() < since + stays:
         time.sleep(0.1)
         files = max(files, *(held.open_files(pid) for pid in before))
         threads = max(threads, *(held.threads(pid) for pid in before))
@@ -59,7 +61,7 @@ def flood(address: Path, workers: Callable[[], list[int]], count: int, *, begun:
 
 def _open(address: Path, begun: bytes) -> socket.socket | None:
     one = socket.socket(socket.AF_UNIX)
-    one.settimeout(0.2)  # what is not queued by then is refused: Postfix waits for 30 s
+    one.setblocking(False)  # what is not queued at once is refused; Postfix does as its milter_default_action says
     try:
         one.connect(str(address))
         one.sendall(begun)

@@ -66,7 +66,9 @@ def pages(octets: int) -> Mail:
     return Mail("HTML only", head + text * (octets // len(text)), octets // len(text))
 
 
-KINDS: tuple[Callable[[int], Mail], ...] = (attachment, page_and_attachment, eight_bit, eight_bit_part, pages)
+Making = Callable[[int], Mail]
+
+KINDS: tuple[Making, ...] = (attachment, page_and_attachment, eight_bit, eight_bit_part, pages)
 
 
 def measure(address: Path, worker: int, mail: Mail) -> Peak:

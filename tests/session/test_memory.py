@@ -1,0 +1,59 @@
+"""What the milter's workers hold in memory: the short form of `tests.bench.memory`, on the daemon itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bench import held, large
+from tests.bench.memory import many, running, session, socket_of
+from tests.bench.messages import newsletter, plain
+from tests.lab.product import Postmeter
+
+_SIZE = 16_000_000
+_SLACK = (
+    16 << 20
+)  # octets: what malloc keeps, of two arenas, and the pages of Python that are touched for the first time
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Postmeter]:
+    """With room for one large message and the work on it, and for no second one besides."""
+    settings = {"milter": {"workers": 1, "max_memory": "48M"}}
+    with running(settings, daemons=("milter",)) as started:
+        session(socket_of(started), [plain(), newsletter()], 100)
+        yield started
+
+
+def test_nothing_stays_of_a_message(ours: Postmeter) -> None:
+    many(ours, messages=400, connections=20, clients=4)
+    points = many(ours, messages=1000, connections=50, clients=4)
+    grown = points[-1][1] - points[0][1]
+    assert grown < 1000 * 1000, "a kilobyte a message: half of the shortest of them"
+
+
+@pytest.mark.parametrize("make", [large.attachment, large.page_and_attachment, large.eight_bit])
+def test_a_large_message_takes_three_times_its_size_at_most(ours: Postmeter, make: large.Making) -> None:
+    address, [worker] = socket_of(ours), ours.workers()
+    peak = large.measure(address, worker, make(_SIZE))
+    assert peak.taken
+    assert peak.rewritten == (make is not large.attachment)
+    assert peak.times < 3 + _SLACK / _SIZE / 4
+
+
+def test_many_at_once_are_bounded_and_what_finds_no_room_is_put_off(ours: Postmeter) -> None:
+    address, [worker] = socket_of(ours), ours.workers()
+    mail = large.page_and_attachment(_SIZE)
+    before = held.resident(worker)
+    held.forget_peak(worker)
+    verdicts = large.at_once(address, mail, 8)
+    assert {"a"} <= set(verdicts) <= {"a", "y"}
+    assert held.peak(worker) - before < 48 * 1024**2 + 2 * _SIZE + _SLACK
+    assert ours.workers() == [worker]
+
+
+def test_a_worker_at_rest_takes_less_than_is_promised(ours: Postmeter) -> None:
+    """After all of this too, in its proportional set."""
+    [worker] = ours.workers()
+    assert held.share(worker) < 45 << 20
