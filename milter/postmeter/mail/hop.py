@@ -136,6 +136,8 @@ class _Reader:
         self._count()
         if self.body.startswith(known, at):
             return at
+        if len(known) == 1:  # as it mostly is: what is long is found in a quarter of the time
+            return self.body.find(b"\n" + known[0], at) + 1 or -1
         at = self.body.find(b"\n--", at)
         while at >= 0 and not self.body.startswith(known, at + 1):
             self._count()
