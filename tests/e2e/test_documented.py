@@ -20,13 +20,15 @@ NOT_RUN = {
     "make test": "what runs this",
     "make deb && apt install ./build/postmeter_*_all.deb": "packaging/try.sh, in a bare Debian",
     "docker build -f packaging/container/Containerfile -t postmeter .": "packaging/container/try.sh, line by line",
+    "docker build -f packaging/container/Containerfile -t postmeter .": "packaging/container/try.sh, without an engine",
+    "apt install ./postmeter_1.0.0_all.deb": "the same",
     "apt install gcc libmilter-dev python3-dev python3-venv": "tests/lab/install.sh, and test_what_is_installed below",
     "python3 -m venv /opt/postmeter && /opt/postmeter/bin/pip install .": "tests/test_package.py, without a network",
 }
 """Commands that would change the machine itself, and who runs them instead."""
 
 EXITS = {"postmeter doctor": (0, 1)}
-"""1 is an answer of these: this host's clock, and DNS of which it knows little."""
+"""1 is an answer: of this host's clock, and of DNS, which has little more than keys."""
 
 LANGUAGES = {"sh", "yaml", "cf", "nginx", "text", "json", "python"}
 LINES = [line for document in DOCUMENTS for block in shell(document) for line in block]
@@ -40,7 +42,7 @@ def told(needs_postfix: None, needs_postgres: None, needs_redis: None) -> dict[s
     assert not postgres.missing()
     assert not redis.missing()
     command = [*_NAMESPACES, sys.executable, "-m", "tests.lab.world", json.dumps(list(NOT_RUN))]
-    done = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=False, timeout=400)
+    done = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr + done.stdout
     return {result["line"]: result for result in map(json.loads, done.stdout.splitlines())}
 
@@ -66,7 +68,7 @@ def test_no_command_stands_outside_of_a_block_for_commands() -> None:
 
 
 def test_what_is_installed_from_source_is_what_the_tests_install() -> None:
-    (line,) = [line for line in NOT_RUN if line.startswith("apt install")]
+    (line,) = [line for line in NOT_RUN if line.startswith("apt install gcc")]
     installed = re.findall(r"[\w-]+", (CLONE / "tests/lab/install.sh").read_text())
     assert set(line.split()[2:]) <= set(installed)
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -276,10 +277,11 @@ class _Published(dict[str, str]):
     def _found(self) -> dict[str, str]:
         found = {f"{path.stem}._domainkey.{path.parent.name}": path for path in KEYS.glob("*/*.pem")}
         found["pm2026a._domainkey.example.com"] = _LISTED
-        return {name: _record(path) for name, path in found.items() if path.exists()}
+        return {name: _record(path, path.stat().st_mtime_ns) for name, path in found.items() if path.exists()}
 
 
-def _record(path: Path) -> str:
+@cache  # an RSA key takes a twentieth of a second to read
+def _record(path: Path, when: int) -> str:
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     public, encoding = key.public_key(), serialization.Encoding
     if isinstance(key, rsa.RSAPrivateKey):
