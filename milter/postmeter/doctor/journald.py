@@ -84,7 +84,8 @@ def rate_limit(facts: Facts) -> Iterator[Finding]:
         lines, seconds = int(burst) if burst.isdigit() else _BURST, _span(interval)
         if not lines or not seconds or lines / seconds / _LINES >= _PLENTY:
             continue
-        what = f"journald drops lines of {unit} beyond {lines} in {interval}: about {lines // _LINES} messages"
+        amount = f"about {lines // _LINES} messages, some times as many while its disk is rather empty"
+        what = f"journald drops lines of {unit} beyond {lines} in {interval}: {amount}"
         known = "LogRateLimitIntervalSec, LogRateLimitBurst (systemctl show); RateLimit… of journald.conf"
         yield Finding(NOTE, "journald", what, known, _lift(unit))
 
