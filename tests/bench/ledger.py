@@ -149,7 +149,7 @@ def upsert(work: Work) -> Cost:
         return _cost(work, time.process_time() - spent, took, size=size)
 
 
-def ours(*, workers: int, threads: int, events: bool) -> Callable[[Work], Cost]:
+def ours(*, workers: int, threads: int, events: bool, sync: str = "normal") -> Callable[[Work], Cost]:
     """Processes of some threads each, as the milter's workers; with the message's event and figures or without."""
 
     def measure(work: Work) -> Cost:
@@ -158,14 +158,17 @@ def ours(*, workers: int, threads: int, events: bool) -> Callable[[Work], Cost]:
         size = path.stat().st_size
         share = Work(work.folder, work.logins, work.messages // (workers * threads))
         fork = multiprocessing.get_context("fork")
-        spent, took = _together(fork, workers, lambda nth, start: _settle(path, share, nth, threads, events, start))
+        act = partial(_settle, path, share, threads=threads, events=events, sync=sync)
+        spent, took = _together(fork, workers, act)
         return _cost(work, spent, took, size=size)
 
     return measure
 
 
-def _settle(path: Path, work: Work, nth: int, threads: int, events: bool, start: Barrier) -> float:
-    return _settled(Settler(path), work, nth, threads, events, start)
+def _settle(
+    path: Path, work: Work, nth: int, start: Barrier, *, threads: int, events: bool, sync: str
+) -> float:
+    return _settled(Settler(path, sync=sync), work, nth, threads, events, start)
 
 
 def _settled(settler: Any, work: Work, nth: int, threads: int, events: bool, start: Barrier) -> float:
@@ -303,6 +306,11 @@ ROWS = [
     Row("charge", "postmeter, SQLite: four limits, one process", ours(workers=1, threads=1, events=False)),
     Row("charge-2", "the same, two workers of four threads", ours(workers=2, threads=4, events=False)),
     Row("message-2", "the same with the message's event and figures", ours(workers=2, threads=4, events=True)),
+    Row(
+        "full-2",
+        "the same, each commit on the disk (journal.sync: full)",
+        ours(workers=2, threads=4, events=True, sync="full"),
+    ),
     Row("redis-bare", "redis-py, a script that does nothing, by a unix socket", bare, missing=missing),
     Row("redis", "postmeter, Redis: four limits, alone", redis(workers=1, threads=1, events=False), missing=missing),
     Row("redis-2", "the same, two workers of four threads", redis(workers=2, threads=4, events=False), missing=missing),
