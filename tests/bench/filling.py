@@ -26,6 +26,12 @@ _EVENTS = """
            'user' || (abs(random()) % :logins) || '@example.com', 'example.com', :data
     FROM numbers
 """
+_LOGINS = """
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
+    INSERT INTO folios (name, idle, state)
+    SELECT 'sender:user' || n || '@example.com' AS name, idle, state FROM numbers, (SELECT idle, state FROM folios)
+    ORDER BY name
+"""
 _YEAR = 365 * 86_400
 
 
@@ -36,7 +42,7 @@ def fill(path: Path, *, events: int, logins: int) -> float:
     if events:
         _fill_events(path, events, max(1, logins))
     if logins:
-        fill_ledger(path, logins)
+        _fill_ledger(path, logins)
     return time.monotonic() - begun
 
 
@@ -49,9 +55,7 @@ def _fill_events(path: Path, events: int, logins: int) -> None:
     """Indexes are made afterwards: to put 10 million values by chance into one takes an hour."""
     data = rows.encode(submitted("4A0", 0), "lab")[-1]
     begun = time.time() - _YEAR
-    with closing(sqlite3.connect(path, isolation_level=None)) as link:
-        for setting in ("synchronous=OFF", "cache_size=-1000000", "temp_store=FILE", "journal_size_limit=0"):
-            link.execute(f"PRAGMA {setting}")
+    with closing(_quick(path)) as link:
         indexes = link.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'events'")
         made = [(name, sql) for name, sql in indexes.fetchall() if sql]
         for name, _ in made:
@@ -64,6 +68,21 @@ def _fill_events(path: Path, events: int, logins: int) -> None:
         for _, sql in made:
             link.execute(sql)
         link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _fill_ledger(path: Path, logins: int) -> None:
+    fill_ledger(path, 1)
+    with closing(_quick(path)) as link:
+        link.execute(_LOGINS, (logins,))
+        link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _quick(path: Path) -> sqlite3.Connection:
+    """For what is lost if the machine stops."""
+    link = sqlite3.connect(path, isolation_level=None)
+    for setting in ("synchronous=OFF", "cache_size=-1000000", "temp_store=FILE", "journal_size_limit=0"):
+        link.execute(f"PRAGMA {setting}")
+    return link
 
 
 def commits(path: Path) -> int:
