@@ -31,6 +31,13 @@ mkdir -p "$chroot/srv/tests"
 cp "$root/packaging/debian/tests/mail" "$chroot/srv/tests/"
 inside sh /srv/tests/mail
 
+say "shells find what they complete"
+apt install --no-install-recommends bash-completion fish zsh
+[ "$(inside zsh -fc 'autoload -Uz compinit && compinit -D && print $_comps[postmeter]')" = _postmeter ] || fail "zsh does not"
+[ "$(inside fish -c 'complete -C "postmeter quo"' | cut -f 1)" = quota ] || fail "fish does not"
+inside bash -c '. /usr/share/bash-completion/bash_completion
+    _completion_loader postmeter 2>/dev/null || _comp_load postmeter; complete -p postmeter' || fail "bash does not"
+
 say "upgrade keeps configuration, secrets and journal"
 echo '# of the administrator' >>"$chroot/etc/postmeter/postmeter.yaml"
 kept() { (cd "$chroot" && sha256sum etc/postmeter/postmeter.yaml etc/postmeter/*.secrets && stat -c '%n %U %a' \

@@ -51,7 +51,8 @@ def attached(facts: Facts) -> Iterator[Finding]:
     """Nobody's mail is metered by a milter that no service has."""
     mailer = facts.mailer
     if mailer is None:
-        yield Finding(UNKNOWN, "postfix", "nothing could be asked of Postfix", facts.mute, "run doctor as root")
+        fix = "run doctor as root, where Postfix is; --postfix DIR names the directory of its main.cf"
+        yield Finding(UNKNOWN, "postfix", "nothing could be asked of Postfix", facts.mute, fix)
         return
     has = [service for service, _, _ in with_ours(mailer, facts.config)]
     if not has:

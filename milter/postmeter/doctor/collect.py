@@ -47,7 +47,8 @@ def stores(config: Config) -> Iterator[Trial]:
 def _sqlite(path: Path) -> Trial:
     about = f"the journal {path} can be read"
     if not path.exists():
-        return Trial(about, None, "it is not there yet, or nobody may see it: postmeter makes it when it starts")
+        why = "it is not there yet, or not to be seen by us: postmeter makes it when it starts"
+        return Trial(about, None, why, "start postmeter; run doctor as root")
     try:
         book = database.open(path, readonly=True)
         try:

@@ -46,7 +46,8 @@ def disk(facts: Facts) -> Iterator[Finding]:
 def stores(facts: Facts) -> Iterator[Finding]:
     for trial in facts.stores:
         if trial.ok is None:
-            yield Finding(UNKNOWN, "stores", f"whether {trial.about} is not known", trial.why, "run doctor as root")
+            fix = trial.fix or "run doctor as root"
+            yield Finding(UNKNOWN, "stores", f"whether {trial.about} is not known", trial.why, fix)
         elif not trial.ok:
             fix = "start the server, or mend the address or the password that the configuration gives"
             yield Finding(WRONG, "stores", f"{trial.about}: it does not", trial.why, trial.fix or fix)
