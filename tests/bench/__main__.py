@@ -1,9 +1,9 @@
 """`make bench`: what postmeter costs behind Postfix, in turn with Postfix alone, milters that do nothing, and others.
 
-Parts: speed, inet (milters on ports), foreign (mail that is not ours), workers, sessions, waits (how long a message
-takes), disk. Rows take turns within a round, so that whatever else the machine does hits all alike, and each proves on
-a message that it does what it is said to do. Ends with 1 when the journal, the ledger or Postfix's log disagree with
-what was sent. One row alone: `PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter`.
+Parts: speed, inet (milters on ports), foreign (mail that is not ours), workers, protocol (without Postfix), sessions,
+waits (how long a message takes), disk. Rows take turns within a round, so that whatever else the machine does hits all
+alike, and each proves on a message that it does what it is said to do. Ends with 1 when the journal, the ledger or
+Postfix's log disagree with what was sent. One row alone: `PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.bench import account, goals, latency, parts, report, stages
@@ -85,7 +85,7 @@ def _measure(part: Part, options: argparse.Namespace, run: Run) -> None:
     if not part.turns:
         return
     if options.sessions:
-        part = replace(part, turns=[replace(turn, sessions=options.sessions) for turn in part.turns])
+        part = parts.with_sessions(part, options.sessions)
     count = options.messages or part.messages
     try:
         with Bench(part, messages=count, keep=not options.reconnect, disk=options.disk) as bench:
@@ -151,10 +151,10 @@ def _setting(bench: Bench, options: argparse.Namespace) -> dict[str, object]:
 
 def _compare(bench: Bench, part: Part) -> tuple[dict[str, object], list[str]]:
     """Journals, ledgers and Postfix's log against what was sent; what differs, in words."""
-    sent, delivered = sum(bench.sent.values()), bench.delivered()
-    left: dict[str, object] = {"messages sent": sent, "Postfix's sent lines": delivered}
-    wrong = [] if delivered == sent else ["Postfix's log tells of more or fewer messages"]
-    lost = max(0, sent - delivered)
+    posted, delivered = bench.posted, bench.delivered()
+    left: dict[str, object] = {"messages through Postfix": posted, "Postfix's sent lines": delivered}
+    wrong = [] if delivered == posted else ["Postfix's log tells of more or fewer messages"]
+    lost = max(0, posted - delivered)
     for row in part.rows:
         if (postmeter := bench.started[row.name].postmeter) is None:
             continue

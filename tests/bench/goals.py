@@ -76,9 +76,9 @@ def _of(found: Found, mail: str) -> Iterator[Goal]:
         yield Goal(f"CPU, x the floor of {floor:.2f} ms", mail, _FLOORS, ours.cpu_ms / floor, at_most=True)
     foreign = ("foreign", "postmeter-foreign")
     yield from ratio.of(f"mail not ours: messages/s, x {SKIPPED}", rate, foreign, ("foreign", SKIPPED), 0.95)
-    workers = ("workers", "postmeter-1-worker")
+    workers = ("protocol", "postmeter-1-worker")
     if mail == _NEWSLETTER:
-        yield from ratio.of("two workers: messages/s, x one", rate, ("workers", OURS), workers, 1.4)
+        yield from ratio.of("two workers: messages/s, x one, no Postfix", rate, ("protocol", OURS), workers, 1.4)
         if "sessions" in found.lost:
             yield Goal("1 to 100 sessions: messages lost", mail, 0, found.lost["sessions"], at_most=True)
     inet = ("inet", "opendkim-inet")

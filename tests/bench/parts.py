@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tests.bench import peers
 from tests.bench.messages import Mail, newsletter, plain
-from tests.bench.rows import ALONE, FOREIGN, INET, OURS, ROWS, SYNC, WORKERS, Row
+from tests.bench.rows import ALONE, FLOOR, FOREIGN, INET, OURS, ROWS, SYNC, WORKERS, Row
 
 PLAIN, NEWSLETTER = plain(), newsletter()
 MAILS = (PLAIN, NEWSLETTER)
@@ -31,7 +31,8 @@ class Turn:
 class Part:
     """`messages` in each turn. With a `rate` they are sent so many a second, else as fast as they are taken.
 
-    `disk`: Postfix's queue too is there, not in memory; postmeter's journal always is.
+    `disk`: Postfix's queue too is there, not in memory; postmeter's journal always is. `bare`: over the milter
+    protocol, without Postfix, which else has most of the machine.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Part:
     messages: int
     rate: int = 0
     disk: bool = False
+    bare: bool = False
 
     @property
     def rows(self) -> list[Row]:
@@ -59,17 +61,22 @@ def _row(name: str) -> Row:
     return next(row for row in [*ROWS, *peers.PEERS] if row.name == name)
 
 
-_OURS, _ALONE, _OPENDKIM = _row(OURS), _row(ALONE), _row("opendkim")
+_OURS, _ALONE, _FLOOR, _OPENDKIM = _row(OURS), _row(ALONE), _row(FLOOR), _row("opendkim")
 
 PARTS: list[Part] = [
     Part("speed", "every row, over unix sockets", _turns([*ROWS, *peers.PEERS]), 1000),
     Part("inet", "milters on ports of loopback", _turns([INET, *peers.INET], [PLAIN]), 800),
     Part("foreign", "mail that is not ours", _turns(FOREIGN), 1500),
     Part("workers", "one worker and two", _turns([WORKERS, _OURS]), 800),
+    Part("protocol", "without Postfix", _turns([_FLOOR, WORKERS, _OURS, _OPENDKIM]), 800, bare=True),
     Part("sessions", "from 1 to 100 SMTP sessions", [Turn(_OURS, NEWSLETTER, each) for each in SESSIONS], 800),
     Part("waits", "how long a message takes", _turns([_ALONE, _OPENDKIM, _OURS]), 1000, rate=200),
     Part("disk", "queue on disk", _turns([_ALONE, _OPENDKIM, _OURS, SYNC], [PLAIN]), 800, disk=True),
 ]
+
+
+def with_sessions(part: Part, count: int) -> Part:
+    return replace(part, turns=list(dict.fromkeys(replace(turn, sessions=count) for turn in part.turns)))
 
 
 def names() -> list[str]:

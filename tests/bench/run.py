@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.bench import cpu, proof
+from tests.bench import cpu, proof, wire
 from tests.bench.messages import Mail
 from tests.bench.parts import Part, Turn
 from tests.bench.rows import Row, Started
@@ -78,6 +78,8 @@ class Bench:
         self.started: dict[str, Started] = {}
         self.sent: dict[tuple[str, str], int] = {}
         """By row and message."""
+        self.posted = 0
+        """Those of them that went through Postfix."""
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
@@ -105,7 +107,7 @@ class Bench:
 
     def prepare(self, turn: Turn) -> None:
         """Processes are started, caches filled, and a message has shown that the row does what it is said to do."""
-        self._send(turn, max(_WARM, turn.sessions))
+        self._give(turn, max(_WARM, turn.sessions))
         self.prove(turn)
         self._drain()
 
@@ -125,7 +127,7 @@ class Bench:
         started = self.started[turn.row.name]
         with proof.quota(started, count):
             before, start = cpu.each(started.pids()), time.perf_counter()
-            self._send(turn, count)
+            count = self._give(turn, count)
             seconds, spent = time.perf_counter() - start, cpu.since(before)
         self._drain()
         total = sum(spent)
@@ -143,6 +145,10 @@ class Bench:
 
     def note(self, turn: Turn, count: int) -> None:
         """So many more have been sent, and accepted."""
+        self._count(turn, count)
+        self.posted += count
+
+    def _count(self, turn: Turn, count: int) -> None:
         self.sent[turn.row.name, turn.mail.name] = self.sent.get((turn.row.name, turn.mail.name), 0) + count
 
     def books(self, row: Row) -> float:
@@ -151,7 +157,7 @@ class Bench:
 
     def delivered(self) -> int:
         """`sent` lines in Postfix's log, when all of them have been written."""
-        wanted, until = sum(self.sent.values()), time.monotonic() + 10
+        wanted, until = self.posted, time.monotonic() + 10
         while (found := self.postfix.log().count(" status=sent ")) < wanted and time.monotonic() < until:
             time.sleep(0.1)
         return found
@@ -165,6 +171,17 @@ class Bench:
             if started.policy:
                 settings["smtpd_recipient_restrictions"] = f"check_policy_service {started.policy}"
             yield Service(name=row.name, settings=settings)
+
+    def _give(self, turn: Turn, count: int) -> int:
+        """By Postfix or straight to the milter; how many, which every session has the same number of there."""
+        if not self.part.bare:
+            self._send(turn, count)
+            return count
+        address = Path(self.started[turn.row.name].address.removeprefix("unix:"))
+        each = max(1, count // turn.sessions)
+        given = wire.run(address, turn.mail, clients=turn.sessions, each=each, signs=turn.row.signs)
+        self._count(turn, given)
+        return given
 
     def _send(self, turn: Turn, count: int) -> None:
         file = self._file(turn.mail)
