@@ -139,3 +139,16 @@ def test_time_grows_no_faster_than_length(unit: bytes) -> None:
         start = time.process_time()
         address.mailboxes(value)
         assert time.process_time() - start < 5
+
+
+def test_what_is_kept_of_senders_is_bounded_in_number_and_length() -> None:
+    """Read like all else, and the same, however often it is asked for."""
+    known = address._known.cache_info
+    long, before = b" " + b"x" * 300 + b"@example.com", known().currsize
+    assert address.mailboxes(long) == address.mailboxes(long) == [long.strip().decode()]
+    assert known().currsize == before
+    for number in range(2000):
+        address.mailboxes(b" a%d@example.com" % number)
+    assert known().currsize == known().maxsize == 1024
+    address.mailboxes(b" a@example.com").append("b@example.com")
+    assert address.mailboxes(b" a@example.com") == ["a@example.com"]

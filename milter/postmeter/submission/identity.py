@@ -12,7 +12,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from enum import Enum
-from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from postmeter.config.schema import Senders
@@ -20,6 +19,7 @@ from postmeter.mail import address
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field
 from postmeter.mail.reply import Reply
+from postmeter.submission.logins import Names
 
 HoldsKey = Callable[[str], bool]
 HasId = Callable[[Sequence[Field]], bool]
@@ -27,6 +27,8 @@ HasId = Callable[[Sequence[Field]], bool]
 
 # Comments are searched too: a HELO name with a stray parenthesis must not hide the clause. At worst mail passes as is.
 _RELAYED = re.compile(rb"\bwith\b[^;]{0,200}?[SL]MTP", re.IGNORECASE)
+
+_LONGEST = 253  # octets of a name in DNS (RFC 1035 section 2.3.4); senders may write longer ones
 
 
 class Whose(Enum):
@@ -48,6 +50,8 @@ class Identity:
         self._senders = senders
         self._holds_key = holds_key
         self._has_id = has_id
+        self._lists = [(Names([glob]), allowed) for glob, allowed in senders.from_.items()]
+        self._kept = lru_cache(maxsize=4096)(self._allows)  # asked three times a message, of each list in turn
         self._named = {domain for allowed in senders.from_.values() if allowed != "any" for domain in allowed}
 
     def by_envelope(self, envelope: Envelope) -> Whose:
@@ -109,16 +113,19 @@ class Identity:
 
     def _may_use(self, draft: Draft) -> bool:
         """Whether the login's own domain or its list covers the From domain; who has no name is trusted by place."""
-        name = answerable(draft.message.envelope)
+        name, domain = answerable(draft.message.envelope), draft.from_domain
         if not name:
             return True
-        lists = [allowed for pattern, allowed in self._senders.from_.items() if fnmatchcase(name, pattern.lower())]
+        return self._kept(name, domain) if len(domain) <= _LONGEST else self._allows(name, domain)
+
+    def _allows(self, name: str, from_domain: str) -> bool:
+        lists = [allowed for names, allowed in self._lists if names.hold(name)]
         if any(allowed == "any" for allowed in lists):
             return True
         own = address.domain(name)
         if "@" not in name and not lists:  # `joe@` has no domain either, and is not who the list of `joe` is for
             return True
-        return draft.from_domain == own or any(draft.from_domain in allowed for allowed in lists)
+        return from_domain == own or any(from_domain in allowed for allowed in lists)
 
 
 def answerable(envelope: Envelope) -> str:
