@@ -192,6 +192,6 @@ def test_links_to_listed_hosts_and_links_of_ours_are_left_alone(url: str, reason
 
 
 def test_the_words_of_the_default_are_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
     listed = text.partition("<!-- words -->")[2].partition("<!-- /words -->")[0]
     assert re.findall(r"`([^`]+)`", listed.replace("\n", " ")) == sorted(targets.DEFAULT_WORDS)

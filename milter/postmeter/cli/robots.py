@@ -82,4 +82,4 @@ def _put(path: Path, text: str) -> None:
 
 
 def _bad(loaded: Loaded, path: Path | None, error: Exception) -> Problem:
-    return loaded.problem("web.robots", f"{path or robotlist.DEFAULT}: {error}", "see docs/operations.md for its form")
+    return loaded.problem("web.robots", f"{path or robotlist.DEFAULT}: {error}", "see docs/tracking.md for its form")
