@@ -3,7 +3,8 @@
 Parts: speed, inet (milters on ports), foreign (mail that is not ours), workers, protocol (without Postfix), sessions,
 waits (how long a message takes), disk. Rows take turns within a round, so that whatever else the machine does hits all
 alike, and each proves on a message that it does what it is said to do. Ends with 1 when the journal, the ledger or
-Postfix's log disagree with what was sent. One row alone: `PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter`.
+Postfix's log disagree with what was sent. One row alone:
+`PYTHONPATH=milter:. build/venv/bin/python -m tests.bench --only postmeter:newsletter`.
 """
 
 from __future__ import annotations
