@@ -21,6 +21,8 @@ _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break in
 _WHOLE_LINES = 57 << 14  # octets that fill lines of base64
 _AHEAD = 4  # octets that are looked for: rarely broken by the end of a line, rarely the wrong ones
 _PIECE = 1 << 20  # what is larger is worked on by so much at a time, so that copies do not add up
+_MARK = ord("=")
+_CUT = frozenset(b"=\n")
 _ATOM = re.compile(rb"=..|[^=]+")
 _ESCAPE = re.compile(rb"[^ -<>-~]| \Z")  # what quoted-printable may not hold as it is: a space only within a line
 _GRAPHIC = bytes({*range(33, 127)} - {*b"="})  # what it may hold as it is wherever that stands
@@ -160,7 +162,7 @@ def _edit_quoted(raw: bytes, decoded: bytes, edits: Sequence[Edit], offset: int)
             new[-1] += moved
         at, decoded_at = _encoded_at(raw, start, decoded, begin, stop), stop
         spans.append((start, at))
-        new.append(line.write(_quoted(text)) if text else b"")
+        new.append(line.write(text) if text else b"")
     if moved := line.keep(raw, at, len(raw)):
         new[-1] += moved
     return tuple([Edit(offset + start, offset + end, text) for (start, end), text in zip(spans, new, strict=True)])
@@ -172,13 +174,11 @@ def _encoded_at(raw: bytes, start: int, decoded: bytes, begin: int, end: int) ->
     Mostly it is where the next octets stand as they are, which what lies between proves by its length when decoded; it
     must not end within an escape, nor with a soft line break, before which the place would be.
     """
-    at = start + end - begin
-    place = raw.find(decoded[end : end + _AHEAD], at, 2 * at - start + _ENCODED_LINE)
-    between = raw[start:place]
-    last = between[-2:]
-    if place >= 0 and b"=" not in last and b"\n" not in last and len(binascii.a2b_qp(between)) == end - begin:
-        return place
-    return _counted(raw, start, end - begin)
+    count = end - begin
+    at = start + count
+    place = raw.find(decoded[end : end + _AHEAD], at, at + count + _ENCODED_LINE)
+    sure = place > start and raw[place - 1] not in _CUT and raw[place - 2] != _MARK
+    return place if sure and len(binascii.a2b_qp(raw[start:place])) == count else _counted(raw, start, count)
 
 
 def _counted(raw: bytes, start: int, count: int) -> int:
@@ -193,10 +193,6 @@ def _counted(raw: bytes, start: int, count: int) -> int:
         left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", seen, at + 2)
         seen, at = at, at + left_out
     return at
-
-
-def _quoted(octets: bytes) -> bytes:
-    return _ESCAPE.sub(_escape, octets) if octets.translate(None, _GRAPHIC) else octets
 
 
 def _escape(found: re.Match[bytes]) -> bytes:
@@ -223,11 +219,11 @@ class _Line:
         self._column = before + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
         return self._break if moves else b""
 
-    def write(self, quoted: bytes) -> bytes:
-        """New encoded text, in as many lines as it takes; an escape is never cut."""
-        if b"=" in quoted:
-            return b"".join(map(self._write, _ATOM.findall(quoted)))
-        return self._write(quoted)
+    def write(self, new: bytes) -> bytes:
+        """New text, encoded, in as many lines as it takes; an escape is never cut."""
+        if new.translate(None, _GRAPHIC):
+            return b"".join(map(self._write, _ATOM.findall(_ESCAPE.sub(_escape, new))))
+        return self._write(new)
 
     def _write(self, atoms: bytes) -> bytes:
         """Text without escapes, which may be cut anywhere, or one escape, which must not be."""

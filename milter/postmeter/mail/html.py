@@ -113,13 +113,14 @@ class _Reader:
 
     def read(self, at: int, end: int, *, hidden: bool = False) -> bool:
         """From one place to another; whether the last thing there ends. `hidden`: only Outlook reads this."""
-        document = self._document
+        document, links = self._document, self.page.links
         while at < end:
             plain = _TO_LINK.match(document, at, end)
             at = plain.end() if plain else end
             if plain and plain.lastindex:
                 _, (tag, after), double, single, (_, text_end) = plain.regs
-                self._keep(Link(tag, *(single if double[0] < 0 else double), after, text_end))
+                if len(links) < self._most:
+                    links.append(Link(tag, *(single if double[0] < 0 else double), after, text_end))
                 continue
             token = _TOKEN.match(document, at, end)
             if token is None:  # the end, or the bound on repetitions
@@ -132,8 +133,8 @@ class _Reader:
     def _link(self, tag: re.Match[bytes], end: int) -> int:
         """Behind the tag, whose link is kept if it has one."""
         after, href, switches = self._attributes(tag.end(), end)
-        if after >= 0 and href:
-            self._keep(Link(tag.start(), *href, after, switches=tuple(switches)))
+        if after >= 0 and href and len(self.page.links) < self._most:
+            self.page.links.append(Link(tag.start(), *href, after, switches=tuple(switches)))
         return after
 
     def _attributes(self, at: int, end: int) -> tuple[int, tuple[int, int] | None, list[tuple[int, int]]]:
@@ -151,10 +152,6 @@ class _Reader:
             elif name == b"href" and href is None:
                 href = _value_span(found)
         return -1, None, []
-
-    def _keep(self, link: Link) -> None:
-        if len(self.page.links) < self._most:
-            self.page.links.append(link)
 
     def _other(self, token: re.Match[bytes], end: int, *, hidden: bool) -> int:
         """Where the reading goes on behind a token that is no link."""

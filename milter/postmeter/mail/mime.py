@@ -21,7 +21,7 @@ MAX_DEPTH = 20  # Postfix gives up at mime_nesting_limit (100); real mail stays 
 MAX_PARTS = 1000
 _MAX_HEADER = 65536  # Postfix itself cuts header lines at 60,000 (KLUDGE_HEADER_LIMIT)
 _MAX_BOUNDARY = 998  # RFC 2046 says 70, RFC 5322 section 2.1.1 bounds the line
-_KEPT, _SHORT = 256, 100  # values that are remembered, which most parts share; octets of each at most
+_KEPT, _SHORT = 256, 200  # headers of parts that are remembered, octets of each at most: most mail has the same few
 
 _FIELD = re.compile(rb"([!-9;-~]+):([^\n]*+(?:\n[ \t][^\n]*+)*)(?:\n|\Z)")  # RFC 5322 section 2.2; " :" divides readers
 _BLANK = re.compile(rb"\r?\n")
@@ -37,7 +37,7 @@ _NONE = Value("")
 _DIGEST = Value("message/rfc822")  # RFC 2046 section 5.1.5
 
 _Raw: TypeAlias = dict[bytes, tuple[bytes, tuple[int, int] | None]]
-"""The fields that matter, by name in lower case: value, and where it stands in the body."""
+"""The fields that matter, by name in lower case: value, and where in the header it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class Part:
 
 
 class _Head(NamedTuple):
-    """What a header says of the body behind it."""
+    """What a header says of the body behind it; its places count from where it starts."""
 
     content: Value = _TEXT
     encoding: str = "7bit"
     disposition: Value = _NONE
     encoding_span: tuple[int, int] | None = None
     broken: bool = False
-    body_start: int = 0
+    size: int = 0
 
     def boundary(self) -> bytes:
         """The boundary of a multipart that may be cut; RFC 2045 section 6.4 forbids it to be encoded."""
@@ -129,7 +129,7 @@ class _Walk:
     ) -> None:
         disposition = around if around not in ("", "inline") else head.disposition.token
         boundary = b"" if head.broken or len(enclosing) >= MAX_DEPTH else head.boundary()
-        spans = self._cut(boundary, head.body_start, end) if boundary else []
+        spans = self._cut(boundary, start + head.size, end) if boundary else []
         kind = head.content.token
         cut = bool(spans) and len(self.found) + len(spans) <= MAX_PARTS
         if self.whole or not cut:
@@ -139,16 +139,16 @@ class _Walk:
             if self.whole and kind == "message/rfc822" and not part.broken:
                 self._attached(part)
             return
-        default = _DIGEST if kind == "multipart/digest" else _TEXT
+        digest = kind == "multipart/digest"
         for number, (begin, stop) in enumerate(spans, 1):
-            inner = _part_head(self.body, begin, stop, default)
+            inner = _part_head(self.body, begin, stop, digest=digest)
             below = f"{path}.{number}" if path else str(number)
             self.descend(inner, below, begin, stop, (*enclosing, kind), disposition)
 
     def _attached(self, part: Part) -> None:
         """What is in an attached message, unless it lies too deep or is encoded."""
         if len(part.enclosing) < MAX_DEPTH and len(self.found) < MAX_PARTS and part.encoding in _PLAIN:
-            inner = _part_head(self.body, part.body_start, part.end, _TEXT)
+            inner = _part_head(self.body, part.body_start, part.end)
             self.descend(inner, f"{part.path}.1", part.body_start, part.end, (*part.enclosing, part.kind))
 
     def _cut(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
@@ -186,25 +186,39 @@ def _before(body: bytes, at: int) -> int:
     return at - 2 if body[at - 2 : at] == b"\r\n" else at - 1
 
 
-def _part_head(body: bytes, start: int, end: int, default: Value) -> _Head:
-    """The header of a part: its fields up to the blank line."""
+def _part_head(body: bytes, start: int, end: int, *, digest: bool = False) -> _Head:
+    """The header of a part of a multipart or a digest."""
+    stop = body.find(b"\r\n\r\n", start, min(end, start + _SHORT))
+    if stop < 0:
+        return _read_head(body, start, end, digest)
+    return _remembered(body[start : stop + 4], digest)
+
+
+@lru_cache(maxsize=_KEPT)
+def _remembered(header: bytes, digest: bool) -> _Head:
+    return _read_head(header, 0, len(header), digest)
+
+
+def _read_head(body: bytes, start: int, end: int, digest: bool) -> _Head:
+    """Its fields up to the blank line."""
+    default = _DIGEST if digest else _TEXT
     raw: _Raw = {}
     at, limit, broken = start, min(end, start + _MAX_HEADER), False
     while at < limit and not (blank := _BLANK.match(body, at, limit)):
         found = _FIELD.match(body, at, limit)
         if not found or (found.end() == limit < end):
-            return _head(raw, default, broken=True, body_start=at)
+            return _head(raw, default, broken=True, size=at - start)
         key = found[1].lower()
         if key in _OURS:
             broken = broken or key in raw
-            raw.setdefault(key, (found[2], found.span(2)))
+            raw.setdefault(key, (found[2], (found.start(2) - start, found.end(2) - start)))
         at = found.end()
-    return _head(raw, default, broken=broken, body_start=blank.end() if at < limit and blank else at)
+    return _head(raw, default, broken=broken, size=(blank.end() if at < limit and blank else at) - start)
 
 
-def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _Head:
-    content = _read(raw[_TYPE][0]) if _TYPE in raw else default
-    disposition = _read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else _NONE
+def _head(raw: _Raw, default: Value, *, broken: bool, size: int = 0) -> _Head:
+    content = read(raw[_TYPE][0]) if _TYPE in raw else default
+    disposition = read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else _NONE
     encoding, span = raw.get(_ENCODING, (b"7bit", None))
     return _Head(
         content or _TEXT,
@@ -212,22 +226,15 @@ def _head(raw: _Raw, default: Value, *, broken: bool, body_start: int = 0) -> _H
         disposition or _NONE,
         span,
         broken or content is None or disposition is None,
-        body_start,
+        size,
     )
-
-
-_remembered = lru_cache(maxsize=_KEPT)(read)
-
-
-def _read(value: bytes) -> Value | None:
-    """What is remembered is never changed. A boundary is another one in each message."""
-    return _remembered(value) if len(value) <= _SHORT and b"boundary" not in value else read(value)
 
 
 def _leaf(
     head: _Head, path: str, start: int, end: int, enclosing: tuple[str, ...], disposition: str
 ) -> Part:
     kind = head.content.token
+    span = head.encoding_span
     return Part(
         path=path,
         kind=kind,
@@ -236,9 +243,9 @@ def _leaf(
         disposition=disposition,
         named="name" in head.content.params or "filename" in head.disposition.params,
         start=start,
-        body_start=head.body_start,
+        body_start=start + head.size,
         end=end,
-        encoding_span=head.encoding_span,
+        encoding_span=(start + span[0], start + span[1]) if span else None,
         enclosing=enclosing,
         broken=head.broken or kind.startswith("multipart/"),
     )
