@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as drawn
@@ -34,8 +34,8 @@ GREEN, YELLOW, RED = "green", "orange", "red"
 class Panel:
     """One panel. `queries` are (expression, legend); `steps` say from which value on it is yellow and red.
 
-    A `number` tells what the whole time shown comes to, or what is so now; else it is a graph, stacked when its series
-    add up to something.
+    A `number` tells what the whole time shown comes to, or what is so now; `bars` do so for each series, `names` tell
+    their legends. Else it is a graph, stacked when its series add up to something.
     """
 
     title: str
@@ -43,6 +43,8 @@ class Panel:
     queries: Sequence[tuple[str, str]]
     unit: str = "short"
     number: bool = False
+    bars: bool = False
+    names: bool = False
     stacked: bool = False
     width: int = 8
     steps: tuple[float, ...] = ()
@@ -63,8 +65,20 @@ def total(name: str, where: str = HERE) -> str:
 
 
 def minute(name: str, by: str, where: str = HERE) -> str:
-    """How many a minute, told apart by a label."""
-    return f"60 * sum by ({by}) (rate(postmeter_{name}{{{where}}}[$__rate_interval]))"
+    """How many a minute, told apart by labels; of a long list of values those that there were any of."""
+    happens = f"60 * sum by ({by}) (rate(postmeter_{name}{{{where}}}[$__rate_interval]))"
+    return f"{happens} and on ({by}) {_some(name, by, where)}"
+
+
+def times(name: str, by: str, where: str = HERE) -> str:
+    """How often it has just happened: of what is seldom."""
+    happened = f"sum by ({by}) (increase(postmeter_{name}{{{where}}}[$__rate_interval]))"
+    return f"{happened} and on ({by}) {_some(name, by, where)}"
+
+
+def _some(name: str, by: str, where: str) -> str:
+    """Those that happened in the time shown; asked once a graph and not at each of its points."""
+    return f"(sum by ({by}) (increase(postmeter_{name}{{{where}}}[$__range] @ end())) > 0)"
 
 
 def now(name: str, by: str, where: str = HERE, how: str = "max") -> str:
@@ -77,7 +91,7 @@ def quantile(share: str, name: str, where: str = HERE, by: str = "le") -> str:
 
 
 def number(title: str, about: str, query: str, **more: object) -> Panel:
-    return Panel(title, about, [(query, "")], number=True, width=3, **{"decimals": 0, **more})  # type: ignore[arg-type]
+    return Panel(title, about, [(query, "")], number=True, width=3, **{"decimals": 0, "unit": "locale", **more})  # type: ignore[arg-type]
 
 
 _DECIDED = f"{BOTH}, status=~\"sent|bounced|expired\""
@@ -114,7 +128,7 @@ BUSINESS = (
         Panel("Share delivered", "Of the recipients that were decided, in the time shown.",
               [(f"sum by (provider) (increase(postmeter_deliveries_total{{{BOTH}, status=\"sent\"}}[$__range])) / "
                 f"(sum by (provider) (increase(postmeter_deliveries_total{{{_DECIDED}}}[$__range])) > 0)",
-                "{{provider}}")], unit="percentunit"),
+                "{{provider}}")], unit="percentunit", bars=True),
         Panel("Still deferred", "Recipients that Postfix will try again.",
               [(now("queue_recipients", "provider", f"{PROVIDER}, state=\"deferred\"", "sum"), "{{provider}}")],
               stacked=True),
@@ -134,7 +148,7 @@ BUSINESS = (
         Panel("Bounces by provider", "Of the recipients that were decided, in the time shown; all domains.",
               [(f"sum by (provider) (increase(postmeter_bounces_total{{{PROVIDER}}}[$__range])) / "
                 f"(sum by (provider) (increase(postmeter_deliveries_total{{{_BY_PROVIDER}}}[$__range])) > 0)",
-                "{{provider}}")], unit="percentunit"),
+                "{{provider}}")], unit="percentunit", bars=True),
         Panel("Suppressed by reason", "Recipients a minute that were not written to, and those that "
               "suppression.observe wrote to all the same.",
               [(minute("suppressed_total", "reason"), "{{reason}}"),
@@ -205,8 +219,8 @@ OPERATORS = (
               [(minute("deliveries_total", "provider", f"{BOTH}, status=\"deferred\""), "{{provider}}")]),
         Panel("Log unread", "Bytes of Postfix's log.", [(now("log_lag_bytes", "instance"), "{{instance}}")],
               unit="bytes"),
-        Panel("Log lost", "Gaps in the time shown: what became of some mail will stay unknown.",
-              [(f"sum by (instance) (increase(postmeter_log_gaps_total{{{HERE}}}[$__range]))", "{{instance}}")]),
+        Panel("Log lost", "Gaps: what became of some mail will stay unknown.",
+              [(times("log_gaps_total", "instance"), "{{instance}}")]),
     )),
     Row("Failures and stores", (
         Panel("Failures by place", "A minute; anything but 0 is worth a look into the log.",
@@ -225,10 +239,9 @@ OPERATORS = (
               [(f"time() - min by (instance, daemon) (postmeter_daemon_seen_timestamp_seconds{{{HERE}}})",
                 "{{daemon}}, {{instance}}")], unit="s", steps=(30, 60)),
         Panel("Providers not believed", "Times that a provider refused so many that its bounces suppress nobody.",
-              [(f"sum by (provider) (increase(postmeter_provider_mistrusted_total{{{PROVIDER}}}[$__range]))",
-                "{{provider}}")]),
+              [(times("provider_mistrusted_total", "provider", PROVIDER), "{{provider}}")]),
         Panel("Version", "By the daemon that shows the figures.",
-              [(now("build_info", "instance, version"), "{{version}}, {{instance}}")]),
+              [(now("build_info", "instance, version"), "{{version}}, {{instance}}")], names=True),
         Panel("Configuration", "How long ago it was taken over.",
               [(f"time() - max by (instance) (postmeter_config_reload_timestamp_seconds{{{HERE}}})", "{{instance}}")],
               unit="s"),
@@ -277,14 +290,20 @@ def query(panel: Panel, nth: int) -> prometheus.Dataquery:
     expression, legend = panel.queries[nth]
     asked = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + nth))
     asked = asked.datasource(SOURCE)
-    return asked.instant() if panel.number else asked.range()
+    return asked.instant() if panel.number or panel.bars or panel.names else asked.range()
 
 
 def as_number(panel: Panel) -> stat.Panel:
     last = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
     colour = drawn.BigValueColorMode.VALUE if panel.steps else drawn.BigValueColorMode.NONE
     drawing = stat.Panel().reduce_options(last).color_mode(colour).graph_mode(drawn.BigValueGraphMode.NONE)
-    return drawing.height(4)
+    return drawing.text_mode(drawn.BigValueTextMode.NAME).height(8) if panel.names else drawing.height(4)
+
+
+def as_bars(panel: Panel) -> bargauge.Panel:
+    last = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
+    drawing = bargauge.Panel().reduce_options(last).orientation(drawn.VizOrientation.HORIZONTAL).min(0)
+    return drawing.display_mode(drawn.BarGaugeDisplayMode.BASIC).height(8)
 
 
 def as_graph(panel: Panel) -> timeseries.Panel:
@@ -301,10 +320,11 @@ def as_graph(panel: Panel) -> timeseries.Panel:
     return drawing.height(8)
 
 
-def draw(panel: Panel, number: int) -> stat.Panel | timeseries.Panel:
-    drawing = as_number(panel) if panel.number else as_graph(panel)
+def draw(panel: Panel, number: int) -> stat.Panel | bargauge.Panel | timeseries.Panel:
+    how = as_number if panel.number or panel.names else as_bars if panel.bars else as_graph
+    drawing = how(panel)
     drawing = drawing.id(number).title(panel.title).description(panel.about).datasource(SOURCE).unit(panel.unit)
-    drawing = drawing.span(panel.width).thresholds(steps(panel))
+    drawing = drawing.span(panel.width).thresholds(steps(panel)).no_value("none")
     if panel.decimals is not None:
         drawing = drawing.decimals(panel.decimals)
     for nth in range(len(panel.queries)):
