@@ -1,7 +1,7 @@
 # make run and make test are all the setting up that a fresh Debian 12 or later needs. See tests/README.md.
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e e2e-a-n e2e-o-z all all-debian12 bench dashboards deb clean
+.PHONY: help setup run test unit unit-a-l unit-m-z session others lint types e2e e2e-a-n e2e-o-z all all-debian12 bench dashboards pictures deb clean
 
 PYTHON = build/venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -74,6 +74,8 @@ bench: setup  ## what it costs behind Postfix, beside OpenDKIM, rspamd and other
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.fates
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.feedback
 	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.shipping
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.memory
+	PYTHONPATH=milter:. $(PYTHON) -m tests.bench.growth
 
 # Grafana's own types, for the oldest version that they describe; of no use but for this.
 build/dashboards/.installed:
@@ -83,6 +85,13 @@ build/dashboards/.installed:
 
 dashboards: build/dashboards/.installed  ## the dashboards for Grafana, from packaging/grafana/dashboards.py
 	build/dashboards/bin/python packaging/grafana/dashboards.py packaging/grafana
+
+# Twenty minutes of mail, readers and mishaps, under Debian's Prometheus; matplotlib draws what the panels ask.
+pictures: build/dashboards/.installed  ## pictures of the dashboards for the documents, in docs/pictures/
+	@$(INSTALL) all
+	build/dashboards/bin/python -m pip install --disable-pip-version-check -q 'matplotlib >= 3.6'
+	PYTHONPATH=milter:. $(PYTHON) -m tests.lab.busy 20 build/pictures.json
+	build/dashboards/bin/python packaging/grafana/pictures.py draw build/pictures.json docs/pictures
 
 deb:  ## the Debian package, in build/, judged by lintian; its tests run unless DEB_BUILD_OPTIONS=nocheck
 	@$(INSTALL) deb
