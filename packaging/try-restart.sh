@@ -91,6 +91,27 @@ booted systemctl --no-legend --failed
 say "restarts under load"
 booted python3 /srv/restart /srv/newer.deb
 
+say "what the timers start"
+cat >"$chroot/etc/postmeter/postmeter.yaml" <<'YAML'
+mode: enforce
+quota:
+  limits: [1 message/minute]
+  over: hold
+report:
+  to: [somebody@example.net]
+YAML
+booted systemctl restart postmeter-milter postmeter-books
+booted smtp-source -m 2 -f a@example.com -t b@example.net 127.0.0.1:25
+booted systemctl start postmeter-report.service
+for _ in $(seq 20); do
+    booted systemctl start postmeter-release.service
+    if booted journalctl --quiet -u postmeter-release | grep -q '1 released'; then break; fi
+    sleep 5
+done
+booted journalctl --no-pager --quiet --output=cat -u postmeter-release -u postmeter-report -t postfix/qmgr | tail -20
+booted journalctl --quiet -u postmeter-release | grep -q '1 released' || fail "held mail was not let go"
+booted journalctl --quiet -t postfix/qmgr | grep -q 'from=<postmaster@' || fail "no report was sent"
+
 say "analysis"
 booted systemd-analyze verify --man=no postmeter-milter.service postmeter-web.service postmeter-books.service \
     postmeter-release.timer postmeter-report.timer
@@ -98,6 +119,6 @@ booted systemd-analyze security --no-pager | awk 'NR == 1 || /postmeter/'
 
 say "remove"
 booted env DEBIAN_FRONTEND=noninteractive apt-get -y -q remove postmeter
-left=$(booted systemctl list-units --all --no-legend 'postmeter*')
+left=$(booted systemctl list-units --no-legend 'postmeter*')
 [ -z "$left" ] || fail "left behind: $left"
 printf '\ntry-restart: %s: all well\n' "$suite"
