@@ -27,4 +27,5 @@ inside autopkgtest --output-dir /srv/output --ignore-restrictions=isolation-cont
 cp -a "$chroot/srv/output" "$kept"
 say "kept in build/autopkgtest/$suite"
 cat "$kept/summary"
-exit "$code"
+# 2: a test was skipped. The one of restarts needs systemd as process 1, and runs in packaging/try-restart.sh.
+[ "$code" = 0 ] || [ "$code" = 2 ]

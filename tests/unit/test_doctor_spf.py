@@ -104,6 +104,18 @@ def evaluate(record: str, address: str = HERE) -> Sender:
         ("v=spf1 ip4:192.0.2.1 exists:x/24", "permerror"),
         ("v=spf1 ip4:192.0.2.1 ip4:192.0.2.0//24", "permerror"),
         ("v=spf1 ip4:192.0.2.1 redirect=", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 exp=-all", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 exp=%{r}.example.com", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 foo=%abc", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 ip4:192.0.2.0/032", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:museum", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:abc.123", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:example.-com", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:mail.example:8080", "permerror"),
+        ("v=spf1 ip4:192.0.2.1\n -all", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:m\u00e4il.example", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:mail.example. a:foo-.bar.xn--p1ai %{d}=", "permerror"),
+        ("v=spf1 ip4:192.0.2.1 a:mail.example. a:foo.xn--p1ai a:%{d}", "pass"),
         ("v=spf1 redirect=nothing.example", "permerror"),
     ],
 )
@@ -122,6 +134,11 @@ def test_what_a_record_says_of_our_address(record: str, result: str) -> None:
 )
 def test_the_families_do_not_mix(record: str, result: str) -> None:
     assert evaluate(record, "2001:db8::1").result == result
+
+
+def test_an_ipv4_address_in_clothes_of_ipv6_is_one_of_ipv4() -> None:
+    assert evaluate("v=spf1 ip4:192.0.2.1 -all", "::ffff:192.0.2.1").result == "pass"
+    assert evaluate("v=spf1 ip6:::ffff:0:0/96 -all", "::ffff:192.0.2.1").result == "fail"
 
 
 def test_the_eleventh_question_is_one_too_many() -> None:

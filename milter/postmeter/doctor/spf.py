@@ -160,7 +160,9 @@ class _Walk:
 
 def evaluate(domain: str, address: str, ask: Ask, *, helo: str = "") -> Sender:
     """check_host() of RFC 7208 section 4, for a sender of that domain whose local part is not known."""
-    walk = _Walk(ask, ipaddress.ip_address(address), domain, helo)
+    seen = ipaddress.ip_address(address)
+    seen = (seen.ipv4_mapped or seen) if seen.version == 6 else seen
+    walk = _Walk(ask, seen, domain, helo)
     record = ""
     try:
         record = walk.record(domain) or ""

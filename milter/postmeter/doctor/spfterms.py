@@ -17,11 +17,15 @@ ASKING = frozenset({"include", "a", "mx", "ptr", "exists"})
 _KNOWN = ASKING | {"ip4", "ip6", "all"}
 _NEEDY = frozenset({"include", "exists", "ip4", "ip6"})  # with a value always
 _LENGTHS = frozenset({"a", "mx"})  # with two lengths of a network; ip4 and ip6 with one
-_TERM = re.compile(r"([+?~-]?)([A-Za-z][\w.-]*)(:?)([^\s]*?)(/[0-9]{1,3})?(//[0-9]{1,3})?", re.ASCII)
+_LENGTH = "(?:0|[1-9][0-9]{0,2})"
+_TERM = re.compile(rf"([+?~-]?)([A-Za-z][\w.-]*)(:?)([^\s]*?)(/{_LENGTH})?(//{_LENGTH})?", re.ASCII)
 _MODIFIER = re.compile(r"([A-Za-z][\w.-]*)=(.*)", re.ASCII)
 _MACRO = re.compile(r"%(?:\{([a-zA-Z])([0-9]{0,3})([rR]?)([.+,/_=-]*)\}|([%_-])|)")
 _PLAIN = {"%": "%", "_": " ", "-": "%20"}
 _LETTERS = frozenset("slodiphv")  # c, r and t are for explanations only (section 7.2)
+_ANY = dict.fromkeys(_LETTERS, "a")
+_END = re.compile(r"(\}|%[%_-])\Z")
+_NUMBERS = frozenset("0123456789abcdefABCDEF.:")
 _LONGEST = 253  # octets of a name (section 7.3)
 _SHOWN = 60
 
@@ -50,9 +54,12 @@ class Record:
 
 def parse(text: str) -> Record:
     """All of a record, for a mistake anywhere in it spoils it (section 4.6). Raises GrammarError."""
+    strange = next((char for char in text if not " " <= char <= "~"), "")
+    if strange:
+        raise GrammarError(f"{strange!r} stands in it")
     terms: list[Term] = []
     modifiers: dict[str, str] = {}
-    for word in text.split()[1:]:
+    for word in filter(None, text.split(" ")[1:]):
         modifier = _MODIFIER.fullmatch(word)
         if modifier is None:
             terms.append(_mechanism(word))
@@ -61,8 +68,7 @@ def parse(text: str) -> Record:
         if name in modifiers and name in ("redirect", "exp"):
             raise GrammarError(f"{name}= stands there twice")
         modifiers[name] = modifier[2]
-    if "redirect" in modifiers and not modifiers["redirect"]:
-        raise GrammarError("redirect= leads nowhere")
+        _looked_through(modifier[2], word, domain=name in ("redirect", "exp"))
     return Record(tuple(terms), modifiers.get("redirect", ""))
 
 
@@ -78,16 +84,28 @@ def _mechanism(word: str) -> Term:
         raise GrammarError(f"{word[:_SHOWN]!r} has no networks")
     if kind in ("ip4", "ip6"):
         network(term)
-    elif int(term.four or 0) > 32 or int(term.six or 0) > 128:  # bits of an address
+    elif term.value:
+        _looked_through(term.value, word, domain=True)
+    if kind in _LENGTHS and (int(term.four or 0) > 32 or int(term.six or 0) > 128):  # bits of an address
         raise GrammarError(f"{word[:_SHOWN]!r} is no network")
     return term
+
+
+def _looked_through(text: str, word: str, *, domain: bool) -> None:
+    """Its macros, and whether a `domain` ends in one or in a top label that is one (section 7.1)."""
+    expand(text, _ANY)
+    label = text.removesuffix(".").rpartition(".")
+    letters = label[2].replace("-", "")
+    whole = bool(label[1]) and letters.isalnum() and not label[2].startswith("-") and not label[2].endswith("-")
+    if domain and not (whole and ("-" in label[2] or not letters.isdigit())) and not _END.search(text):
+        raise GrammarError(f"{word[:_SHOWN]!r} names no domain")
 
 
 def network(term: Term) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Of ip4 and ip6. Raises GrammarError."""
     kind = ipaddress.IPv4Network if term.kind == "ip4" else ipaddress.IPv6Network
     try:
-        if term.six:
+        if term.six or not _NUMBERS.issuperset(term.value):
             raise ValueError
         return kind(f"{term.value}/{term.four}" if term.four else term.value, strict=False)
     except ValueError:
