@@ -12,8 +12,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from postmeter.store import database, rows
+from postmeter.store import database
 from postmeter.store.journal import Journal
+from postmeter.store.rows import encode
 from tests.bench.ledger import fill as fill_ledger
 from tests.bench.ledger import submitted
 
@@ -53,7 +54,7 @@ def hand_over(path: Path, user: str) -> None:
 
 def _fill_events(path: Path, events: int, logins: int) -> None:
     """Indexes are made afterwards: to put 10 million values by chance into one takes an hour."""
-    data = rows.encode(submitted("4A0", 0), "lab")[-1]
+    data = encode(submitted("4A0", 0), "lab")[-1]
     begun = time.time() - _YEAR
     with closing(_quick(path)) as link:
         indexes = link.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'events'")
@@ -103,6 +104,11 @@ def restart_log(path: Path) -> None:
     """The next transaction begins the write-ahead log anew."""
     with closing(sqlite3.connect(path, timeout=20)) as link:
         link.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def rows(path: Path) -> int:
+    with closing(database.open(path, readonly=True)) as book:
+        return int(book.query("SELECT count(*) FROM events")[0][0])
 
 
 def octets(path: Path) -> int:
