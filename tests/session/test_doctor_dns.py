@@ -81,9 +81,9 @@ def test_spf_of_a_real_zone(server: NameServer) -> None:
 )
 def test_dmarc_is_found_at_the_domain_or_above_it(server: NameServer, at: str, domain: str) -> None:
     if at:
-        server.records[f"_dmarc.{at}"] = "v=DMARC1; p=reject;aspf = s"
+        server.records[f"_dmarc.{at}"] = "v=DMARC1; p=Reject;aspf = S"
     found = names(server).policy(domain)
-    assert (found.at, found.tags.get("aspf")) == (at, "s" if at else None)
+    assert (found.at, found.tags.get("aspf"), found.tags.get("p")) == (at, *(("s", "reject") if at else (None, None)))
 
 
 def test_all_that_the_world_sees(server: NameServer) -> None:

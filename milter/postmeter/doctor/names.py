@@ -19,6 +19,7 @@ from postmeter.doctor.facts import Answer, Policy
 
 _PATIENCE = 8.0  # seconds for one question, all tries
 _PORT = 53
+_WORDS = frozenset({"p", "sp", "np", "adkim", "aspf"})
 _GIVES_UP = 8  # questions in a row that nobody answered in time: then it is the resolver, and no zone
 
 
@@ -94,8 +95,10 @@ def _text(record: object) -> str:
 
 
 def _tags(text: str) -> dict[str, str]:
+    """Words of policies are the same in capitals (RFC 7489 section 6.4)."""
     pairs = (part.partition("=") for part in text.split(";"))
-    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+    found = {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+    return {name: value.lower() if name in _WORDS else value for name, value in found.items()}
 
 
 def public(address: str) -> bool:
