@@ -141,6 +141,7 @@ def _setting(bench: Bench, options: argparse.Namespace) -> dict[str, object]:
         "versions": report.versions(version),
         "load": {
             "by": f"smtp-source, {one}; {options.rounds} rounds; {sessions} sessions where no number is said",
+            "waits": f"{options.rate or parts.RATE} messages a second, due at drawn moments, over {_OPEN} sessions",
             "to": f"unix sockets, but of part inet; Postfix's queue {queue}; postmeter's journal on disk; discard(8)",
             **{mail.name: f"{len(mail.raw)} octets, {mail.links} links" for mail in MAILS},
         },

@@ -16,6 +16,7 @@ PLAIN, NEWSLETTER = plain(), newsletter()
 MAILS = (PLAIN, NEWSLETTER)
 SESSIONS = (1, 2, 8, 32, 100)
 MANY = 8
+RATE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ PARTS: list[Part] = [
     Part("workers", "one worker and two", _turns([WORKERS, _OURS]), 800),
     Part("protocol", "without Postfix", _turns([_FLOOR, WORKERS, _OURS, _OPENDKIM]), 800, bare=True),
     Part("sessions", "from 1 to 100 SMTP sessions", [Turn(_OURS, NEWSLETTER, each) for each in SESSIONS], 800),
-    Part("waits", "how long a message takes", _turns([_ALONE, _OPENDKIM, _OURS]), 1000, rate=200),
+    Part("waits", "how long a message takes", _turns([_ALONE, _OPENDKIM, _OURS]), 1000, rate=RATE),
     Part("disk", "queue on disk", _turns([_ALONE, _OPENDKIM, _OURS, SYNC], [PLAIN]), 800, disk=True),
 ]
 
