@@ -19,6 +19,7 @@ import pytest
 from postmeter.books.forwarding import Forwarding
 from postmeter.books.returns import FORWARD, KEPT, NEW, Leave, Returns, place
 from postmeter.config.schema import Bounces, InetAddress
+from postmeter.delivery.providers import parse
 from postmeter.events import Bounced, Complained, Event, Submitted, Unsubscribed
 from postmeter.feedback.arrivals import LARGEST, Arrivals, Envelope
 from postmeter.feedback.lmtp import Lmtp
@@ -64,8 +65,9 @@ class Desk:
     def reader(self) -> Returns:
         leave = Leave(frozenset({LEAVE}), MINT, ("click.example.com",))
         return Returns(
-            self.journal, self.state, bounces=self.bounces, tagger=TAGGER, leave=leave, clock=lambda: self.now
-        )
+            self.journal, self.state, bounces=self.bounces, tagger=TAGGER, leave=leave, clock=lambda: self.now,
+            provider=parse("@example.net, partner\n"),
+        )  # fmt: skip
 
     def come(self, raw: bytes, *, to: str = RETURN_PATH, sender: str | None = "") -> None:
         self.new.put(Envelope(time=self.now, sender=sender, recipients=(to,)), raw)
@@ -103,6 +105,7 @@ def test_a_bounce_is_recorded_for_the_recipient_that_it_names(desk: Desk) -> Non
     assert (event.reference, event.recipient, event.by) == (REFERENCE.hex(), "Reader@example.net", "dsn")
     assert (event.dsn, event.hard, event.relay) == ("5.1.1", True, "inner.example.net")
     assert (event.login, event.campaign, event.from_domain, event.queue_id) == (ALICE, "spring", "example.com", "4X")
+    assert event.provider == "partner", "what the address tells, before the log tells of a relay"
     assert desk.figures() == {"bounce": 1}
     assert desk.new.names() == desk.kept.names() == desk.forward.names() == []
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from postmeter.books import unsubscribes
 from postmeter.config.schema import Bounces
+from postmeter.delivery.providers import OTHER
 from postmeter.events import Bounced, Complained, Event, Submitted, kind
 from postmeter.feedback import reading
 from postmeter.feedback.arrivals import Arrival, Arrivals
@@ -80,9 +81,10 @@ class Returns:
         leave: Leave,
         clock: Callable[[], float],
         away: Arrivals | None = None,
+        provider: Callable[[Mapping[str, str]], str] = lambda values: OTHER,
     ) -> None:
         self._journal, self._bounces, self._tagger, self._leave, self._clock = journal, bounces, tagger, leave, clock
-        self._away = away
+        self._away, self._provider = away, provider
         self._new = Arrivals(place(state, NEW))
         self._kept = Arrivals(place(state, KEPT), most=2 * _MOST_KEPT, most_bytes=2 * _MOST_KEPT_BYTES)
         self._forward = Arrivals(place(state, FORWARD))
@@ -160,7 +162,7 @@ class Returns:
         events: list[Event] = []
         figures: Counter[Figure] = Counter()
         done = dict.fromkeys(batch, "")
-        messages = _Messages(self._journal)
+        messages = _Messages(self._journal, self._provider)
         for name in batch:
             arrival = self._read(name)
             if arrival is None:
@@ -272,8 +274,8 @@ class Returns:
 class _Messages:
     """Those of one batch, with what is being recorded of them."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, provider: Callable[[Mapping[str, str]], str]) -> None:
+        self._journal, self._provider = journal, provider
         self._key = veil.read_key(journal.database)
         self._known: dict[str, Known | None] = {}
         self._kinds: dict[str, dict[str, frozenset[str]]] = {}  # what `Known.recorded` shows, by reference
@@ -295,7 +297,10 @@ class _Messages:
         found = endings.of_reference(self._journal.database, message.reference)
         names = {canonical(name): name for name in message.recipients}
         recorded = self._kinds[message.reference] = dict(found.recorded)
-        return Known(message, partial(_among, names, self._key), recorded, found.providers)
+        # A bounce of our own Postfix's may be here before its log is read: its provider is that of the address then.
+        told = {spelt: self._provider({"to": name}) for spelt, name in names.items()}
+        named = {spelt: provider for spelt, provider in told.items() if provider != OTHER}
+        return Known(message, partial(_among, names, self._key), recorded, {**named, **found.providers})
 
 
 def _among(names: Mapping[str, str], key: bytes, address: str) -> str:

@@ -140,7 +140,7 @@ def _rules(config: Config, *, remote: bool, awaits: bool = True) -> Rules:
     """Where quotas are elsewhere, what is given back is noted for `_repay`."""
     spool = Spool(config.journal.path.parent / "spool" / "events", durable=False)
     return Rules(
-        provider=_providers(config),
+        provider=providers_of(config),
         lifetime=postfix.queue_lifetime(),
         forget=config.delivery.forget,
         give=refunds.note if remote else refunds.give,
@@ -149,7 +149,7 @@ def _rules(config: Config, *, remote: bool, awaits: bool = True) -> Rules:
     )
 
 
-def _providers(config: Config) -> Providers:
+def providers_of(config: Config) -> Providers:
     """A list that cannot be read is told of; the log goes on under the names of ours."""
     path = config.delivery.providers
     if isinstance(path, Path):

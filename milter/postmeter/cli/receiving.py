@@ -17,7 +17,7 @@ from postmeter.books.apart import Apart
 from postmeter.books.daemon import Chore
 from postmeter.books.forwarding import Forwarding
 from postmeter.books.returns import AWAY, FORWARD, KEPT, NEW, Leave, Returns, place
-from postmeter.cli import daemons
+from postmeter.cli import daemons, delivering
 from postmeter.config.check import cannot_bind
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
@@ -60,8 +60,9 @@ class Receiving:
                 away = Arrivals(place(state, AWAY)) if config.journal.ship_to is not None else None
                 made.append(
                     Returns(
-                        journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time, away=away
-                    )
+                        journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time, away=away,
+                        provider=delivering.providers_of(config),
+                    )  # fmt: skip
                 )
             return made[0]
 
