@@ -93,6 +93,11 @@ def test_a_restart_leaves_the_socket_open_and_the_workers_alone(daemon: str) -> 
     assert '" restart "; then kill -USR2 ${MAINPID}' in unit["ExecStop"]
 
 
+def test_a_stop_leaves_no_worker_of_an_earlier_parent() -> None:
+    """It asks for the kind of the job, as it must not kill them at a restart, nor after a crash, which has no job."""
+    assert '" stop "; then systemctl kill --signal=KILL' in settings(service("milter"))["Service"]["ExecStopPost"]
+
+
 def test_a_stop_is_given_the_time_that_draining_takes() -> None:
     assert int(settings(service("milter"))["Service"]["TimeoutStopSec"].removesuffix("s")) > Config().milter.drain + 10
 
