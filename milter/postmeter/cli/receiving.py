@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from postmeter.books import returns
 from postmeter.books.apart import Apart
@@ -58,12 +59,9 @@ class Receiving:
             if not made:
                 state, bounces = config.journal.path.parent, config.bounces
                 away = Arrivals(place(state, AWAY)) if config.journal.ship_to is not None else None
-                made.append(
-                    Returns(
-                        journal(), state, bounces=bounces, tagger=tagger, leave=leave, clock=time.time, away=away,
-                        provider=delivering.providers_of(config),
-                    )  # fmt: skip
-                )
+                named = delivering.providers_of(config)
+                desk = partial(Returns, bounces=bounces, tagger=tagger, leave=leave, away=away, provider=named)
+                made.append(desk(journal(), state, clock=time.time))
             return made[0]
 
         return [
