@@ -117,6 +117,19 @@ def test_one_row_can_be_run_alone() -> None:
     assert list(parts.chosen([], ["nobody"])) == []
 
 
+def test_a_number_of_sessions_for_all_leaves_no_turn_twice() -> None:
+    sessions = next(part for part in PARTS if part.name == "sessions")
+    assert len({turn.sessions for turn in sessions.turns}) == len(sessions.turns) > 1
+    assert [turn.sessions for turn in parts.with_sessions(sessions, 4).turns] == [4]
+
+
+def test_rows_that_are_not_here_cost_only_their_own_turns() -> None:
+    speed = PARTS[0]
+    fewer = speed.without({"rspamd"})
+    assert [turn for turn in speed.turns if turn.row.name != "rspamd"] == list(fewer.turns)
+    assert {row.name for row in speed.rows} - {row.name for row in fewer.rows} == {"rspamd"}
+
+
 def test_a_row_that_does_not_do_its_work_is_found_out() -> None:
     """Unsigned, not tracked, or changed where nothing was asked for."""
     alone, ours = (next(row for row in rows.ROWS if row.name == name) for name in (ALONE, OURS))
