@@ -181,11 +181,16 @@ def read_as_nobody(path: Path) -> int:
 
 def test_a_journal_that_was_moved_away_is_made_anew(journal: Journal, path: Path) -> None:
     journal.record([clicked(1)])
-    for name in ("", "-wal", "-shm"):
-        os.rename(f"{path}{name}", f"{path}.old{name}")
-    journal.record([clicked(2)])
-    with closing(Journal(path, readonly=True)) as other:
-        assert [entry.event.source for entry in other.events()] == ["hit:file:2"]
+    with closing(Journal(path, readonly=True)) as reader:
+        assert reader.last() == 1
+        for name in ("", "-wal", "-shm"):
+            os.rename(f"{path}{name}", f"{path}.old{name}")
+        journal.record([clicked(2), clicked(3)])
+        with closing(Journal(path, readonly=True)) as other:
+            assert [entry.event.source for entry in other.events()] == ["hit:file:2", "hit:file:3"]
+        moved = time.monotonic()
+        while reader.last() != 2:
+            assert time.monotonic() < moved + 1, "who only reads notices it a tenth of a second later"
 
 
 def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn, TypeAlias
 
 from postmeter.store.migrations import MIGRATIONS
@@ -25,6 +26,7 @@ COPIED = "copied"
 """The position by which a copy is known."""
 
 _MODE = 0o640
+_LOOK = 0.1  # seconds between two looks of who only reads whether the file is still there
 _FILE_CHECKPOINT = 4000  # pages of WAL before it is copied back: 16 MB, so that its fsync is paid once in hundreds
 _CACHE = 8_000  # kB; bounds the memory of a connection
 _SYNC = {"normal": "NORMAL", "full": "FULL"}
@@ -57,7 +59,7 @@ class Database:
 
     def __init__(self, path: Path, *, sync: str, readonly: bool, patience: float = PATIENCE) -> None:
         self.path = path
-        self._name = str(path)  # looked at for every message: a Path costs more than the stat(2) itself
+        self._name = str(path)  # a Path costs more than the stat(2) itself
         self._sync = _SYNC[sync]
         self._readonly = readonly
         self._patience = patience
@@ -66,6 +68,7 @@ class Database:
         self._link: sqlite3.Connection | None = None
         self._turn: Turn | None = None
         self._inode = 0
+        self._look_at = float("-inf")
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of one SELECT."""
@@ -177,9 +180,14 @@ class Database:
         return self._turn
 
     def _forget_if_replaced(self) -> None:
-        """A file that was moved away would take our writes with it, into nowhere."""
-        if self._link is None:
+        """A file that was moved away would take our writes with it, into nowhere.
+
+        Who writes looks each time: were another process faster, both would write one log for two files.
+        """
+        now = monotonic()
+        if self._link is None or (self._readonly and now < self._look_at):
             return
+        self._look_at = now + _LOOK
         try:
             same = os.stat(self._name).st_ino == self._inode
         except FileNotFoundError:
