@@ -217,8 +217,8 @@ def _read_head(body: bytes, start: int, end: int, digest: bool) -> _Head:
 
 
 def _head(raw: _Raw, default: Value, *, broken: bool, size: int = 0) -> _Head:
-    content = read(raw[_TYPE][0]) if _TYPE in raw else default
-    disposition = read(raw[_DISPOSITION][0]) if _DISPOSITION in raw else _NONE
+    content = _value(raw[_TYPE][0]) if _TYPE in raw else default
+    disposition = _value(raw[_DISPOSITION][0]) if _DISPOSITION in raw else _NONE
     encoding, span = raw.get(_ENCODING, (b"7bit", None))
     return _Head(
         content or _TEXT,
@@ -228,6 +228,14 @@ def _head(raw: _Raw, default: Value, *, broken: bool, size: int = 0) -> _Head:
         broken or content is None or disposition is None,
         size,
     )
+
+
+_read = lru_cache(maxsize=_KEPT)(read)
+
+
+def _value(raw: bytes) -> Value | None:
+    """Most mail has one of a few values, but for boundaries."""
+    return _read(raw) if len(raw) <= _SHORT and raw.find(b"boundary") < 0 else read(raw)
 
 
 def _leaf(

@@ -19,18 +19,20 @@ CAMPAIGN_FIELDS = services.CAMPAIGN_FIELDS | {
     b"x-postal-tag",
 }
 _MARKS = CAMPAIGN_FIELDS | {b"list-unsubscribe"}
+_BY_WHOM = b"auto-submitted"
 _REPLY = frozenset({b"in-reply-to", b"references"})
 
 
 def is_bulk(draft: Draft, tracking: Tracking) -> bool:
     """Asked of the message as it was submitted: the fields that tell may be gone by now, or others be there."""
-    marked = bool(draft.wishes.campaign or draft.wishes.tags)
-    for field in draft.message.fields:
-        key = field.key
-        if key in _REPLY or (key == b"auto-submitted" and not _by_hand(field.value)):
-            return False
-        marked = marked or key in _MARKS
-    return marked or _listed(draft, frozenset(tracking.bulk_senders))
+    fields = draft.message.fields
+    keys = {field.key for field in fields}
+    if not _REPLY.isdisjoint(keys):
+        return False
+    if _BY_WHOM in keys and not all(_by_hand(field.value) for field in fields if field.key == _BY_WHOM):
+        return False
+    marked = bool(draft.wishes.campaign or draft.wishes.tags) or not _MARKS.isdisjoint(keys)
+    return marked or _listed(draft, tracking.bulk_senders)
 
 
 def _by_hand(value: bytes) -> bool:
@@ -38,7 +40,7 @@ def _by_hand(value: bytes) -> bool:
     return value.split(b";")[0].split(b"(")[0].strip().lower() == b"no"
 
 
-def _listed(draft: Draft, senders: frozenset[str]) -> bool:
+def _listed(draft: Draft, senders: tuple[str, ...]) -> bool:
     """Whether the login or the one From address, or the domain of either, is in the list."""
     if not senders:
         return False

@@ -7,7 +7,7 @@ doubt the message, the part or the link stays as it is and the reason is counted
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -35,7 +35,7 @@ _ANGLED = re.compile(rb"<([^<>]*)>")
 
 _Judge: TypeAlias = Callable[[Rules, bytes, bool, str], tuple[str, str]]
 _KEPT = 2048  # values whose verdict is remembered: the copies of a newsletter share most of their links
-_REMEMBERED = 500  # octets of such a value at most: some 3 MB a process in all
+_REMEMBERED = 500  # octets of such a value at most: some 3 MB a process for each of three kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class _Memory:
     """Verdicts, which are the same each time."""
 
     values: _Judge
+    urls: Callable[[Rules, bytes], tuple[str, str]]
     texts: Callable[[bytes], str]
 
 
@@ -78,14 +79,19 @@ class _Asked:
     url: str
 
     def kinds(self) -> frozenset[str]:
-        tracked = {"off": [], "html": [HTML, AMP], "html+text": [HTML, AMP, TEXT]}[self.clicks]
-        return frozenset([*tracked, HTML] if self.opens else tracked)
+        return _KINDS[self.clicks, self.opens]
+
+
+_TRACKED = {"off": frozenset[str](), "html": frozenset({HTML, AMP}), "html+text": frozenset({HTML, AMP, TEXT})}
+_KINDS = {(clicks, opened): kinds | {HTML} if opened else kinds
+          for clicks, kinds in _TRACKED.items() for opened in (False, True)}  # fmt: skip
 
 
 def step(tracking: Tracking, tokens: Mint, *, size_limit: int) -> Step:
     """`size_limit` is Postfix's message_size_limit, 0 for none: no message may outgrow it."""
     sections = Sections(tracking, partial(Rules, own=own_hosts(tracking)))
-    memory = _Memory(lru_cache(maxsize=_KEPT)(Rules.judge), lru_cache(maxsize=_KEPT)(targets.refuse_text))
+    kept = lru_cache(maxsize=_KEPT)
+    memory = _Memory(kept(Rules.judge), kept(Rules.judge_text), kept(targets.refuse_text))
 
     def rewrite_links(draft: Draft) -> None:
         if draft.free:
@@ -122,23 +128,26 @@ class _Rewrite:
         self._memory = memory
         self._tokens = tokens
         self._limit = size_limit
-        self._unsubscribe = _unsubscribe_urls(draft.fields)
+        self._unsubscribe: frozenset[str] = frozenset()
         self._off: set[str] = set()
-        self._skipped: Counter[str] = Counter()
+        self._skipped: defaultdict[str, int] = defaultdict(int)
 
     def run(self) -> None:
-        plans = self._plans(self._leaves())
-        if sum(len(plan.spots) for plan in plans) > self._rules.tracking.max_links:
-            self._leave(parts.TOO_MANY_LINKS)
-        elif plans:
-            self._commit(self._changes(plans))
+        if leaves := self._leaves():
+            self._unsubscribe = _unsubscribe_urls(self._draft.fields)
+            plans = self._plans(leaves)
+            if sum(len(plan.spots) for plan in plans) > self._rules.tracking.max_links:
+                self._leave(parts.TOO_MANY_LINKS)
+            else:
+                self._commit(self._changes(plans))
         for reason, count in self._skipped.items():
             self._draft.count("rewrite_skipped_total", reason, by=count)
             self._draft.note("links", f"left as it was, {count} time{'s' * (count > 1)}: {reason}")
 
     def _leave(self, reason: str) -> None:
         """The message stays as it is: what was found about its links no longer matters."""
-        self._skipped = Counter({reason: 1})
+        self._skipped.clear()
+        self._skipped[reason] = 1
 
     def _leaves(self) -> list[Leaf]:
         """The parts that may change, in the order of the body; none when the message has to stay as it is."""
@@ -191,7 +200,8 @@ class _Rewrite:
             return targets.SWITCHED_OFF
         if url in self._unsubscribe:
             return targets.UNSUBSCRIBE
-        return self._memory.texts(html.visible_text(octets, link))
+        shown = html.visible_text(octets, link)
+        return self._memory.texts(shown) if len(shown) <= _REMEMBERED else targets.refuse_text(shown)
 
     def _text(self, leaf: Leaf) -> _Plan:
         plan = _Plan(leaf)
@@ -200,9 +210,9 @@ class _Rewrite:
         for found in text.urls(leaf.view.octets, delsp=delsp):
             if len(plan.spots) > self._rules.tracking.max_links:
                 break
-            url, reason = self._rules.judge_text(leaf.view.octets[found.start : found.end]) if found.clear else (
-                "", targets.MALFORMED
-            )  # fmt: skip
+            value = leaf.view.octets[found.start : found.end]
+            judge = self._memory.urls if len(value) <= _REMEMBERED else Rules.judge_text
+            url, reason = judge(self._rules, value) if found.clear else ("", targets.MALFORMED)
             if not reason and url in self._off:
                 reason = targets.SWITCHED_OFF
             if not reason and (url in self._unsubscribe or targets.says_unsubscribe(found.around)):

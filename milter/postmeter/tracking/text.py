@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from postmeter.mail.coding import MAX_LINE
 
@@ -28,8 +28,7 @@ _LONGEST = 2000  # none that long is tracked
 _CONTEXT = 200  # what is said of a URL stands near it
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A URL, text[start:end]; `clear` where every reader sees this one."""
 
     start: int
