@@ -15,6 +15,7 @@ from postmeter import __version__
 from postmeter.cli.main import COMMANDS, load_all, main
 from postmeter.config.load import loads
 from postmeter.metrics import METRICS, PREFIX
+from tests.lab.documented import blocks
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -140,11 +141,14 @@ def test_help_of_a_word_has_an_example(words: list[str], capsys: pytest.CaptureF
     assert f"example: postmeter {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_configuration_in_the_readme_is_valid() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        loads(block, "README.md")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_id)
+def test_configurations_in_documents_are_valid(document: Path) -> None:
+    """Those of Prometheus and of containers are others'."""
+    found = [block.text for block in blocks(document) if block.language == "yaml"]
+    for text in found:
+        if not text.startswith(("scrape_configs:", "services:")):
+            loads(text, document.name)
+    assert found or document != ROOT / "README.md"
 
 
 def test_the_lines_for_main_cf_are_the_same_everywhere() -> None:

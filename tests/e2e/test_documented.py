@@ -90,6 +90,15 @@ def test_a_command_in_running_text_exists_with_its_options(line: Line) -> None:
     assert set(options) <= set(parser._option_string_actions), line.text
 
 
+@pytest.mark.parametrize("line", [line for document in DOCUMENTS for line in mentions(document, "systemctl")], ids=str)
+def test_a_unit_in_running_text_is_one_of_ours(line: Line) -> None:
+    """Or of Postfix's, or of Prometheus."""
+    ours = {path.name for path in (CLONE / "packaging/systemd").iterdir()}
+    _, *units = [word.strip("'") for word in line.text.split()[1:] if not word.startswith("-")]
+    others = ("postfix", "postfix@-.service", "prometheus", "postmeter-*")
+    assert [unit for unit in units if not {unit, f"{unit}.service"} & ours and unit not in others] == []
+
+
 def _below(parser: argparse.ArgumentParser) -> dict[str, Parser] | None:
     found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(found[0].choices) if found else None

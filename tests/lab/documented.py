@@ -76,10 +76,10 @@ def shell(document: Path) -> list[list[Line]]:
     return [lines(block) for block in blocks(document) if block.language == "sh"]
 
 
-def mentions(document: Path) -> Iterator[Line]:
-    """Every `postmeter …` in running text, whatever lines it is broken over."""
+def mentions(document: Path, program: str = "postmeter") -> Iterator[Line]:
+    """Every `postmeter …`, or of another program, in running text, whatever lines it is broken over."""
     text = _FENCED.sub(lambda found: "\n" * found[0].count("\n"), document.read_text())
     for found in _CODE.finditer(text):
         words = " ".join(found[1].split())
-        if words.startswith("postmeter "):
+        if words.startswith(f"{program} "):
             yield Line(document, text.count("\n", 0, found.start()) + 1, words)
