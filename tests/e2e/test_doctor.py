@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.dns import NameServer
 from tests.lab.lab import Lab
-from tests.lab.postfix import HOST
+from tests.lab.postfix import HOST, Service
 from tests.lab.product import Postmeter
 
 HERE = "192.0.2.1"
@@ -30,7 +30,7 @@ BAD = {
 }
 WRONG = {
     "message_size_limit", "queue ids", "recipient_delimiter", "soft_bounce", "internal mail", "macros", "helo", "ptr",
-    "spf", "dmarc", "mx",
+    "spf", "dmarc", "mx", "default_action", "order", "timeouts", "double filtering", "postfix",
 }  # fmt: skip
 _RECORD = re.compile(r"(\S+)\. IN (TXT|A|MX) (.+)")
 
@@ -77,7 +77,17 @@ def host(needs_postfix: None) -> Iterator[Host]:
         postmeter.settings["bounces"]["secrets"] = str(postmeter.secrets())
         server.records["pm1._domainkey.example.com"] = key.record
         server.rdata["1.2.0.192.in-addr.arpa", "PTR"] = [f"{HOST}."]
-        with Lab(postmeter=postmeter, postfix=BAD, sendmail=True) as lab:
+        ours, opendkim = postmeter.milter, "unix:/run/opendkim/opendkim.sock"
+        accepting = f"{{ {ours}, default_action=accept, content_timeout=5s }}"
+        services = [
+            Service(name="back", settings={"content_filter": "", "smtpd_milters": ours}),
+            Service(name="third", settings={"smtpd_milters": f"{opendkim}, {accepting}, unix:other.sock"}),
+            Service(name="fourth", settings={"smtpd_milters": f"{ours}, $postmeter_milter"}),
+            Service(name="fifth", settings={"smtpd_milters": ours, "receive_override_options": "no_milters"}),
+        ]
+        bad = {**BAD, "content_filter": "smtp:[127.0.0.1]:10024"}
+        bad["postmeter_milter"] = f"{{ {ours}, command_timeout=1s }}"
+        with Lab(postmeter=postmeter, postfix=bad, services=services, sendmail=True) as lab:
             yield Host(lab, server)
 
 

@@ -176,7 +176,7 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
     back = Service("10025/inet", "smtpd", options={"smtpd_milters": OURS, "content_filter": "", **options})
     facts = postfix(back, values={"content_filter": "smtp:[127.0.0.1]:10024"})
     facts = replace(facts, config=replace(CONFIG, senders=replace(CONFIG.senders, refiltered=("REFILTERED",))))
-    assert ("double filtering" not in {finding.about for finding in found(facts)}) is quiet
+    assert ({"double filtering", "postfix"}.isdisjoint(finding.about for finding in found(facts))) is quiet
 
 
 @pytest.mark.parametrize(
@@ -349,6 +349,34 @@ def test_strict_dkim_alignment_leaves_domains_below_out() -> None:
 def test_a_complaint_address_of_another_domain_gets_no_reports() -> None:
     config = replace(CONFIG, bounces=replace(CONFIG.bounces, cfbl_address="fbl@other.example"))
     assert only(replace(GOOD, config=config)).about == "cfbl_address"
+
+
+@pytest.mark.parametrize(
+    ("raw", "expanded", "about", "fix"),
+    [
+        ("unix:a, $m, unix:b", f"unix:a, {OURS}, unix:b", "order", "smtpd_milters=unix:a,unix:b,$m'"),
+        ("$m, $m", f"{OURS}, {OURS}", "order", "/smtpd_milters=$m'"),
+        ("unix:opendkim, $m", f"unix:opendkim, {OURS}", "order", "/smtpd_milters=$m'"),
+        ("$both", f"{OURS}, unix:b", "order", "name postmeter as the last"),
+    ],
+)
+def test_a_list_is_mended_by_a_command_in_its_own_words(raw: str, expanded: str, about: str, fix: str) -> None:
+    """Where they can be told apart."""
+    service = replace(SUBMISSION, raw={"smtpd_milters": raw}, options={"smtpd_milters": expanded})
+    finding = only(replace(GOOD, mailer=Mailer(VALUES, own={"m": OURS}, services=(SMTP, service))))
+    assert (finding.about, fix in finding.fix) == (about, True), finding.fix
+
+
+def test_an_option_is_mended_where_it_stands() -> None:
+    accepting = OURS.replace("tempfail", "accept")
+    for raw, known, fix in (
+        ("$m", {"m": accepting}, f"postconf -e 'm={OURS}' && postfix reload"),
+        (accepting, {}, f"-o {{ smtpd_milters = {OURS} }}' && postfix reload"),
+        ("$other", {}, "write default_action=tempfail there"),
+    ):
+        service = replace(SUBMISSION, raw={"smtpd_milters": raw}, options={"smtpd_milters": accepting})
+        finding = only(replace(GOOD, mailer=Mailer(VALUES, own=known, services=(SMTP, service))))
+        assert finding.fix.endswith(fix), finding.fix
 
 
 # --- Postfix's words

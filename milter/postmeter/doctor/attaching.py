@@ -99,16 +99,29 @@ def remaining(mailer: Mailer, config: Config) -> list[str]:
     queue, found = mailer.value("queue_directory"), []
     for service in [*mailer.smtpd(), None]:
         name = f"{service.name}/smtpd_milters" if service else "non_smtpd_milters"
-        for each, text in zip(mailer.entries(service), _raw(mailer, service), strict=False):
+        for each, text in zip(mailer.entries(service), raw(mailer, service), strict=False):
             if is_ours(each.address, config.milter.listen, queue) and not _mentions(text):
                 found.append(name)
     return found
 
 
-def _raw(mailer: Mailer, service: Service | None) -> list[str]:
+def raw(mailer: Mailer, service: Service | None) -> list[str]:
+    """The elements of a list of milters as they are written."""
     if service is None:
         return split(mailer.own.get("non_smtpd_milters", ""))
     return split(service.raw.get("smtpd_milters", mailer.own.get("smtpd_milters", "")))
+
+
+def put(mailer: Mailer, service: Service | None, name: str, value: str) -> list[Step]:
+    """A value where it stands now, with the service or in main.cf."""
+    if service is not None and (name in service.raw or name not in mailer.own):
+        return give(service, name, value)
+    return list(_set(mailer, name, value))
+
+
+def give(service: Service, name: str, value: str) -> list[Step]:
+    """A value for that service alone."""
+    return list(_give(service, name, value))
 
 
 def _defined(mailer: Mailer, listen: SocketAddress) -> Iterator[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from postmeter.config.schema import Config
+from postmeter.doctor import mending
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
 from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, seconds, split
@@ -76,11 +77,20 @@ def order(facts: Facts) -> Iterator[Finding]:
         queue = mailer.value("queue_directory")
         if any(is_ours(each.address, facts.config.milter.listen, queue) for each in behind):
             what = f"{place(service)} has postmeter twice: every message meets it twice"
-            yield Finding(WRONG, "order", what, _list(service), "name it once, as the last one")
+            fix = mending.reordered(mailer, service, _last(facts, mailer, entries))
+            yield Finding(WRONG, "order", what, _list(service), fix or "name it once, as the last one")
         others = [each.address for each in behind if each.address != ours.address]
         if others:
             what = f"{', '.join(others)} comes after postmeter at {place(service)}: what it alters breaks signatures"
-            yield Finding(WARNING, "order", what, _list(service), "name postmeter as the last of the list")
+            fix = mending.reordered(mailer, service, _last(facts, mailer, entries))
+            yield Finding(WARNING, "order", what, _list(service), fix or "name postmeter as the last of the list")
+
+
+def _last(facts: Facts, mailer: Mailer, entries: list[Entry]) -> list[int]:
+    """All others in their order, and ours once behind them."""
+    queue, listen = mailer.value("queue_directory"), facts.config.milter.listen
+    ours = [nth for nth, each in enumerate(entries) if is_ours(each.address, listen, queue)]
+    return [*(nth for nth in range(len(entries)) if nth not in ours), ours[0]]
 
 
 def signers(facts: Facts) -> Iterator[Finding]:
@@ -88,20 +98,22 @@ def signers(facts: Facts) -> Iterator[Finding]:
     dkim = facts.config.dkim
     if not dkim.sign and dkim.opendkim_tables is None:
         return
-    for _, service, entries, ours in _found(facts):
+    for mailer, service, entries, ours in _found(facts):
         for nth, each in enumerate(entries):
             name = next((name for word, name in _SIGNERS.items() if word in each.address.lower()), "")
             if not name or each.address == ours.address:
                 continue
             harm = "what postmeter alters breaks its signature" if nth < entries.index(ours) else "mail is signed twice"
             what = f"{name} has mail at {place(service)} too: where it signs, {harm}"
-            fix = f"take {each.address} off that list (keys: postmeter dkim import-opendkim), or let it verify only"
+            off = mending.reordered(mailer, service, [other for other in range(len(entries)) if other != nth])
+            off = off or f"take {each.address} off that list"
+            fix = f"{off}, or let it verify only (its keys: postmeter dkim import-opendkim)"
             yield Finding(WARNING, "order", what, f"{each.address} in {_list(service)}", fix)
 
 
 def default_action(facts: Facts) -> Iterator[Finding]:
     """`accept` lets mail leave unmetered and unsigned, and perhaps half rewritten, while postmeter is down."""
-    for mailer, service, _, ours in _found(facts):
+    for mailer, service, entries, ours in _found(facts):
         word = ours.options.get("default_action") or mailer.value("milter_default_action", service)
         action = "".join(word.split()[:1])
         if action in _HARMS:
@@ -109,8 +121,10 @@ def default_action(facts: Facts) -> Iterator[Finding]:
             what = f"when postmeter is down, mail at {place(service)} {harm}"
             own = "default_action" in ours.options
             known = f"default_action={action} in {_list(service)}" if own else f"milter_default_action = {action}"
-            mend = "write default_action=tempfail there" if own else "postconf -e milter_default_action=tempfail"
-            yield Finding(level, "default_action", what, known, f"{mend} && postfix reload")
+            fix = "postconf -e milter_default_action=tempfail && postfix reload"
+            if own or "milter_default_action" in (service.options if service else ()):
+                fix = mending.with_option(mailer, service, entries.index(ours), "default_action=tempfail")
+            yield Finding(level, "default_action", what, known, fix or "write default_action=tempfail there")
 
 
 def sockets(facts: Facts) -> Iterator[Finding]:
@@ -124,15 +138,18 @@ def sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def timeouts(facts: Facts) -> Iterator[Finding]:
-    for mailer, service, _, ours in _found(facts):
+    for mailer, service, entries, ours in _found(facts):
         content = _timeout(mailer, service, ours, "content")
         command = _timeout(mailer, service, ours, "command")
+        nth = entries.index(ours)
         if not _LEAST_CONTENT <= content <= _MOST_CONTENT:
             what = f"Postfix waits {content:g} s at {place(service)} for the verdict on a message"
-            yield Finding(WARNING, "timeouts", what, "content_timeout, milter_content_timeout", "content_timeout=300s")
+            fix = mending.with_option(mailer, service, nth, "content_timeout=300s") or "content_timeout=300s"
+            yield Finding(WARNING, "timeouts", what, "content_timeout, milter_content_timeout", fix)
         if command < _LEAST_COMMAND:
             what = f"Postfix waits only {command:g} s at {place(service)} for the answer to a command"
-            yield Finding(WARNING, "timeouts", what, "command_timeout, milter_command_timeout", "command_timeout=30s")
+            fix = mending.with_option(mailer, service, nth, "command_timeout=30s") or "command_timeout=30s"
+            yield Finding(WARNING, "timeouts", what, "command_timeout, milter_command_timeout", fix)
 
 
 def _timeout(mailer: Mailer, service: Service | None, ours: Entry, kind: str) -> float:
@@ -142,26 +159,35 @@ def _timeout(mailer: Mailer, service: Service | None, ours: Entry, kind: str) ->
 
 def macros(facts: Facts) -> Iterator[Finding]:
     """Without the login's macro every sender would be an address, and share one limit with its neighbours."""
+    untold: dict[tuple[str, str, str], list[str]] = {}
+    old: dict[str, list[str]] = {}
     for mailer, service, _, _ in _found(facts):
         for name, wanted in _MACROS.items() if service is not None else ():
             value = mailer.value(name, service)
-            missing = [macro for macro in wanted if macro not in split(value.replace("{", " {").replace("}", "} "))
-                       and macro.strip("{}") not in split(value)]  # fmt: skip
+            given = {each.strip("{}") for each in split(value.replace("{", " {").replace("}", "} "))}
+            missing = ", ".join(macro for macro in wanted if macro.strip("{}") not in given)
             if missing:
-                what = f"{place(service)} does not tell postmeter {', '.join(missing)}"
-                yield Finding(WRONG, "macros", what, f"{name} = {value}", f"postconf -X {name} && postfix reload")
+                untold.setdefault((missing, name, value), []).append(place(service))
         protocol = mailer.value("milter_protocol", service)
         if protocol.isdigit() and int(protocol) < _PROTOCOL:
-            yield Finding(WRONG, "macros", "an old milter protocol lacks what postmeter needs",
-                          f"milter_protocol = {protocol}", "postconf -X milter_protocol && postfix reload")  # fmt: skip
+            old.setdefault(protocol, []).append(place(service))
+    for (missing, name, value), places in untold.items():
+        what = f"{', '.join(places)} does not tell postmeter {missing}"
+        yield Finding(WRONG, "macros", what, f"{name} = {value}", f"postconf -X {name} && postfix reload")
+    for protocol, places in old.items():
+        what = f"an old milter protocol lacks what postmeter needs, at {', '.join(places)}"
+        yield Finding(WRONG, "macros", what, f"milter_protocol = {protocol}",
+                      "postconf -X milter_protocol && postfix reload")  # fmt: skip
 
 
 def switched_off(facts: Facts) -> Iterator[Finding]:
-    """`no_milters` beside our milter: it stands there and never runs."""
+    """`no_milters` beside our milter: it stands there and never runs, as it should be behind a content filter only."""
     for mailer, service, _, _ in _found(facts):
-        if service is not None and "no_milters" in split(mailer.value("receive_override_options", service)):
+        if service is None or service.options.get("content_filter") == "":
+            continue
+        if "no_milters" in split(mailer.value("receive_override_options", service)):
             what = f"{service.name} names postmeter and never asks it"
-            fix = "take no_milters out of receive_override_options there, or the milter"
+            fix = mending.switched(mailer, service, "receive_override_options", word="no_milters", on=False)
             yield Finding(WRONG, "postfix", what, "receive_override_options has no_milters", fix)
 
 
@@ -176,8 +202,9 @@ def filtered_twice(facts: Facts) -> Iterator[Finding]:
             continue
         what = f"mail that a content filter gives back at {service.name} meets postmeter a second time"
         known = f"{service.name} has content_filter= and postmeter, and no no_milters"
-        fix = "add no_milters to receive_override_options there, or name the service in senders.refiltered"
-        yield Finding(WRONG, "double filtering", what, known, f"{fix} (contrib/postfix/README.md)")
+        fix = mending.switched(mailer, service, "receive_override_options", word="no_milters", on=True)
+        other = "or senders.refiltered where it alters mail (contrib/postfix/README.md)"
+        yield Finding(WRONG, "double filtering", what, known, f"{fix}, {other}")
 
 
 def _filters(mailer: Mailer) -> bool:

@@ -65,6 +65,6 @@ def facts_of(
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """All findings, the worst first, each group in the order of the checks."""
-    found = [finding for check in CHECKS for finding in check(facts)]
+    """All findings once, the worst first, each group in the order of the checks."""
+    found = dict.fromkeys(finding for check in CHECKS for finding in check(facts))
     return sorted(found, key=lambda finding: _WORST.index(finding.level))
