@@ -12,7 +12,6 @@ build/bench-growth.json too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import cpu, filling
-from tests.bench.memory import judged, socket_of, working
+from tests.bench.memory import judged, keep, socket_of, working
 from tests.bench.messages import plain
 from tests.lab.folder import CLONE, give
 from tests.lab.mta import Mta
@@ -238,8 +237,7 @@ PARTS = {"growth": growth, "commits": commits}
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     found = {name: part(options) for name, part in PARTS.items() if not options.only or name in options.only}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    keep(options.json, found)
     return 0
 
 

@@ -268,6 +268,13 @@ def judged(what: str, figure: float, most: float) -> Figures:
     return {"what": what, "figure": figure, "most": most, "kept": kept}
 
 
+def keep(file: Path, found: Mapping[str, Figures]) -> None:
+    """Parts that were measured another time stay in the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | dict(found), indent=1) + "\n")
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "rest": rest, "large": alone, "together": together, "flood": flooded, "growth": growth,
 }  # fmt: skip
@@ -276,8 +283,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     found = {name: part(options) for name, part in PARTS.items() if not options.only or name in options.only}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    keep(options.json, found)
     return 0
 
 
