@@ -53,6 +53,7 @@ class Busy:
         self._later: list[tuple[float, Callable[[], object]]] = []
         self._lost: dict[str, str] = {}
         self._seen = 0
+        self._unwilling: list[str] = []  # who complained or left, and an old list writes to again
         lab.sink.answer = self.answer
 
     @property
@@ -80,9 +81,11 @@ class Busy:
             whom = f"gone-{number}@{self.chance.choice(_PROVIDERS)}"
         elif kind < 0.05:
             whom = f"full-{number}@{self.chance.choice(_PROVIDERS)}"
+        if self._unwilling and number % 20 == 0:
+            whom = self.chance.choice(self._unwilling)
         bulk = ["X-Campaign: spring"] if kind < 0.75 else []
         sender = "news@shop.example" if kind < 0.3 else ALICE
-        if number % 25 == 0:
+        if number % 27 == 0:
             self.lab.postfix.sendmail(letter(sender="cron@example.com"), "-f", "cron@example.com", whom)
             return None
         if number % 40 == 0:
@@ -166,10 +169,12 @@ class Busy:
         (value,) = arrived.values(b"List-Unsubscribe")
         path = urllib.parse.urlsplit(value.decode().strip(" <>")).path
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        self._unwilling.append(arrived.rcpt_to[0].decode())
         self.ask(path, kind, address, "List-Unsubscribe=One-Click")
 
     def complain(self, arrived: Delivery) -> None:
         whom = arrived.rcpt_to[0].decode()
+        self._unwilling.append(whom)
         raw = arf(whom, return_path=arrived.mail_from.decode())
         self.lab.send(raw, login="", service="transit", mail_from="", rcpt_to=["fbl@example.com"])
 
