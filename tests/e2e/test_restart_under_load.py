@@ -5,11 +5,14 @@ The same under a real systemd, with the package: packaging/try-restart.sh.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,7 @@ from tests.lab.client import Client, RefusedError
 from tests.lab.keeping import Keeping
 from tests.lab.lab import ALICE, Lab, attach, letter
 from tests.lab.postfix import submission
+from tests.lab.product import Postmeter
 
 RESTARTS, FEW = 2, 4  # messages in a session
 
@@ -101,3 +105,49 @@ def test_smtp_source_meets_no_refusal_when_the_parent_is_killed(lab: Lab) -> Non
         keeper(lab).restart(how=signal.SIGKILL)
     assert [(source.result().returncode, source.result().stderr) for source in sources] == [(0, b"")] * 3
     assert len(lab.postmeter.events()) == before + 180
+
+
+class Copied(Postmeter):
+    """Runs from a copy of the program, which may go away under it as an upgrade replaces it."""
+
+    @property
+    def program(self) -> Path:
+        return self.folder / "program"
+
+    def _environment(self, daemon: str = "") -> dict[str, str]:
+        environment = super()._environment(daemon)
+        first, _, others = environment["PYTHONPATH"].partition(":")
+        if not self.program.exists():
+            shutil.copytree(first, self.program)
+        return {**environment, "PYTHONPATH": f"{self.program}:{others}"}
+
+
+@pytest.fixture(scope="module")
+def replaced(open_lab: OpenLab) -> Lab:
+    tracking = {"url": "https://links.example.com", "opens": True, "unsubscribe": True}
+    postmeter = Copied({"milter": {"workers": 2}, "tracking": tracking}, daemons=("milter",))
+    postmeter.secrets()
+    postmeter.key("example.com", "s1")
+    return open_lab(Lab(postmeter=postmeter))
+
+
+def test_workers_read_nothing_of_the_program_once_they_are_asked_for(replaced: Lab) -> None:
+    """Between the new files and the restart an upgrade leaves the old program running without its files."""
+    product = replaced.postmeter
+    assert isinstance(product, Copied)
+    shutil.rmtree(product.program)
+    product.program.mkdir()
+    fields = ["X-Campaign: spring", "List-Id: Weekly offers <weekly.example.com>"]
+    page = letter('<p><a href="https://shop.example/">offers</a></p>\r\n', html=True, fields=fields)
+    first = set(product.workers())
+    for pid in (0, *first):  # as they were forked, and then such as are forked now
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            product.wait_until(lambda old=pid: len({*product.workers()} - {old}) == 2)  # type: ignore[misc]
+        for _ in range(4):
+            delivered = replaced.deliver(page)
+            assert delivered.holds(b"DKIM-Signature: ")
+            assert delivered.holds(b"List-Unsubscribe-Post: ")
+            assert delivered.data.count(b"https://links.example.com/") >= 3  # a link, an open, an unsubscribe
+    assert not first & set(product.workers())
+    assert "rror" not in product.log()

@@ -7,6 +7,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from postmeter.submission.record import Recorder
 
 log = logging.getLogger(__name__)
+
+# What workers serve with, read before they are forked: by then an upgrade may have replaced it.
+_NEEDED = ("postmeter.submission.server", "postmeter.submission.record", "postmeter.submission.standing",
+           "postmeter.sealed")  # fmt: skip
 
 
 def run(args: Namespace) -> int:
@@ -70,6 +75,8 @@ def _generation(loaded: Loaded) -> Generation:
     material = daemons.prepare(loaded)
     milter = loaded.config.milter
     workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
+    for name in _NEEDED:
+        import_module(name)
     _share()
     return Generation(lambda post: _serve(material, post), workers, milter.drain, milter.linger)
 
