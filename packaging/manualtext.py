@@ -10,7 +10,9 @@ MORE = {
         "Listens on `milter.listen`, where Postfix asks it about every message: `postmeter attach` tells "
         "Postfix so. A parent owns the socket, and forked workers serve it.",
         "SIGUSR1 reloads: a wrong configuration changes nothing and is logged. SIGTERM stops, and finishes "
-        "messages in flight for `milter.drain`. SIGHUP stops too, as it does every milter.",
+        "messages in flight for `milter.drain`. SIGHUP stops too, as it does every milter. SIGUSR2, which the "
+        "package's unit sends at a restart, ends it at once: systemd keeps the socket for the next one, and the "
+        "workers finish their sessions, at most `milter.linger`.",
     ),
     "web": (
         "Needed only where there is a `tracking.url`. It should run as a user of its own, who can read "

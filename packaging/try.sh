@@ -4,7 +4,7 @@
 #
 #   sh packaging/try.sh [bookworm | trixie]
 #
-# Without systemd as process 1: units are only looked at here (tests/test_packaging.py), daemons are started by hand.
+# Without systemd as process 1: daemons are started by hand here; packaging/try-restart.sh has the units run.
 set -eu
 
 . "$(dirname "$0")/bare.sh"
