@@ -60,7 +60,8 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], 
     sources = {rows.source(job.row) for job in jobs if job.row and not rows.counts_up(job.row)}
     found = ledger.load(link, (charge for job in jobs for charge in job.charges))
     page = _Page(link, host, found, rows.known(link, sources))
-    page.add(figures)
+    if figures:
+        page.add(figures)
     for job in jobs:
         _decide(job, page)
     page.ledger.save(link)
@@ -72,7 +73,7 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], 
 
 def _decide(job: Job, page: _Page) -> None:
     """A job whose event is known was settled before; to settle it again must not charge it again."""
-    if not (job.row and rows.source(job.row) in page.known):
+    if not (page.known and job.row and rows.source(job.row) in page.known):
         job.outcome = _hold(job, job.hold, page) if job.hold else _charge(job, page)
         if job.outcome.refused or job.outcome.full:
             return

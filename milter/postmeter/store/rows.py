@@ -14,6 +14,7 @@ from postmeter.mail.draft import Figure
 from postmeter.store.database import Row
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
+_TEXTS = tuple(column for column in _COLUMNS if column != "time")
 _json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # facts are trees
 _REST = {name: tuple(f.name for f in fields(cls) if f.name not in _COLUMNS) for name, cls in KINDS.items()}
 
@@ -48,14 +49,10 @@ def encode(event: Event, host: str) -> Row:
     """Done before anybody's turn to write: it costs time, and what cannot be written fails here, alone."""
     name = kind(event)
     data = _json({key: getattr(event, key) for key in _REST[name]})
-    return host, name, *(_storable(getattr(event, column, "")) for column in _COLUMNS), data
-
-
-def _storable(value: Any) -> Any:
-    """SQLite takes no half of a surrogate pair."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
+    texts = [getattr(event, column, "") for column in _TEXTS]
+    if not "".join(texts).isascii():  # SQLite takes no half of a surrogate pair
+        texts = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
+    return host, name, texts[0], event.time, *texts[1:], data
 
 
 def source(row: Row) -> str:
