@@ -8,7 +8,7 @@ import quopri
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from postmeter.mail import coding
@@ -56,6 +56,23 @@ def test_quoted_printable_decodes_to_the_edited_document(
     assert changed is not None
     assert quopri.decodestring(made(raw, changed)) == plainly(document, edits)
     assert all(len(line) <= 76 for line in re.split(rb"\r?\n", made(raw, changed)))
+
+
+ODD = [b"=33", b"=3D", b"=\r\n", b"=\n", b"\r\n", b"=61", b"3", b"33ab", b"D3", b"ab", b'"']
+
+
+@given(st.lists(st.sampled_from(ODD), max_size=14).map(b"".join), st.data())
+def test_an_edit_finds_its_place_among_needless_escapes_and_breaks_anywhere(raw: bytes, data: st.DataObject) -> None:
+    """Where the digits of an escape look like the text that is looked for, too."""
+    document = quopri.decodestring(raw)
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(document))] * 2)))
+    assume(all(document[at - 1 : at + 1] != b"\r\n" for at in (start, end)))
+    edits = [Edit(start, end, b"new")]
+    changed = coding.change(raw, document, "quoted-printable", edits, at=6)
+    assert changed is not None
+    whole = made(b"before" + raw, changed)
+    assert whole.startswith(b"before")
+    assert quopri.decodestring(whole[6:]) == plainly(document, edits)
 
 
 def quoted(document: bytes, eol: bytes, width: int) -> bytes:

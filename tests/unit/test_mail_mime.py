@@ -246,3 +246,20 @@ def test_values_that_can_be_read_in_two_ways_are_not_read(raw: bytes) -> None:
 def test_any_value_is_read_or_refused(raw: bytes) -> None:
     found = parameters.read(raw)
     assert found is None or found.token == found.token.lower()
+
+
+def test_a_header_without_a_type_means_what_the_multipart_around_it_says() -> None:
+    """RFC 2046 section 5.1.5; each time it comes, in whatever order, and at whatever place."""
+    lines = ["--b", "X: 1", "", "text", "--b", "X: 1", "", "more", "--b--"]
+    digest = mixed(*lines).replace(b"mixed", b"digest")
+    for raw, kind in [(mixed(*lines), "text/plain"), (digest, "message/rfc822"), (mixed(*lines), "text/plain")]:
+        assert kinds(raw) == [("1", kind), ("2", kind)]
+        assert texts(raw) == [b"text", b"more"]
+
+
+def test_a_transfer_encoding_is_found_where_it_stands_in_each_part() -> None:
+    header = ["Content-Type: text/plain", "Content-Transfer-Encoding: 8bit", ""]
+    parts, body = leaves(mixed("--b", *header, "one", "--b", *header, "two", "--b--"))
+    spans = [part.encoding_span for part in parts]
+    assert spans[0] != spans[1]
+    assert [body[span[0] : span[1]].strip() for span in spans if span] == [b"8bit", b"8bit"]

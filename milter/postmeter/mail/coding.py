@@ -257,4 +257,4 @@ def _encode_base64(octets: bytes, like: bytes) -> bytes:
     first, several, _ = core.partition(b"\n")
     length = len(first.rstrip(b"\r")) if several else max(1, len(text))  # one line stays one, while it may
     length = length if length <= MAX_LINE else _ENCODED_LINE
-    return lead + line_end.join(text[at : at + length] for at in range(0, len(text), length)) + trail
+    return lead + line_end.join([text[at : at + length] for at in range(0, len(text), length)]) + trail

