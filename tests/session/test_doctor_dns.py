@@ -135,8 +135,9 @@ def test_a_certificate_that_browsers_do_not_believe_is_told(server: NameServer, 
 @pytest.mark.parametrize(
     ("answer", "stranger"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", ""),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nok\n\r\n0\r\n\r\n", ""),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 11\r\n\r\nNot found.\n", ""),
+        (b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nNot found.\n\r\n0\r\n\r\n", ""),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n<html>\r\n<head><title>404 Not Found", "404 Not Found"),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>Welcome to nginx!", "200 OK"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\nok", "502 Bad Gateway"),
         (b"220 mail.example.com ESMTP\r\n", "no answer in HTTP"),

@@ -26,7 +26,9 @@ from postmeter.mail.address import ascii_domain
 
 _PATIENCE = 8.0  # seconds to see a certificate
 _AT_ONCE = 8  # questions under way
-_PAGE = 64  # octets read of an answer that should have three
+_PROBE = "/c/doctor"  # as a link begins, and none that anybody was sent
+_NO_LINK = (404, b"Not found.")
+_PAGE = 64  # octets read of an answer that should have eleven
 _MOST_HOSTS = 10  # of an MX that are looked up
 _WAYS = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737, RFC 3849: nobody's addresses
 
@@ -146,7 +148,7 @@ def _is_here(address: str) -> bool:
 
 
 def visit(host: str, address: str, port: int, context: ssl.SSLContext | None) -> Seen:
-    """As a browser comes, but to `/healthz`; without a context it is plain http."""
+    """As a browser comes, for a link that is none; without a context it is plain http."""
     try:
         with socket.create_connection((address, port), timeout=_PATIENCE) as wire:
             if context is None:
@@ -158,15 +160,15 @@ def visit(host: str, address: str, port: int, context: ssl.SSLContext | None) ->
 
 
 def _stranger(wire: socket.socket, host: str) -> str:
-    """What was answered, where it is not what `postmeter web` answers."""
+    """What was answered, where it is not what `postmeter web` answers. A proxy may hand on links and nothing else."""
     try:
-        wire.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
+        wire.sendall(f"GET {_PROBE} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
         response = http.client.HTTPResponse(wire)
         response.begin()
         page = response.read(_PAGE)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return f"no answer in HTTP: {str(error)[:100] or type(error).__name__}"
-    ours = (response.status, page.strip()) == (200, b"ok")
+    ours = (response.status, page.strip()) == _NO_LINK
     return "" if ours else f"{response.status} {response.reason[:40]}".strip()
 
 

@@ -96,7 +96,7 @@ def _answering(facts: Facts, site: Site, host: str) -> Iterator[Finding]:
     if site.stranger:
         what = f"what answers at {site.url} is not `postmeter web`: links do not open"
         fix = f"have the proxy hand {host} on to {facts.config.web.listen}, host name and all (contrib/nginx)"
-        yield Finding(WRONG, "tracking", what, f"GET {site.url}/healthz: {site.stranger}", fix)
+        yield Finding(WRONG, "tracking", what, f"asked for a link that is none, it said {site.stranger}", fix)
     elif site.here is False:
         what = "links lead to another host: a proxy, or one that runs `postmeter web` too"
         known = f"{host} is {', '.join(site.addresses.records)}, and that is no address of this host"
