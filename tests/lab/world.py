@@ -40,7 +40,7 @@ CONFIG = Path("/etc/postmeter/postmeter.yaml")
 KEYS = Path("/etc/postmeter/keys")
 _QUEUE = Path("/var/spool/postfix")
 _LISTED = KEYS / "example.com.pm2026a.pem"
-_BOUND = 30.0
+_BOUND = 60.0
 _MASTER = """\
 smtp inet n - n - - smtpd
   -o smtpd_sasl_auth_enable=no
@@ -239,7 +239,7 @@ class World:
                 start_new_session=True, user="postmeter" if serves else None, group="postmeter" if serves else None,
                 extra_groups=["postfix"] if serves else None,
             )  # fmt: skip
-        for _ in range(600):
+        for _ in range(2400):  # two minutes at most
             if running.poll() is not None:
                 break
             os.write(terminal, b"yes\n")  # what was typed before a password is asked for does not count
@@ -301,7 +301,7 @@ def _program(name: str, environment: dict[str, str], command: str) -> None:
 
 def sh(script: str) -> bytes:
     """By a shell that stops at the first line that fails."""
-    done = subprocess.run(["/bin/sh", "-ec", script], env=_ENVIRONMENT, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(["/bin/sh", "-ec", script], env=_ENVIRONMENT, capture_output=True, check=False, timeout=120)
     if done.returncode != 0:
         raise SystemExit(f"{script}: {done.stderr.decode()}{done.stdout.decode()}")
     return done.stdout
