@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -211,6 +212,9 @@ class Prefork:
         log.info("the next one takes over; %d workers finish their sessions", len(self._workers))
         for worker in self._workers.values():
             _retire(worker, LEFT_ALONE)
+        until = monotonic() + 1.0  # who connects from here on is to meet the next ones
+        for worker in self._workers.values():
+            select.select([worker.says], [], [], max(0.0, until - monotonic()))
 
     def _stop(self, *, at_once: bool) -> None:
         if not self._stopping:
