@@ -5,7 +5,7 @@
 `postmeter milter` with every step on, over the milter protocol and without a Postfix: 8 sessions, each message of a
 login drawn by chance. All journals are filled by SQL first; then rounds go from one to the next, and CPU is that of the
 workers. Commits are counted in the write-ahead log, calls of fsync by strace where it is. Ten million events take some
-5 GB below --folder, and five minutes; the first journal has no event and no login before. Figures go to
+5 GB below --folder, and eight minutes; the first journal has no event and no login before. Figures go to
 build/bench-growth.json too.
 """
 
