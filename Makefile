@@ -86,11 +86,11 @@ build/dashboards/.installed:
 dashboards: build/dashboards/.installed  ## the dashboards for Grafana, from packaging/grafana/dashboards.py
 	build/dashboards/bin/python packaging/grafana/dashboards.py packaging/grafana
 
-# Twenty minutes of mail, readers and mishaps, under Debian's Prometheus; matplotlib draws what the panels ask.
+# A quarter of an hour of mail, readers and mishaps, under Debian's Prometheus; matplotlib draws what the panels ask.
 pictures: build/dashboards/.installed  ## pictures of the dashboards for the documents, in docs/pictures/
 	@$(INSTALL) all
 	build/dashboards/bin/python -m pip install --disable-pip-version-check -q 'matplotlib >= 3.6'
-	PYTHONPATH=milter:. $(PYTHON) -m tests.lab.busy 20 build/pictures.json
+	PYTHONPATH=milter:. $(PYTHON) -m tests.lab.busy 16 build/pictures.json
 	build/dashboards/bin/python packaging/grafana/pictures.py draw build/pictures.json docs/pictures
 
 deb:  ## the Debian package, in build/, judged by lintian; its tests run unless DEB_BUILD_OPTIONS=nocheck
