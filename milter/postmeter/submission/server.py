@@ -46,6 +46,7 @@ SILENT = NO_REPLY_CONNECT | NO_REPLY_RCPT | NO_REPLY_HEADER | NO_REPLY_BODY
 STEPS = NO_HELO | NO_UNKNOWN | NO_DATA | SILENT | LEADING_SPACE
 
 _LAST = 60.0  # seconds at most in which a session that goes on is sent away
+_CALM = 20  # tenths of a second without a session, after which nobody else is on the way
 _GRACE = 5  # seconds beyond, after which the kernel ends a process that hangs: the parent may be gone
 
 Callback = Callable[..., int]
@@ -166,7 +167,8 @@ def _see_out(desk: Desk, shift: Shift) -> None:
     patience = max(shift.linger, shift.drain) if word else shift.drain
     end, quiet = monotonic() + patience, 0
     signal.alarm(int(patience) + _GRACE)
-    while monotonic() < end and quiet < 3:
+    # Who has been let in may not have said a word yet; nobody waits for one who was relieved.
+    while monotonic() < end and quiet < (_CALM if word else 3):
         desk.load.leaving = monotonic() > end - min(patience / 4, _LAST)
         quiet = quiet + 1 if desk.load.sessions == 0 else 0
         if select.select([shift.control] if word == RETIRED else [], [], [], 0.1)[0]:
