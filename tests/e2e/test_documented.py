@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 from postmeter.cli.main import Parser, build_parser, load_all
 from tests.lab import postgres, redis
 from tests.lab.documented import DOCUMENTS, Line, blocks, mentions, shell
-from tests.lab.folder import CLONE
+from tests.lab.folder import CLONE, new_folder
 
 NOT_RUN = {
     "make run": "the demonstration: tests/e2e/test_demo.py",
@@ -40,8 +41,12 @@ def told(needs_postfix: None, needs_postgres: None, needs_redis: None) -> dict[s
     """What each line said, and its exit code."""
     assert not postgres.missing()
     assert not redis.missing()
-    command = [*_NAMESPACES, sys.executable, "-m", "tests.lab.world", json.dumps(list(NOT_RUN))]
-    done = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=False, timeout=900)
+    folder = new_folder("world")
+    command = [*_NAMESPACES, sys.executable, "-m", "tests.lab.world", str(folder), json.dumps(list(NOT_RUN))]
+    try:
+        done = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=False, timeout=900)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 0, done.stderr + done.stdout
     return {result["line"]: result for result in map(json.loads, done.stdout.splitlines())}
 

@@ -1,9 +1,9 @@
 """A host of its own on which postmeter is installed as by its package: for command lines exactly as they are typed.
 
-`python -m tests.lab.world LEFT-OUT` runs in namespaces that nobody else sees (unshare(1): mounts, network, processes),
-with Postfix in /etc/postfix, its services on their usual ports, the daemons as their users, DNS, and some mail in the
-journal. It runs every line of the documents' shell blocks by bash, but those left out (a JSON list), and prints, as
-JSON, what each said. Nothing of it is left.
+`python -m tests.lab.world FOLDER LEFT-OUT` runs in namespaces that nobody else sees (unshare(1): mounts, network,
+processes), with Postfix in /etc/postfix, its services on their usual ports, the daemons as their users, DNS, and some
+mail in the journal. It runs every line of the documents' shell blocks by bash, but those left out (a JSON list), and
+prints, as JSON, what each said. All that it writes lies in the folder, which is the caller's to remove.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.lab.client import Client
 from tests.lab.dns import NameServer
 from tests.lab.documented import DOCUMENTS, Line, shell
-from tests.lab.folder import CLONE, for_everybody, new_folder
+from tests.lab.folder import CLONE, for_everybody
 from tests.lab.lab import ALICE, letter
 from tests.lab.postfix import LOGINS, Postfix
 from tests.lab.postgres import Postgres
@@ -95,8 +95,8 @@ _ENVIRONMENT = {
 class World:
     """The host, and what happens on it between two documented lines."""
 
-    def __init__(self) -> None:
-        self.folder = new_folder("world")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.units = self.folder / "units"
         self.desk = self.folder / "desk"
         self.environment = dict(_ENVIRONMENT)
@@ -315,8 +315,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def main(left_out: set[str]) -> None:
-    world = World()
+def main(folder: Path, left_out: set[str]) -> None:
+    world = World(folder)
     world.mount()
     with ExitStack() as stack:
         sink = stack.enter_context(Sink())
@@ -334,5 +334,5 @@ def main(left_out: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(json.loads(sys.argv[1])))
+    main(Path(sys.argv[1]), set(json.loads(sys.argv[2])))
     os._exit(0)  # whatever still runs ends with the namespace
