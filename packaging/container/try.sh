@@ -143,7 +143,8 @@ run() {
 }
 
 if [ "${1:-}" = run ]; then
-    trap 'in_postfix postfix stop 2>/dev/null || true' EXIT
+    # unshare's child ends with it (--kill-child).
+    trap 'in_postfix postfix stop 2>/dev/null || true; [ -z "${runner:-}" ] || kill -KILL "$runner" 2>/dev/null || true' EXIT
     run
     exit 0
 fi
