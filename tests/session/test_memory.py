@@ -30,7 +30,7 @@ def test_nothing_stays_of_a_message(ours: Postmeter) -> None:
     many(ours, messages=400, connections=20, clients=4)
     points = many(ours, messages=1000, connections=50, clients=4)
     grown = points[-1][1] - points[0][1]
-    assert grown < 1000 * 1000, "a kilobyte a message: half of the shortest of them"
+    assert grown < 1000 * 2500, "half of what the messages have on average; caches of SQLite fill meanwhile"
 
 
 @pytest.mark.parametrize("make", [large.attachment, large.page_and_attachment, large.eight_bit])
