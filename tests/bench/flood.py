@@ -21,12 +21,13 @@ _BOUND = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Flooded:
-    """`refused` connections the kernel did not even queue; `files` and `threads` were the most of one worker."""
+    """`refused` connections the kernel did not even queue; `threads` were the most of one worker."""
 
     opened: int
     refused: int
     same_workers: bool
     files: int
+    """The most that one worker had open beyond what was before."""
     threads: int
     grown: float
     """Octets resident in all workers beyond what was before."""
@@ -41,12 +42,13 @@ def flood(
 ) -> Flooded:
     """All opened at once, each sends what is `begun`, and they stay for some seconds."""
     before = workers()
+    own = {pid: held.open_files(pid) for pid in before}
     rest = sum(map(held.resident, before))
     opened = [one for one in (_open(address, begun) for _ in range(count)) if one is not None]
     used, since, files, threads, most = cpu.each(before), time.monotonic(), 0, 0, 0
     while time.monotonic() < since + stays:
         time.sleep(0.1)
-        files = max(files, *(held.open_files(pid) for pid in before))
+        files = max(files, *(held.open_files(pid) - own[pid] for pid in before))
         threads = max(threads, *(held.threads(pid) for pid in before))
         most = max(most, sum(map(held.resident, before)))
     spent = sum(cpu.since(used)) / (time.monotonic() - since)

@@ -154,6 +154,13 @@ def milter(path: Path) -> Milter:
     return Milter(listen=UnixAddress(path), socket_group=None)
 
 
+def test_a_listener_that_somebody_left_to_us_is_not_taken_for_libmilters(running: Running, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "other"))
+        other.listen()
+        running.start(Stage("sign", sign))
+
+
 def test_another_address_gives_the_old_one_up_with_its_path(tmp_path: Path, store: Store) -> None:
     listen(milter(tmp_path / "old"), store.kept()).socket.close()
     store.hear("FDSTORE=1")

@@ -105,12 +105,19 @@ def _register(desk: Desk, place: str) -> None:
 
 
 def _open_listener(shared: socket.socket) -> int:
-    """Have libmilter open its socket, and find the descriptor that it keeps to itself (D39)."""
+    """Have libmilter open its socket, and find the descriptor that it keeps to itself (D39).
+
+    Whoever started us may have left us other listeners.
+    """
+    before = _listening_apart(shared)
     milter.opensocket(False)
-    for entry in os.listdir("/proc/self/fd"):
-        if _listens_apart(int(entry), shared):
-            return int(entry)
+    for fd in _listening_apart(shared) - before:
+        return fd
     raise RuntimeError("libmilter's listening socket was not found")
+
+
+def _listening_apart(shared: socket.socket) -> set[int]:
+    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if _listens_apart(fd, shared)}
 
 
 def _listens_apart(fd: int, shared: socket.socket) -> bool:
