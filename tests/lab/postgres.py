@@ -116,8 +116,12 @@ class Postgres:
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """Every process of it: after `kill -9` of the first alone the others would end by themselves, but later."""
+        """Every process of it: after `kill -9` of the first alone the others would end by themselves, but later.
+
+        The first stands still meanwhile: it would begin again with new ones.
+        """
         process = self._running()
+        process.send_signal(signal.SIGSTOP)
         for pid in [*self._children(), process.pid]:
             _signal(pid, signal.SIGKILL)
         process.wait(_BOUND)
