@@ -38,6 +38,7 @@ class Daemon:
         shutil.rmtree(self._run, ignore_errors=True)  # sockets of one that ended
         self._process = subprocess.Popen([JOURNALD, self.name], stderr=subprocess.DEVNULL)
         until((self._run / "dev-log").exists)
+        until(lambda: any((folder / "system.journal").exists() for folder in self.folders))  # else nobody can follow it
 
     def stop(self) -> None:
         if self._process is not None:
