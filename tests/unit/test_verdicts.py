@@ -140,7 +140,7 @@ def test_every_hit_is_judged_once_and_changes_only_harden(
 
 HUMAN = Judged(seen(0, 1), Verdict("human", "browser"))
 REFERENCE, PSEUDONYM, NETWORK, WHO, PROGRAM, WHEN, LINE = LEADS = (
-    "7265666572656e63", "aa" * 8, "93.184.216.0/24", "alice", CHROME, "17000000", "hit:f"
+    "7265666572656e63", "aa" * 8, "93.184.216.0/24", "alice", CHROME, "17000000", "hit:f:"
 )  # fmt: skip
 """What could lead to a person, as it would stand in an event."""
 
