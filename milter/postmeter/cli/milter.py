@@ -74,11 +74,16 @@ def _generation(loaded: Loaded) -> Generation:
         log.warning("%s", problem)
     material = daemons.prepare(loaded)
     milter = loaded.config.milter
-    workers = os.cpu_count() or 1 if isinstance(milter.workers, str) else milter.workers
+    workers = processes(milter.workers)
     for name in _NEEDED:
         import_module(name)
     _share()
     return Generation(lambda post: _serve(material, post), workers, milter.drain, milter.linger)
+
+
+def processes(workers: int | str) -> int:
+    """How many workers that is: `auto` is one per processor that we may use (sched_setaffinity(2))."""
+    return len(os.sched_getaffinity(0)) if isinstance(workers, str) else workers
 
 
 def _share() -> None:

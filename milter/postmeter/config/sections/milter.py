@@ -27,7 +27,9 @@ class Milter:
         "Group of the socket; ignored where it does not exist or we may not set it.",
     )
     workers: int | str = setting(
-        word_or("auto", other=forms.whole(1, 256)), "auto", "Processes that share the socket; auto is one per CPU."
+        word_or("auto", other=forms.whole(1, 256)),
+        "auto",
+        "Processes that share the socket; auto is one per CPU that we may use (CPUAffinity=, a container's cpuset).",
     )
     max_sessions: int = setting(forms.whole(1), "1000", "Sessions of one worker; one more gets 451 4.3.2.")
     max_memory: int = setting(
