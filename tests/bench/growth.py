@@ -24,21 +24,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tests.bench import cpu, filling
-from tests.bench.memory import judged, keep, socket_of, working
+from tests.bench import cpu, filling, record
+from tests.bench.clients import fork, wait
 from tests.bench.messages import plain
-from tests.lab.folder import CLONE, give
+from tests.bench.record import Figures, Parts, judged
+from tests.bench.whole import socket_of, working
+from tests.lab.folder import give
 from tests.lab.mta import Mta
 from tests.lab.product import Postmeter
 
 _CLIENTS = 8
 _SAMPLE = 240  # messages whose commits are counted: the write-ahead log must not begin anew meanwhile
 _FLAT = 1.15  # differences below that mean nothing on a machine that others use
-
-Figures = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -59,7 +59,8 @@ def growth(options: argparse.Namespace) -> Figures:
         all_ = [stack.enter_context(_grown(events, options)) for events in options.events]
         for nth in range(options.rounds + 1):
             for one in all_:
-                spent = _round(one.ours, options.messages // (1 if nth else 4), _drawn(one, options))
+                # As many logins to draw from for all of them, whether the ledger knows any or not.
+                spent = _round(one.ours, options.messages // (1 if nth else 4), max(1, options.logins))
                 if nth:  # the first one warms caches
                     one.rounds.append(spent)
     print(f"{options.messages:,} messages a round, {options.rounds} rounds: CPU ms a message of the workers")
@@ -90,11 +91,6 @@ def _grown(events: int, options: argparse.Namespace) -> Iterator[Grown]:
             yield Grown(events, logins, ours, took, size)
 
 
-def _drawn(one: Grown, options: argparse.Namespace) -> int:
-    """Out of how many logins a message's is drawn: as many for all, whether the ledger knows them or not."""
-    return max(1, int(options.logins))
-
-
 def _round(ours: Postmeter, messages: int, logins: int) -> float:
     before = cpu.each(ours.workers())
     send(socket_of(ours), clients=_CLIENTS, each=messages // _CLIENTS, logins=logins)
@@ -103,23 +99,7 @@ def _round(ours: Postmeter, messages: int, logins: int) -> float:
 
 def send(address: Path, *, clients: int, each: int, logins: int) -> None:
     """All clients at once, a process and a connection each."""
-    pids = [_client(address, each, logins) for _ in range(clients)]
-    if sum(os.waitpid(pid, 0)[1] != 0 for pid in pids):
-        raise RuntimeError("a client failed; what it saw stands above")
-
-
-def _client(address: Path, each: int, logins: int) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        _messages(address, each, logins)
-        code = 0
-    except (OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-    finally:
-        os._exit(code)
+    wait([fork(partial(_messages, address, each, logins)) for _ in range(clients)])
 
 
 def _messages(address: Path, each: int, logins: int) -> None:
@@ -231,26 +211,18 @@ def _bare(folder: str, how: str) -> float:
     return statistics.median(times) * 1e6
 
 
-PARTS = {"growth": growth, "commits": commits}
+PARTS: Parts = {"growth": growth, "commits": commits}
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    found = {name: part(options) for name, part in PARTS.items() if not options.only or name in options.only}
-    keep(options.json, found)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser = record.parser("growth", __doc__, PARTS)
     parser.add_argument("--events", type=int, nargs="+", default=[0, 1_000_000])
     parser.add_argument("--logins", type=int, default=1_000_000, help="of all journals but the empty one")
     parser.add_argument("--messages", type=int, default=4000, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default="/var/tmp")
-    parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench-growth.json")
-    return parser
+    record.measure(parser.parse_args(arguments), PARTS)
+    return 0
 
 
 if __name__ == "__main__":

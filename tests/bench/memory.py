@@ -10,62 +10,30 @@ the first quarter. Peers are those of `signers`, with one key each. Figures go t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tests.bench import cpu, filling, flood, held, large
+from tests.bench import cpu, filling, flood, held, large, record
+from tests.bench.clients import fork, wait
 from tests.bench.held import MIB
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.peers import PEERS, missing
-from tests.bench.rows import SETTINGS
-from tests.lab.folder import CLONE, give
+from tests.bench.record import Figures, Parts, judged
+from tests.bench.whole import DOMAINS, running, socket_of, working
+from tests.lab.folder import give
 from tests.lab.mta import Mta
 from tests.lab.product import Postmeter, merge
 
-DOMAINS = 10
-_EVERY_STEP = {
-    "milter": {"message_size_limit": "200M"},
-    "suppression": {"observe": False, "mail": "all"},
-    "quota": {"brake": {"mode": "observe"}},
-    "tracking": {"max_size": "200M", "max_links": 50, "opens": True, "unsubscribe": True},
-}
 _LARGE = 50_000_000
 _FILLED = 500_000
 _TOGETHER = 10
-
-Figures = dict[str, Any]
-
-
-def working(settings: Mapping[str, Any], folder: Path, *, daemons: Sequence[str]) -> Postmeter:
-    """postmeter with every step on and keys for ten domains, not yet started."""
-    ours = Postmeter(merge(merge(SETTINGS, _EVERY_STEP), settings), daemons=daemons, folder=folder)
-    for domain in ("example.com", *(f"d{nth}.example.com" for nth in range(1, DOMAINS))):
-        ours.key(domain, "bench")
-    secrets = ours.secrets()
-    tags = shutil.copy2(secrets, secrets.with_name("bounces.secrets"))
-    shutil.chown(tags, ours.user)
-    ours.settings["bounces"] = {"domains": {"example.com": "bounces@example.com"}, "secrets": str(tags)}
-    return ours
-
-
-@contextmanager
-def running(settings: Mapping[str, Any], *, daemons: Sequence[str] = ("milter", "books")) -> Iterator[Postmeter]:
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="postmeter-bench-", dir="/var/tmp"))
-        yield stack.enter_context(working(settings, give(Path(folder), "root") / "postmeter", daemons=daemons))
-
-
-def socket_of(ours: Postmeter) -> Path:
-    return Path(ours.milter.removeprefix("unix:"))
 
 
 # --- at rest
@@ -133,7 +101,13 @@ def many(ours: Postmeter, *, messages: int, connections: int, clients: int) -> l
     address, mails = socket_of(ours), [plain()] * 9 + [newsletter()]
     read, write = os.pipe()
     each = messages // connections
-    pids = [_client(address, mails, each, nth, connections, clients, write) for nth in range(clients)]
+
+    def some(first: int) -> None:
+        for _ in range(first, connections, clients):
+            session(address, mails, each)
+            os.write(write, b".")
+
+    pids = [fork(partial(some, nth)) for nth in range(clients)]
     os.close(write)
     points, sent, due = [(0.0, held.shares(ours.workers()))], 0, 0.0
     with open(read, "rb", buffering=0) as done:
@@ -142,28 +116,8 @@ def many(ours: Postmeter, *, messages: int, connections: int, clients: int) -> l
             if sent >= due:
                 points.append((float(sent), held.shares(ours.workers())))
                 due = sent + messages / 100
-    if sum(os.waitpid(pid, 0)[1] != 0 for pid in pids):
-        raise RuntimeError("a client failed; what it saw stands above")
+    wait(pids)
     return points
-
-
-def _client(
-    address: Path, mails: Sequence[Mail], each: int, first: int, connections: int, step: int, write: int
-) -> int:
-    """A process that makes every `step`-th connection, and writes an octet when it is done with one."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        for _ in range(first, connections, step):
-            session(address, mails, each)
-            os.write(write, b".")
-        code = 0
-    except (OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-    finally:
-        os._exit(code)
 
 
 def growth(options: argparse.Namespace) -> Figures:
@@ -261,41 +215,19 @@ def flooded(options: argparse.Namespace) -> Figures:
     return found
 
 
-def judged(what: str, figure: float, most: float) -> Figures:
-    """Tell whether a goal is kept, and keep it."""
-    kept = figure <= most
-    print(f"  goal: {what} {figure:,.1f}, at most {most:,.1f}: {'kept' if kept else 'MISSED'}")
-    return {"what": what, "figure": figure, "most": most, "kept": kept}
-
-
-def keep(file: Path, found: Mapping[str, Figures]) -> None:
-    """Parts that were measured another time stay in the file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(known | dict(found), indent=1) + "\n")
-
-
-PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
+PARTS: Parts = {
     "rest": rest, "large": alone, "together": together, "flood": flooded, "growth": growth,
 }  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    found = {name: part(options) for name, part in PARTS.items() if not options.only or name in options.only}
-    keep(options.json, found)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.memory", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser = record.parser("memory", __doc__, PARTS)
     parser.add_argument("--messages", type=int, default=200_000, help="of `growth`")
     parser.add_argument("--connections", type=int, default=2000, help="of `growth`")
     parser.add_argument("--size", type=int, default=_LARGE, help="octets of a large message")
     parser.add_argument("--flood", type=int, default=2000, help="connections")
-    parser.add_argument("--json", type=Path, default=CLONE / "build" / "bench-memory.json")
-    return parser
+    record.measure(parser.parse_args(arguments), PARTS)
+    return 0
 
 
 if __name__ == "__main__":

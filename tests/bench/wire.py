@@ -13,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests.bench import cpu
+from tests.bench.clients import fork, wait
 from tests.bench.messages import Mail, newsletter, plain
 from tests.bench.peers import PEERS
 from tests.bench.rows import FLOOR, OURS, ROWS, Row
@@ -53,20 +55,12 @@ def _measure(row: Row, *, clients: int, messages: int) -> None:
 
 def run(address: Path, mail: Mail, *, clients: int, each: int, signs: bool = False) -> int:
     """All clients at once; how many messages the milter took. One that `signs` has to, each message."""
-    pids = []
-    for _ in range(clients):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_client(address, mail, each, signs=signs))
-        pids.append(pid)
-    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
-    if failed:
-        raise RuntimeError(f"{failed} clients failed; what they saw stands above")
+    wait([fork(partial(_session, address, mail, each, signs=signs)) for _ in range(clients)])
     return clients * each
 
 
-def _client(address: Path, mail: Mail, count: int, *, signs: bool) -> int:
-    """In a process of its own: one session; 0 when every message was taken."""
+def _session(address: Path, mail: Mail, count: int, *, signs: bool) -> None:
+    """RuntimeError when a message is not taken."""
     fields, body = mail.fields(), mail.body()
     with Mta(address, timeout=60) as mta:
         mta.negotiate()
@@ -78,10 +72,8 @@ def _client(address: Path, mail: Mail, count: int, *, signs: bool) -> int:
             taken = mta.message(fields, body, queue_id=queue_id)
             mta.abort()
             if taken.verdict.code not in _TAKEN or (signs and _signatures(taken) != 1):
-                print(f"{queue_id}: {taken.verdict}, {_signatures(taken)} signatures", file=sys.stderr)
-                return 1
+                raise RuntimeError(f"{queue_id}: {taken.verdict}, {_signatures(taken)} signatures")
         mta.quit()
-    return 0
 
 
 def _signatures(taken: Taken) -> int:

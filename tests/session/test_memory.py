@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bench import held, large
-from tests.bench.memory import many, running, session, socket_of
+from tests.bench.memory import many, session
 from tests.bench.messages import newsletter, plain
+from tests.bench.whole import running, socket_of
 from tests.lab.product import Postmeter
 
 _SIZE = 16_000_000
-_SLACK = (
-    16 << 20
-)  # octets: what malloc keeps, of two arenas, and the pages of Python that are touched for the first time
+_SLACK = 16 << 20  # what malloc keeps, of two arenas, and pages of Python that are touched for the first time
 
 
 @pytest.fixture(scope="module")
