@@ -24,12 +24,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postmeter.books import spooled
 from postmeter.config.load import loads
 from postmeter.runtime import spool
 from postmeter.token import Mint
 from postmeter.tracking import answers, blocked, hits, web
 from postmeter.tracking.clients import Clients
 from postmeter.tracking.desk import Desk, Site, Visit, hosts
+from postmeter.tracking.targets import LONGEST
 from postmeter.tracking.text import closed
 
 SECRET, OLD = b"n" * 32, b"o" * 32
@@ -509,6 +511,20 @@ def test_an_agent_of_any_bytes_and_any_length_makes_one_bounded_line(server: Run
     (hit,) = server.recorded()[before:]
     assert len(str(hit["agent"])) <= 300
     str(hit["agent"]).encode()
+
+
+@pytest.mark.parametrize("letter", ["\U0001f600", "\u20ac", "\udcff", '"', "\\"])
+def test_no_line_is_longer_than_its_reader_takes(server: Running, letter: str) -> None:
+    """In JSON a letter takes up to twelve octets; a hit on a longer line would be lost."""
+    longest = TARGET.replace("offer", "\\" * (LONGEST - len(TARGET)))
+    fields = [f"{name}: {letter * 40}" for name in hits.SEEN]
+    reply = server.ask(path_of(longest), f"User-Agent: {letter * 300}", f"X-Forwarded-For: ::1%{letter * 60}", *fields)
+    assert reply.status == 302
+    line = max((file.read_bytes() for file in spool.files(server.directory, hits.SPOOL)), key=len).splitlines()[-1]
+    assert len(line) <= spooled.LONGEST
+    seen = spooled.seen("here", spooled.said(line))
+    assert (seen.target, seen.address) == (longest, "::1")
+    assert all(value.startswith(letter[0] if letter.isprintable() else "\ufffd") for value in seen.fields.values())
 
 
 def image(*, base: str = BASE, secret: bytes = SECRET) -> str:

@@ -45,8 +45,9 @@ class Clients:
     def _known(self, text: str) -> tuple[str, bool]:
         """The address in its usual form, empty when it is none, and whether it is a trusted proxy's."""
         found = _PORT.fullmatch(text)
+        named = (found[1] or found[2]) if found else text
         try:
-            address = ipaddress.ip_address((found[1] or found[2]) if found else text)
+            address = ipaddress.ip_address(named.partition("%")[0])  # a zone may be any text (RFC 6874)
         except ValueError:
             return "", False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -19,8 +19,8 @@ from postmeter.runtime.spool import SpoolError, Writer
 
 SPOOL = "hits"
 _WAITING = 10_000  # lines of half a kilobyte: 5 MB
-_AGENT = 300  # characters; browsers' are 110 to 150, apps' add some
-_FIELD = 40  # characters of any other field; the longest that means something has 30
+_AGENT = 300  # octets; browsers' are 110 to 150, apps' add some
+_FIELD = 40  # octets of any other field; the longest that means something has 30
 _MINUTE = 60.0  # seconds after its first line in which a file is finished
 
 SEEN = ("Purpose", "X-Purpose", "Sec-Purpose", "X-Moz", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-User")
@@ -59,10 +59,10 @@ class Hit:
 
 
 def _told(text: str, longest: int) -> str:
-    """What a stranger sent, as a JSON string of bounded length."""
+    """What a stranger sent, as a JSON string of bounded length: no octet takes more than six letters there."""
     text = text[:longest]
     if not text.isascii():
-        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        text = text.encode("utf-8", "surrogateescape")[:longest].decode("utf-8", "replace")
     return _text(text)
 
 
