@@ -311,9 +311,9 @@ class Correlator:
             return None
         found = [
             other
-            for other in self.lives.named(life.message_id)
+            for other in (self.lives.called(life.host, new_id) if new_id else self.lives.named(life.message_id))
             if other is not life and other.host == life.host and other.reference in ("", life.reference)
-            if (other.queue_id == new_id if new_id else other.arrival >= life.arrival)
+            if life.message_id and other.message_id == life.message_id and (new_id or other.arrival >= life.arrival)
         ]
         return max(found, key=lambda other: other.arrival, default=None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
 from postmeter.delivery import word
@@ -17,6 +18,7 @@ from postmeter.events import Event
 from postmeter.store.lives import Key, Life
 
 _MOST = 100_000  # lives; beyond that the oldest are given up
+_LIKE = 200  # lives looked at for one Message-ID: a campaign may give all its mail the same
 _PIDS = 2_000
 _SLACK = 2.0  # seconds: stamps of a log may be whole seconds
 
@@ -50,7 +52,8 @@ class Shelf:
         self._saved = {(*key, life.arrival) for key, life in self._lives.items()}
         self._changed: dict[Key, None] = {}
         self._gone: list[Gone] = []
-        self._same: dict[str, set[Key]] = {}
+        self._same: dict[str, dict[Key, None]] = {}
+        self._instances: dict[str, None] = {}
         for life in self._lives.values():
             self._link(life)
 
@@ -62,8 +65,14 @@ class Shelf:
         return self._lives.get(key)
 
     def named(self, message_id: str) -> list[Life]:
-        """Those with that Message-ID."""
-        return [self._lives[key] for key in self._same.get(message_id, ())] if message_id else []
+        """The latest with that Message-ID."""
+        same = self._same.get(message_id, {}) if message_id else {}
+        return [self._lives[key] for key in islice(reversed(same), _LIKE)]
+
+    def called(self, host: str, queue_id: str) -> list[Life]:
+        """Those of a host with that queue id, one of each instance at most."""
+        keys = ((host, instance, queue_id) for instance in self._instances)
+        return [self._lives[key] for key in keys if key in self._lives]
 
     def put(self, life: Life) -> None:
         """It is new or has changed."""
@@ -117,12 +126,13 @@ class Shelf:
         return found
 
     def _link(self, life: Life) -> None:
+        self._instances.setdefault(life.instance)
         if life.message_id:
-            self._same.setdefault(life.message_id, set()).add(life.key)
+            self._same.setdefault(life.message_id, {})[life.key] = None
 
     def _unlink(self, life: Life) -> None:
-        same = self._same.get(life.message_id, set())
-        same.discard(life.key)
+        same = self._same.get(life.message_id, {})
+        same.pop(life.key, None)
         if not same:
             self._same.pop(life.message_id, None)
 
