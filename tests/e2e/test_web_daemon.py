@@ -19,7 +19,8 @@ from postmeter.runtime import spool
 from postmeter.store.journal import Journal
 from postmeter.tracking import blocked
 from tests.bench import cpu
-from tests.lab.redirects import Place, opened, wait_for
+from tests.lab.redirects import Place, opened
+from tests.lab.waiting import wait_for
 
 ROOT = os.geteuid() == 0
 USER = "nobody"

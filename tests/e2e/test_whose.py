@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tests.lab.lab import ALICE, BOB, Lab, attach, letter
 from tests.lab.postfix import Service
 from tests.lab.product import Postmeter
 from tests.lab.sink import Delivery, Sink
+from tests.lab.waiting import wait_for
 
 FORGED = letter(sender=ALICE, subject="forged")
 
@@ -82,13 +82,6 @@ def _pipe_filter(folder: Path) -> str:
     script.chmod(0o755)
     folder.chmod(0o777)
     return f"pipe-filter unix - n n - - pipe\n  flags=Rq user=nobody argv={script}"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def arrives(lab: Lab, message: bytes, recipient: str, **how: str) -> Delivery:

@@ -31,6 +31,7 @@ from tests.lab.figures import Metrics
 from tests.lab.folder import CLONE, for_everybody, give, group_id, new_folder
 from tests.lab.keys import DkimKey, make_key
 from tests.lab.ports import free_port
+from tests.lab.waiting import wait_for
 
 USER = "nobody"
 _BOUND = 30.0  # seconds that a daemon may take to be ready on a busy machine
@@ -262,11 +263,7 @@ class Postmeter:
 
     def wait_until(self, condition: Callable[[], bool], *, bound: float = 20) -> None:
         """Until it is true; for what shows in no log and no figure."""
-        until = time.monotonic() + bound
-        while not condition():
-            if time.monotonic() > until:
-                raise AssertionError(f"still not so after {bound} s:\n" + "\n".join(map(self.log, self.daemons)))
-            time.sleep(0.05)
+        wait_for(condition, within=bound, else_=lambda: "\n".join(map(self.log, self.daemons)))
 
     # --- starting, in detail
 

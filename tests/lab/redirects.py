@@ -10,8 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from postmeter.token import Mint
 from tests.lab.ports import free_port
+from tests.lab.waiting import wait_for
 
 SOURCE = Path("milter").resolve()
 
@@ -102,13 +102,6 @@ class Place:
             return self.status() == 302
         except ConnectionRefusedError:
             return False
-
-
-def wait_for(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from postmeter.submission.pipeline import Gate, Stage
 from postmeter.submission.session import Session
 from tests.lab.mta import Mta
 from tests.lab.ports import free_port
+from tests.lab.waiting import wait_for
 from tests.session.conftest import Running
 
 FIELDS = [("From", b" alice@example.com"), ("Subject", b" hello")]
@@ -536,13 +536,6 @@ def test_a_bug_refuses_nothing_while_we_observe(running: Running) -> None:
         assert mta.step("M", b"<alice@example.com>\0").code == "a"
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def refuses_connections(running: Running) -> bool:
     try:
         running.mta().close()
@@ -579,7 +572,7 @@ def test_a_session_that_goes_on_during_a_drain_is_sent_away_with_421(running: Ru
         mta.abort()
         return replies[-1].startswith(b"421 4.3.2")
 
-    wait_for(sent_away, 5)
+    wait_for(sent_away, within=5)
     mta.close()
     assert running.wait() == 0
 

@@ -31,6 +31,7 @@ from postmeter.store.profiles import Profiles, Sighting, learn
 from postmeter.store.settle import Settler
 from postmeter.store.suppression import Choice, Suppression
 from postmeter.token import Mint
+from tests.lab.waiting import wait_for
 
 SECRETS = (bytes(range(32)), bytes(range(1, 33)))
 BOB, MARY = "Bob.Ross@Shop.Example", "mary@shop.example"
@@ -142,10 +143,7 @@ def test_what_waits_in_the_emergency_spool_is_erased_and_replayed(kept: Kept) ->
     assert kept.holding(BOB) == []
     settler = Settler(kept.folder / "journal.db", tick=0.01)
     settler.open()
-    until = time.monotonic() + 10
-    while len(kept.journal.events()) < 2:
-        assert time.monotonic() < until, "not replayed"
-        time.sleep(0.01)  # a bounded wait for a condition
+    wait_for(lambda: len(kept.journal.events()) >= 2)
     settler.close()
     recipients = [entry.event.recipients for entry in kept.journal.events() if isinstance(entry.event, Submitted)]
     assert sorted(map(len, recipients)) == [1, 1]
@@ -166,12 +164,13 @@ def test_what_waits_beside_an_event_in_the_emergency_spool_is_erased_too(kept: K
     assert kept.holding(BOB) == []
     settler = Settler(kept.folder / "journal.db", tick=0.01)
     settler.add({("messages_total", ("submission", "passed")): 1})
-    until = time.monotonic() + 10.0
-    while not (found := [one.event for one in kept.journal.events() if isinstance(one.event, Suppressed)]):
-        assert time.monotonic() < until, "it was not replayed"
-        time.sleep(0.02)  # a bounded wait for a condition
+
+    def found() -> list[Suppressed]:
+        return [one.event for one in kept.journal.events() if isinstance(one.event, Suppressed)]
+
+    wait_for(found)
     settler.close()
-    assert veil.is_hashed(found[0].recipient)
+    assert veil.is_hashed(found()[0].recipient)
 
 
 @pytest.mark.parametrize("days", [-10.0, 10.0])
@@ -289,11 +288,8 @@ def test_it_works_while_mail_is_written(kept: Kept) -> None:
     writer = context.Process(target=_busy, args=(str(kept.folder / "journal.db"), stop))
     writer.start()
     try:
-        until = time.monotonic() + 20
         before = kept.journal.last()
-        while kept.journal.last() == before:
-            assert time.monotonic() < until, "nobody writes"
-            time.sleep(0.01)  # a bounded wait for a condition
+        wait_for(lambda: kept.journal.last() > before)
         assert kept.erase() == 0
         assert writer.is_alive()
     finally:

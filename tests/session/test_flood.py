@@ -19,8 +19,8 @@ from postmeter.runtime.prefork import Generation, Post, Prefork
 from postmeter.submission import door
 from postmeter.submission.door import Door
 from tests.bench import flood
+from tests.lab.waiting import wait_for
 from tests.session.conftest import Running
-from tests.session.test_conversation import wait_for
 
 
 def test_a_flood_ends_at_the_door(running: Running) -> None:

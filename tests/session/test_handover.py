@@ -21,8 +21,9 @@ from postmeter.runtime.notify import Notifier
 from postmeter.runtime.prefork import GRACE
 from postmeter.submission.pipeline import Stage
 from tests.lab.ports import free_port
+from tests.lab.waiting import wait_for
 from tests.session.conftest import Running
-from tests.session.test_conversation import BODY, FIELDS, refuses_connections, send, sign, wait_for
+from tests.session.test_conversation import BODY, FIELDS, refuses_connections, send, sign
 
 
 class Store:
@@ -137,7 +138,7 @@ def test_a_session_open_at_a_reload_outlives_the_drain_but_not_a_stop(running: R
     store.hear("READY=1")
     wait_for(lambda: len(set(old) & set(running.workers())) == 1)
     with pytest.raises(AssertionError):  # longer than the drain of one second
-        wait_for(lambda: not set(old) & set(running.workers()), 1.5)
+        wait_for(lambda: not set(old) & set(running.workers()), within=1.5)
     assert send(held) == "a"
     assert running.stop() == 0  # within the drain
 

@@ -18,6 +18,7 @@ import pytest
 
 from postmeter.delivery.postfixlog import entry
 from postmeter.runtime.journald import Batch, Entry, Journal
+from tests.lab.waiting import wait_for
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 pytestmark = [
@@ -37,8 +38,8 @@ class Daemon:
     def start(self) -> None:
         shutil.rmtree(self._run, ignore_errors=True)  # sockets of one that ended
         self._process = subprocess.Popen([JOURNALD, self.name], stderr=subprocess.DEVNULL)
-        until((self._run / "dev-log").exists)
-        until(lambda: any((folder / "system.journal").exists() for folder in self.folders))  # else nobody can follow it
+        wait_for((self._run / "dev-log").exists)
+        wait_for(lambda: any((each / "system.journal").exists() for each in self.folders))  # else nobody can follow it
 
     def stop(self) -> None:
         if self._process is not None:
@@ -69,13 +70,6 @@ class Daemon:
             sender.connect(str(self._run / name))
             for datagram in datagrams:
                 sender.send(datagram)
-
-
-def until(true: Callable[[], object], limit: float = 20.0) -> None:
-    end = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -148,7 +142,7 @@ def test_a_cursor_goes_on_where_it_was_and_repeats_nothing(daemon: Daemon, opene
 def test_what_was_not_accepted_is_read_again(daemon: Daemon, opened: Callable[..., Journal]) -> None:
     daemon.log(b"postfix/smtp[1]: one")
     journal = opened()
-    until(lambda: journal.read(0.2).entries)
+    wait_for(lambda: journal.read(0.2).entries)
     assert texts(list(journal.read().entries)) == ["one"]
     assert journal.position is None
     journal.close()  # and so after a restart
@@ -162,7 +156,7 @@ def test_nothing_is_lost_when_the_child_or_journald_dies(daemon: Daemon, opened:
     assert texts(take(journal, 1)) == ["one"]
     assert journal._child is not None
     journal._child.kill()
-    until(lambda: not journal.read(0.1).entries and journal._child is None)
+    wait_for(lambda: not journal.read(0.1).entries and journal._child is None)
     daemon.stop()
     daemon.start()
     daemon.log(b"postfix/smtp[1]: two")
@@ -192,7 +186,7 @@ def test_a_cursor_that_is_none_begins_anew_and_is_a_gap(daemon: Daemon, opened: 
     now = [0.0]
     daemon.log(b"postfix/smtp[1]: one")
     journal = opened("12:34", clock=lambda: now[0])
-    until(lambda: not journal.read(0.1).entries and journal.position is None)
+    wait_for(lambda: not journal.read(0.1).entries and journal.position is None)
     now[0] += 10
     assert texts(take(journal, 1)) == ["one"]
     assert journal.gaps == 1

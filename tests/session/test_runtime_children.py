@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from postmeter.runtime.children import Program
+from tests.lab.waiting import wait_for
 
 PATIENCE = 20.0
 
@@ -48,10 +48,10 @@ def _lines(tmp_path: Path) -> list[str]:
 
 
 def _wait_for(tmp_path: Path, line: str, *, times: int = 1) -> None:
-    end = time.monotonic() + PATIENCE
-    while _lines(tmp_path).count(line) < times:
-        assert time.monotonic() < end, f"no {line!r} among {_lines(tmp_path)}"
-        time.sleep(0.01)
+    def failed() -> str:
+        return f"no {line!r} among {_lines(tmp_path)}"
+
+    wait_for(lambda: _lines(tmp_path).count(line) >= times, within=PATIENCE, else_=failed)
 
 
 LIVE = 'trap "echo {0} stops >>$LOG; exit 0" TERM; echo {0} lives >>$LOG; while :; do sleep 0.05; done'

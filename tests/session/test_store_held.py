@@ -19,6 +19,7 @@ from postmeter.store.accounts import DONE, Charge, Held, Hold
 from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
+from tests.lab.waiting import wait_for
 from tests.session import test_store_settle as suite
 from tests.session.test_store_settle import LOGIN, NOW, ONE, charge, hasty, kept, spooled, submitted, total, used
 
@@ -146,7 +147,7 @@ def test_a_message_is_held_although_the_journal_cannot_be_written(settler: Settl
     with suite.held(path):
         assert settler.settle((), submitted("a"), ONE, NOW, hold=hold(charges=mine, most=1)) == DONE
         assert len(spooled(path)) == 1
-    suite.wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     [message] = held.waiting(book)
     assert (message.queue_id, message.charges, message.recipients) == ("4HELD", mine, 1)
     assert message.time == NOW, "Postfix's queue id is believed by its time, whenever the journal is well again"

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from postmeter.store.redis_server import REST, RedisServer
 from postmeter.store.window import MOST, Window
 from tests.lab.redis import Cluster, Redis
 from tests.lab.stores import Place, opened, place
+from tests.lab.waiting import wait_for
 from tests.session.test_store_semantics import DAY, HOUR, NOW, charge, events, send, submitted, used
 
 TIMEOUT = 0.25
@@ -76,13 +77,6 @@ def key(where: Place, name: str = "sender:alice") -> str:
     return f"{{{where.prefix}}}:{name}"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "in vain"
-        time.sleep(0.02)  # a bounded wait for a condition
-
-
 # --- what is kept
 
 
@@ -117,7 +111,7 @@ def test_a_key_goes_when_all_of_its_windows_are_empty(where: Place, shared: Redi
     assert DAY - 60 < int(shared.cli("PTTL", key(where))) / 1000 <= DAY
     send(accounts, charge("bob", window=1), charge("bob", window=1, unit="bytes"))
     assert int(shared.cli("PTTL", key(where, "sender:bob"))) <= 1000
-    wait_until(lambda: shared.cli("EXISTS", key(where, "sender:bob")) == "0")
+    wait_for(lambda: shared.cli("EXISTS", key(where, "sender:bob")) == "0")
 
 
 def test_an_account_takes_at_most_a_kilobyte(where: Place, shared: Redis, accounts: Accounts) -> None:
@@ -199,9 +193,9 @@ def test_a_charge_whose_message_cannot_be_recorded_is_given_back(
             with pytest.raises(StoreError, match="emergency spool"):
                 send(accounts, warn, now=NOW + 1)
     assert used(where, "alice") == {("recipients", HOUR): 2}
-    wait_until(lambda: send(accounts, warn, now=NOW + 2) == Settled())
+    wait_for(lambda: send(accounts, warn, now=NOW + 2) == Settled())
     assert used(where, "alice", NOW + 2) == {("recipients", HOUR): 6}
-    wait_until(lambda: [event["percent"] for event in events(where, "warned")] == [50])
+    wait_for(lambda: [event["percent"] for event in events(where, "warned")] == [50])
 
 
 def test_what_was_joined_meanwhile_is_given_back_all_the_same(where: Place) -> None:
@@ -231,7 +225,7 @@ def test_when_redis_is_full_nothing_is_charged_and_nothing_lost(redis: Redis, tm
         with pytest.raises(StoreDownError, match="maxmemory"):
             send(accounts, charge())
         redis.cli("CONFIG", "SET", "maxmemory", "0")
-        wait_until(lambda: charged(accounts))
+        wait_for(lambda: charged(accounts))
     assert used(where, "alice", time.time()) == {("recipients", HOUR): 2}
 
 
@@ -284,7 +278,7 @@ class Load:
     def more(self, name: str, count: int = 20) -> None:
         """Wait until so many more decisions of that kind were made."""
         want = getattr(self, name) + count
-        wait_until(lambda: getattr(self, name) >= want)
+        wait_for(lambda: getattr(self, name) >= want)
 
 
 @pytest.fixture
@@ -337,7 +331,7 @@ def test_what_was_given_up_is_not_charged_later(redis: Redis, tmp_path: Path) ->
         with pytest.raises(StoreDownError):
             send(accounts, charge())
         redis.resume()
-        wait_until(lambda: charged(accounts))
+        wait_for(lambda: charged(accounts))
     assert used(where, "alice", time.time()) == {("recipients", HOUR): 2}
 
 
@@ -382,7 +376,7 @@ def test_at_most_sixteen_connections_are_kept(redis: Redis, tmp_path: Path) -> N
             thread.start()
         for thread in threads:
             thread.join()
-        wait_until(lambda: int(redis.cli("INFO", "clients").split("connected_clients:")[1].split()[0]) <= 17)
+        wait_for(lambda: int(redis.cli("INFO", "clients").split("connected_clients:")[1].split()[0]) <= 17)
 
 
 @pytest.mark.parametrize(
@@ -497,7 +491,7 @@ def test_a_wrong_password_is_told_without_saying_it(
         assert "password" in str(caught.value)
         assert "swordfish" not in str(caught.value) + caplog.text + repr(vars(caught.value))
         (tmp_path / "password").write_text("sesame\n")  # a new password takes effect without a restart
-        wait_until(lambda: charged(accounts))
+        wait_for(lambda: charged(accounts))
 
 
 def test_a_password_that_is_no_text_is_told_without_saying_it(guarded: Redis, tmp_path: Path) -> None:
@@ -585,8 +579,8 @@ def test_a_node_that_has_lost_the_others_is_not_asked_for_ever(tmp_path: Path) -
             send(accounts, charge())
             alone = cluster.owner(key(where))
             cluster.cut_off(alone, heir=cluster.other(alone))
-            wait_until(lambda: "CLUSTERDOWN" in alone.cli("EXISTS", key(where), check=False))
-            wait_until(lambda: charged(accounts))
+            wait_for(lambda: "CLUSTERDOWN" in alone.cli("EXISTS", key(where), check=False))
+            wait_for(lambda: charged(accounts))
 
 
 def test_one_node_that_is_left_is_enough_to_find_the_others(cluster: Cluster, tmp_path: Path) -> None:
@@ -606,7 +600,7 @@ def test_a_node_that_is_killed_is_found_again_when_it_returns(needs_redis: None,
             with pytest.raises(StoreDownError):
                 send(accounts, charge())
             node.start()
-            wait_until(lambda: charged(accounts), 30)
+            wait_for(lambda: charged(accounts), within=30)
 
 
 # --- orders

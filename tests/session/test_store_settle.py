@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
@@ -26,6 +26,7 @@ from postmeter.store.accounts import Charge, Settled
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
+from tests.lab.waiting import wait_for
 
 NOW = 1_700_000_000.0
 LOGIN = "alice@example.com"
@@ -101,13 +102,6 @@ def spooled(path: Path) -> list[Path]:
     return sorted(path.parent.glob("spool/events/*.json"))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_charge_without_room_charges_nothing_and_records_nothing(settler: Settler, path: Path) -> None:
     day = charge(limit=1000, window=86400)
     assert settler.settle((charge(limit=1), day), submitted("a"), ONE, NOW) == DONE
@@ -166,7 +160,7 @@ def test_what_is_only_observed_is_charged_over_the_limit(settler: Settler, path:
 
 def test_figures_alone_reach_the_totals_within_two_seconds(settler: Settler, path: Path) -> None:
     settler.add(ONE)
-    wait_until(lambda: total(path) == 1, 3)
+    wait_for(lambda: total(path) == 1, within=3)
 
 
 def test_figures_are_written_when_the_settler_closes(path: Path) -> None:
@@ -281,7 +275,7 @@ def test_a_held_database_sends_events_to_the_spool_and_they_return_once(settler:
         assert settler.settle((), refused(), ONE, NOW) == DONE
         assert time.monotonic() - begun < 3
         assert len(spooled(path)) == 2
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     assert settler.settle((charge(),), submitted("a"), ONE, NOW) == DONE
     assert (sorted(kept(path)), used(path), total(path)) == (["a", refused().source], 1, 2)
 
@@ -289,13 +283,13 @@ def test_a_held_database_sends_events_to_the_spool_and_they_return_once(settler:
 def test_a_turn_that_never_comes_sends_events_to_the_spool(settler: Settler, path: Path) -> None:
     """A process of ours that was stopped (SIGSTOP) keeps its turn, and must not keep ours as well."""
     holder = subprocess.Popen(["flock", f"{path}.lock", "cat"], stdin=subprocess.PIPE)
-    wait_until(lambda: subprocess.run(["flock", "-n", f"{path}.lock", "true"]).returncode == 1)
+    wait_for(lambda: subprocess.run(["flock", "-n", f"{path}.lock", "true"]).returncode == 1)
     try:
         assert settler.settle((charge(),), submitted("a"), ONE, NOW) == DONE
         assert len(spooled(path)) == 1
     finally:
         holder.communicate()
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     assert (kept(path), used(path)) == (["a"], 1)
 
 
@@ -312,11 +306,11 @@ def test_a_file_taken_but_not_removed_when_its_process_died_is_not_counted_again
         settler.settle((), refused(), ONE, NOW)
     (file,) = spooled(path)
     content = file.read_bytes()
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     settler.close()
     file.write_bytes(content)
     again = hasty(path)
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     again.close()
     assert total(path) == 1
 
@@ -326,7 +320,7 @@ def test_an_event_that_comes_back_late_does_not_free_what_was_charged_since(sett
     settler.settle((charge(limit=2),), submitted("a"), ONE, now)
     with held(path):
         settler.settle((charge(limit=2),), submitted("b"), ONE, now - 300)
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     assert settler.check((charge(limit=2),), now + 3599) is not None
     over = settler.check((charge(limit=2, amount=2),), now + 1)
     assert over is not None
@@ -345,7 +339,7 @@ def test_a_damaged_file_in_the_spool_does_not_stop_the_others(settler: Settler, 
     with held(path):
         settler.settle((charge(),), submitted("a"), ONE, NOW)
         spooled(path)[0].with_name("0-1-2.json").write_bytes(b'{"row":')
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     assert kept(path) == ["a"]
 
 
@@ -384,7 +378,7 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_lost_when_there_is_room_aga
     with pytest.raises(StoreError, match="emergency spool"):
         settle_many(settler, taken, now)
     filler.unlink()
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not spooled(path))
     settler.close()
     assert sorted(kept(path)) == sorted(taken)
     assert (used(path, now), total(path)) == (len(taken), len(taken))
@@ -409,7 +403,7 @@ def test_a_journal_that_may_not_grow_is_helped_out_by_the_spool(path: Path) -> N
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert 0 < len(spooled(path)) < 100
     with closing(hasty(path)):
-        wait_until(lambda: not spooled(path))
+        wait_for(lambda: not spooled(path))
     assert (used(path, time.time()), total(path)) == (100, 100)
     assert sorted(kept(path)) == sorted(f"m{nth}" for nth in range(100))
 
@@ -448,6 +442,6 @@ def test_what_a_killed_process_began_to_spool_is_forgotten(settler: Settler, pat
         for name, age in (("old.tmp", 7200), ("fresh.tmp", 0)):
             (folder / name).write_text("{")
             os.utime(folder / name, (time.time() - age, time.time() - age))
-    wait_until(lambda: not (folder / "old.tmp").exists())
-    wait_until(lambda: not spooled(path))
+    wait_for(lambda: not (folder / "old.tmp").exists())
+    wait_for(lambda: not spooled(path))
     assert (folder / "fresh.tmp").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from postmeter.store.accounts import Charge
 from postmeter.store.journal import Journal
 from tests.lab.redis import Redis
 from tests.lab.sink import Sink
+from tests.lab.waiting import wait_for
 from tests.session.test_notices import warned
 
 
@@ -42,15 +43,8 @@ def telling() -> Iterator[Telling]:
     telling.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)  # a bounded wait for a condition
-
-
 def wait_for_positions(journal: Journal, *names: str) -> None:
-    wait_until(lambda: set(journal.positions()) == set(names))
+    wait_for(lambda: set(journal.positions()) == set(names))
 
 
 def test_a_reload_tells_others_from_then_on_and_nobody_twice(tmp_path: Path, telling: Telling) -> None:
@@ -60,7 +54,7 @@ def test_a_reload_tells_others_from_then_on_and_nobody_twice(tmp_path: Path, tel
         wait_for_positions(journal, "notices")
         journal.record([warned()])
         sink.wait_for(b"a@example.com")
-        wait_until(lambda: bool(journal.database.query("SELECT 1 FROM told")))
+        wait_for(lambda: bool(journal.database.query("SELECT 1 FROM told")))
         telling.take(config(tmp_path, sink.port, to="b@example.com"), host="mx", check=there_is_room)
         with journal.database.transaction() as link:
             link.execute("DELETE FROM told")  # as if ten minutes had passed

@@ -21,7 +21,8 @@ from cryptography import x509
 from postmeter.runtime import spool
 from tests.bench import cpu
 from tests.lab import tls
-from tests.lab.redirects import Place, opened, wait_for
+from tests.lab.redirects import Place, opened
+from tests.lab.waiting import wait_for
 
 
 @pytest.fixture

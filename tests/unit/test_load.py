@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
 from postmeter.submission import load
 from postmeter.submission.load import Load
+from tests.lab.waiting import wait_for
 
 
 def carried(*, max_memory: int) -> Load:
     return Load(max_sessions=10, max_memory=max_memory)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < until, "waited for nothing"
-        time.sleep(0.001)
 
 
 def test_what_is_worked_on_counts_three_times() -> None:
@@ -55,7 +47,7 @@ def test_those_without_room_work_one_after_another_in_the_order_of_their_coming(
     waiting = [threading.Thread(target=work, args=(nth,)) for nth in range(3)]
     for count, thread in enumerate(waiting, 1):
         thread.start()
-        wait_until(lambda count=count: len(carry._turns) == count)  # type: ignore[misc]
+        wait_for(lambda count=count: len(carry._turns) == count)  # type: ignore[misc]
     assert not done
     carry.end(25)
     for thread in waiting:
@@ -72,7 +64,7 @@ def test_room_that_others_give_back_lets_the_next_begin() -> None:
     assert carry.begin(10)
     thread = threading.Thread(target=carry.begin, args=(20,))
     thread.start()
-    wait_until(lambda: bool(carry._turns))
+    wait_for(lambda: bool(carry._turns))
     carry.release(20)
     thread.join(5)
     assert carry.working == 60
