@@ -364,6 +364,19 @@ def test_another_servers_queue_id_is_just_its_words() -> None:
     assert kinds(desk.say(attempt("A00001", "a@example.net", "sent", "250 Ok: queued as B00001"))) == ["sent"]
 
 
+def test_a_word_that_comes_behind_the_end_is_heard() -> None:
+    """Log daemons that take lines from several sockets, or over a network, change their order."""
+    desk = Desk()
+    desk.take("A00001", "aa", "a@example.net", "b@example.net")
+    desk.say(attempt("A00001", "a@example.net", "sent"))
+    assert kinds(desk.remove("A00001")) == ["unknown"]
+    (late,) = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER))
+    assert isinstance(late, Bounced) and late.hard
+    desk.time += 2 * LINGER
+    desk.begin("A00002")
+    assert {life.queue_id for life in desk.correlator.lives} == {"A00002"}
+
+
 def test_mail_that_was_held_is_taken_and_waits_as_long_as_it_likes() -> None:
     desk = Desk()
     desk.begin("A00001")

@@ -167,8 +167,9 @@ class Correlator:
         if life is None:
             return
         deleted = line.daemon == "postsuper"
+        early = not deleted and any(recipient.open() for recipient in life.recipients.values())  # or it was lost
         self._finish(life, "deleted from the queue" if deleted else _NO_WORD)
-        if life.kin or (not life.reference and self.late):
+        if life.kin or early or (not life.reference and self.late):
             life.ended = self._at(line)
             self._put(life)
         else:
@@ -279,7 +280,7 @@ class Correlator:
         secret = veil.is_hashed(recipient.address)
         final = "" if secret or name == word.name(recipient.address) else line.values["to"]
         tls, at = self._ciphers.of(line), self._at(line)
-        alone = not recipient.finals or recipient.finals.keys() == {name}
+        alone = recipient.finals.keys() <= {name, ""}
         event = word.delivery(
             life, recipient.address, line, final=final, provider=provider, tls=tls, time=at, alone=alone
         )
