@@ -152,10 +152,15 @@ def _spool(loaded: Loaded) -> None:
 
 
 def _give(directory: Path, config: Config, state: os.stat_result) -> None:
-    os.chown(directory.parent, state.st_uid, state.st_gid)
+    """Not through links: whoever owns the state could have another directory for one."""
+    os.chown(directory.parent, state.st_uid, state.st_gid, follow_symlinks=False)
     owner = pwd.getpwnam(config.web.user).pw_uid if config.web.user else state.st_uid
-    os.chown(directory, owner, state.st_gid)
-    directory.chmod(0o2770)  # books, of the state's group, deletes what it has read
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(handle, owner, state.st_gid)
+        os.fchmod(handle, 0o2770)  # books, of the state's group, deletes what it has read
+    finally:
+        os.close(handle)
 
 
 def _closed(loaded: Loaded, directory: Path) -> Problem:
@@ -163,7 +168,8 @@ def _closed(loaded: Loaded, directory: Path) -> Problem:
 
     me = permissions.myself()
     fault = permissions.barrier(directory, me)
-    what = fault.what if fault else f"{directory} cannot be written by {me.name}"
+    other = f"{directory} is a link" if directory.is_symlink() else f"{directory} cannot be written by {me.name}"
+    what = fault.what if fault else other
     fix = fault.fix if fault else f"install -d -o {me.name} -m 2770 {directory}"
     return loaded.problem("journal.path", what, fix)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,7 +102,9 @@ def discard(path: Path, offset: int) -> int | None:
 
     None as long as it must stay, else how many bytes of a line that was never finished went with it.
     """
-    with contextlib.suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
+    with contextlib.suppress(BlockingIOError, FileNotFoundError), open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.seek(offset)
         rest = 0
@@ -112,3 +115,8 @@ def discard(path: Path, offset: int) -> int | None:
         path.unlink()
         return rest
     return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe that somebody has put there since must not hold us."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

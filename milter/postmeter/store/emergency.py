@@ -101,9 +101,7 @@ class Spool:
             if changed != said:
                 draft = path.with_suffix(".tmp")
                 draft.unlink(missing_ok=True)
-                self._write(draft, json.dumps(found | changed).encode())
-                if os.geteuid() == 0:
-                    os.chown(draft, path.stat().st_uid, path.stat().st_gid)
+                self._write(draft, json.dumps(found | changed).encode(), owner=path.stat())
                 draft.rename(path)
                 done += 1
         return done
@@ -125,8 +123,11 @@ class Spool:
     def _exists(self, name: str) -> bool:
         return (self._folder / name).exists()
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes, *, owner: os.stat_result | None = None) -> None:
+        """What root writes again stays its owner's."""
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb") as file:
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(content)
             file.flush()
             if self._durable:

@@ -57,25 +57,27 @@ def parse(text: str) -> Blocked:
 
 
 def write(path: Path, *, messages: Iterable[str], hosts: Iterable[str]) -> None:
-    """Put a new file in place of the old one, in one step. What root makes belongs to whom the state belongs to."""
+    """Put a new file in place of the old one, in one step. What root makes belongs to whom the state belongs to, who
+    must not have root write or give away what lies elsewhere: O_EXCL follows no link."""
     lines = [f"host {host}" for host in sorted(set(hosts))] + [f"message {one}" for one in sorted(set(messages))]
     data = "".join(f"{line}\n" for line in lines).encode()
     if path.exists() and path.read_bytes() == data:
         return
+    root = os.geteuid() == 0
     if not path.parent.exists():
         path.parent.mkdir(mode=0o755)
-        _give(path.parent)
+        if root:
+            owner = path.parent.parent.stat()
+            os.chown(path.parent, owner.st_uid, owner.st_gid, follow_symlinks=False)
     new = path.with_name(f".{path.name}-{os.getpid()}")
-    new.write_bytes(data)
-    new.chmod(_MODE)
-    _give(new)
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), _MODE)
+        if root:
+            owner = path.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     new.replace(path)
-
-
-def _give(path: Path) -> None:
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 class Blocklist:

@@ -1,0 +1,108 @@
+"""What is done, perhaps as root, in directories of less trusted users: nothing elsewhere, wherever a link points."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from postmeter.cli import web
+from postmeter.config.load import load_with_lines
+from postmeter.config.problem import ConfigError
+from postmeter.runtime import spool
+from postmeter.store.batch import Job
+from postmeter.store.emergency import Spool
+from postmeter.tracking import blocked
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, which only root may")
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Somebody else's file, which must stay as it is."""
+    path = tmp_path / "secret"
+    path.write_text("root's own\n", "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def untouched(secret: Path) -> bool:
+    state = secret.stat()
+    said = secret.read_text("utf-8")
+    return (said, state.st_mode & 0o7777, state.st_uid) == ("root's own\n", 0o600, os.geteuid())
+
+
+def test_the_list_of_blocks_is_written_through_no_link(tmp_path: Path, secret: Path) -> None:
+    """`postmeter links block` by root, where the daemons' user has guessed the name of its draft."""
+    path = blocked.place(tmp_path)
+    path.parent.mkdir()
+    path.with_name(f".blocked-{os.getpid()}").symlink_to(secret)
+    blocked.write(path, messages=[], hosts=["evil.example"])
+    assert untouched(secret)
+    assert path.read_text("utf-8") == "host evil.example\n"
+    assert not path.is_symlink()
+
+
+@needs_root
+def test_a_list_of_blocks_that_root_made_belongs_to_who_owns_the_state(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    path = blocked.place(tmp_path)
+    blocked.write(path, messages=[], hosts=["evil.example"])
+    for made in (path.parent, path):
+        assert made.stat().st_uid == NOBODY
+    assert path.stat().st_mode & 0o7777 == 0o644
+
+
+@needs_root
+def test_the_tracking_server_gives_away_no_directory_that_a_link_leads_to(tmp_path: Path) -> None:
+    """Started by root, in a state directory whose owner would like to have another one."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    state = tmp_path / "state"
+    (state / "spool").mkdir(parents=True)
+    os.chown(state, NOBODY, NOBODY)
+    (state / "spool" / "hits").symlink_to(elsewhere)
+    file = tmp_path / "postmeter.yaml"
+    file.write_text(f"journal: {{path: {state}/journal}}\nweb: {{user: nobody}}\n", "utf-8")
+    loaded = load_with_lines(file)
+    with pytest.raises(ConfigError, match="hits is a link"):
+        web._spool(loaded)
+    assert (elsewhere.stat().st_uid, elsewhere.stat().st_mode & 0o7777) == (0, 0o700)
+    (state / "spool" / "hits").unlink()
+    web._spool(loaded)
+    assert ((state / "spool" / "hits").stat().st_uid, (state / "spool").stat().st_uid) == (NOBODY, NOBODY)
+    assert (state / "spool" / "hits").stat().st_mode & 0o7777 == 0o2770
+
+
+@needs_root
+def test_an_event_that_root_erases_from_gives_away_nothing_else(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`postmeter erase`, while the spool's owner puts a link where the draft was."""
+    folder = tmp_path / "events"
+    waiting = Spool(folder, durable=True)
+    waiting.put(Job((), ("a",), {}, 1.0))
+    (kept,) = folder.glob("*.json")
+    os.chown(kept, NOBODY, NOBODY)
+    sync = os.fsync
+
+    def swap(file: int) -> None:
+        sync(file)
+        draft = kept.with_suffix(".tmp")
+        draft.rename(tmp_path / "draft")
+        draft.symlink_to(secret)
+
+    monkeypatch.setattr(os, "fsync", swap)
+    waiting.rewrite(lambda row: ("b",))
+    assert untouched(secret)
+    assert (tmp_path / "draft").stat().st_uid == NOBODY
+
+
+def test_a_pipe_in_the_place_of_a_spool_s_file_holds_nobody(tmp_path: Path) -> None:
+    """The tracking server's user may put one there between two looks of the books."""
+    path = tmp_path / "hits-1.jsonl"
+    os.mkfifo(path)
+    assert spool.discard(path, 0) is None
+    assert path.exists()
