@@ -1,10 +1,10 @@
-"""The program around the commands: where `-c` may stand, and which exit code says what."""
+"""The program around the commands: where `-c` may stand, which exit code says what, and where nobody hears it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
 import pytest
@@ -104,3 +104,33 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def _as_shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", f'exec "$0" -m postmeter {line}', sys.executable]
+    return subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("line", ["--help >/dev/full", "check-config -c {empty} >/dev/full"])
+def test_a_full_disk_is_told_in_a_line(line: str, tmp_path: Path) -> None:
+    done = _as_shell(line.format(empty=_empty(tmp_path)))
+    assert (done.returncode, done.stderr) == (1, "postmeter: No space left on device\n")
+
+
+def test_nobody_needs_to_listen(tmp_path: Path) -> None:
+    done = _as_shell(f"check-config -c {_empty(tmp_path)} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _empty(folder: Path) -> Path:
+    """A configuration with nothing wrong in it."""
+    path = folder / "postmeter.yaml"
+    path.write_text(f"milter: {{listen: 'inet:127.0.0.1:8891'}}\njournal: {{path: {folder}/journal.db}}\n")
+    return path
+
+
+def test_what_help_says_of_a_command_fits_a_terminal_of_80_columns() -> None:
+    for command in program.load_all():
+        parser = program.build_parser([command])
+        below = next(action for action in parser._actions if isinstance(action, _SubParsersAction))
+        assert max(map(len, str(below.choices[command.name].description).splitlines())) <= 80, command.name

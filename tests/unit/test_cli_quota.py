@@ -193,3 +193,11 @@ def test_what_was_not_frozen_cannot_be_thawed(place: Place, capsys: pytest.Captu
 @pytest.mark.parametrize("words", [[], [ALICE, "--due"], ["--due", "--delete"]])
 def test_release_wants_a_login_or_due_and_not_both(place: Place, words: list[str]) -> None:
     assert place.run("quota", "release", *words) == 64
+
+
+@pytest.mark.parametrize("line", ["freeze", "unfreeze", "quota set", "quota reset"])
+def test_an_empty_login_is_no_login(line: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where a script's variable was never set: nobody is told that somebody was frozen."""
+    assert place.run(*line.split(), "") == 64
+    assert "LOGIN: it is empty" in capsys.readouterr().err
+    assert place.orders() == []

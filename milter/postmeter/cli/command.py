@@ -6,7 +6,7 @@ heavy (libmilter, aiohttp, prometheus_client) only inside `run`: help stays quic
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +40,13 @@ def said(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
+def given(text: str) -> str:
+    """The type of an argument that may not be empty, as it is in a script whose variable was never set."""
+    if not text.strip():
+        raise ArgumentTypeError("it is empty")
+    return text
 
 
 def sentence(text: str) -> str:

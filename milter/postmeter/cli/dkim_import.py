@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import OK, USAGE
+from postmeter.cli.command import OK, USAGE, sentence
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -22,14 +22,15 @@ def add_arguments(words: _SubParsersAction[ArgumentParser]) -> None:
     """Both words for `postmeter dkim`; what they run is in `args.does`."""
     text = "print the YAML that does what opendkim.conf and its tables say"
     example = f"example: postmeter dkim {OPENDKIM} --tables"
-    parser = words.add_parser(OPENDKIM, help=text, description=text, epilog=example)
+    parser = words.add_parser(OPENDKIM, help=text, description=sentence(text), epilog=example)
     file = Path("/etc/opendkim.conf")
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=file, help=f"{file} by default")
     parser.add_argument("--tables", action="store_true", help="keep KeyTable and SigningTable, to be read as they are")
     parser.set_defaults(does=_opendkim)
     text = "print the YAML that does what rspamd's dkim_signing.conf says"
     example = "/etc/rspamd/local.d/dkim_signing.conf"
-    parser = words.add_parser(RSPAMD, help=text, description=text, epilog=f"example: postmeter dkim {RSPAMD} {example}")
+    told = f"example: postmeter dkim {RSPAMD} {example}"
+    parser = words.add_parser(RSPAMD, help=text, description=sentence(text), epilog=told)
     file = Path(example)
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", default=file, help=f"{file} by default")
     parser.set_defaults(does=_rspamd)

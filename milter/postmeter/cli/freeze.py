@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given
 from postmeter.events import Event, Refiltered, Submitted
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _of(event: Event, sender: str) -> bool:
 
 
 def _login(parser: ArgumentParser) -> None:
-    parser.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
 
 
 def postfix_option(parser: ArgumentParser) -> None:

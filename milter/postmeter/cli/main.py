@@ -6,6 +6,7 @@ command found a problem, 64 for wrong usage, 78 for a wrong configuration (sysex
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -14,14 +15,16 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from typing import NoReturn
 
 from postmeter import __version__
-from postmeter.cli.command import CONFIGURATION, OK, USAGE, Command
+from postmeter.cli.command import CONFIGURATION, FOUND_A_PROBLEM, OK, USAGE, Command, said, sentence
 from postmeter.config.problem import ConfigError
 
 DEFAULT_CONFIG = Path("/etc/postmeter/postmeter.yaml")
 _CTRL_C = 130
+_WIDTH = 78  # of 80 columns, as argparse has it
 
 COMMANDS: list[tuple[str, str]] = [
     ("milter", "postmeter.cli.milter"),
@@ -50,28 +53,42 @@ COMMANDS: list[tuple[str, str]] = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the exit code."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an address may hold what the terminal's charset does not
     try:
-        return _run(*_parse(list(sys.argv[1:] if argv is None else argv)))
-    except SystemExit as end:  # argparse's way to end after --help, --version and wrong usage
-        return end.code if isinstance(end.code, int) else USAGE
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return _CTRL_C
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return OK
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _say_no_more()
+        print(f"postmeter: {said(error)}", file=sys.stderr)
+        return FOUND_A_PROBLEM
 
 
-def _run(command: Command, args: Namespace) -> int:
+def _say_no_more() -> None:
+    """What is left of the output goes nowhere, when Python writes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
     try:
+        command, args = _parse(arguments)
         code = command.run(args)
-        sys.stdout.flush()  # so that a broken pipe shows now and not at exit
-        return code
+    except SystemExit as end:  # argparse's way to end after --help, --version and wrong usage
+        code = end.code if isinstance(end.code, int) else USAGE
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return CONFIGURATION
+    sys.stdout.flush()  # so that a broken pipe or a full disk shows now and not at exit
+    return code
 
 
 def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
@@ -116,7 +133,7 @@ def build_parser(commands: Iterable[Command]) -> ArgumentParser:
 def _fill(parser: ArgumentParser, command: Command) -> None:
     """Give a command's parser its description, example and arguments."""
     parser.formatter_class = RawDescriptionHelpFormatter
-    parser.description = command.summary[0].upper() + command.summary[1:] + "."
+    parser.description = fill(sentence(command.summary), _WIDTH)
     parser.epilog = f"example:\n  {command.example}"
     _add_config(parser)
     command.arguments(parser)

@@ -15,7 +15,7 @@ from datetime import datetime
 from math import isfinite
 
 from postmeter.cli import release, usage
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, given, said
 from postmeter.config import amounts
 from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
@@ -129,7 +129,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _set_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
     text = "in place of those of the configuration: 500 recipients/day, 1G/day; or unlimited"
     parser.add_argument("limits", metavar="LIMITS", nargs="*", help=text)
     parser.add_argument("--until", metavar="WHEN", help="7d, 2026-12-24 or 2026-12-24T18:00; without it, for good")
@@ -138,7 +138,7 @@ def _set_arguments(parser: ArgumentParser) -> None:
 
 
 def _reset_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("login", metavar="LOGIN", help="a login, or whatever a sender is counted as")
+    parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
     text = "LOGIN is a From domain, a client network, or anything for total"
     parser.add_argument("--level", choices=usage.LEVELS, default="sender", help=text)
     parser.set_defaults(do=reset)

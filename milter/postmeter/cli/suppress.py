@@ -281,15 +281,18 @@ def _option(parser: ArgumentParser, word: str, option: str) -> None:
     if option == "addresses":
         parser.add_argument("addresses", metavar="ADDRESS", nargs="+" if word == "add" else "*", help="whom")
     elif option == "file":
-        parser.add_argument("file", metavar="FILE", help="- is standard input or output")
+        text = "a CSV file, - for standard input" if word == "import" else "- for standard output"
+        parser.add_argument("file", metavar="FILE", help=text)
     elif option == "scope":
         text = "everywhere, domain:example.com, from:news@example.com or list:FROM-DOMAIN/ID"
+        text += " (default everywhere)" if word == "add" else ""
         parser.add_argument("--scope", default="", metavar="SCOPE", help=text)
     elif option == "reason":
         default = "manual" if word == "add" else ""
-        parser.add_argument("--reason", default=default, choices=_REASONS, help="why it is suppressed")
+        text = f"why it is suppressed{f' (default {default})' if default else ''}"
+        parser.add_argument("--reason", default=default, choices=_REASONS, help=text)
     elif option == "for":
-        parser.add_argument("--for", dest="for_", default="", metavar="TIME", help="30d, or ever")
+        parser.add_argument("--for", dest="for_", default="", metavar="TIME", help=_LASTS)
     elif option in ("all", "json"):
         text = "those that have ended too" if option == "all" else "a line of JSON for each"
         parser.add_argument(f"--{option}", action="store_true", help=text)
@@ -302,6 +305,7 @@ def _option(parser: ArgumentParser, word: str, option: str) -> None:
         parser.add_argument(f"--{option}", default="", metavar=option.upper(), help=help_[option])
 
 
+_LASTS = "30d, or ever (default: bounces and complaints as suppression has it, others for ever)"
 _CHOICE = ("addresses", "scope", "reason", "provider", "since")
 _OPTIONS: dict[str, Iterable[str]] = {
     "list": (*_CHOICE, "all", "json"),
