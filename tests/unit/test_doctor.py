@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from postmeter.config.load import loads
 from postmeter.config.problem import Problem
-from postmeter.doctor import examine, journald
+from postmeter.doctor import collect, examine, journald
 from postmeter.doctor.facts import Answer, Disk, Facts, Helo, Key, Limits, Mailbox, Pointer, Policy, Sender, Site
 from postmeter.doctor.facts import Trial as Trial
 from postmeter.doctor.finding import Finding
@@ -54,7 +55,7 @@ GOOD = Facts(
     now=NOW,
     mailer=Mailer(VALUES, services=(SMTP, SUBMISSION)),
     sockets=(Trial("postmeter answers", True),),
-    stores=(Trial("the journal can be read", True),),
+    stores=(Trial("the journal answers a query", True),),
     disks=(Disk("/var", 2**30, 2**20, "journal.min_free"),),
     clock=True,
     keys=(Key("s._domainkey.example.com", True, False, "right", ""),),
@@ -251,6 +252,15 @@ def test_this_host_and_dns(change: dict[str, Any], level: str, about: str, words
 )
 def test_a_limit_that_no_host_reaches_is_none(limits: Limits) -> None:
     assert found(replace(GOOD, log_limits=limits)) == []
+
+
+def test_a_journal_that_is_none_is_mended_by_what_its_error_says(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_text("no database at all, and long enough to be looked at as one: " * 20)
+    facts = replace(GOOD, stores=tuple(collect.stores(loads(f"journal: {{path: {path}}}"))))
+    finding = only(facts)
+    assert finding.what == f"the journal {path} answers a query: it does not"
+    assert (finding.known, finding.fix) == ("file is not a database", "it is no SQLite database: move it away")
 
 
 def test_limits_of_units_are_read_as_systemctl_shows_them() -> None:

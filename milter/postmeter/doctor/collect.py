@@ -45,7 +45,7 @@ def stores(config: Config) -> Iterator[Trial]:
 
 
 def _sqlite(path: Path) -> Trial:
-    about = f"the journal {path} can be read"
+    about = f"the journal {path} answers a query"
     if not path.exists():
         why = "it is not there yet, or not to be seen by us: postmeter makes it when it starts"
         return Trial(about, None, why, "start postmeter; run doctor as root")
@@ -56,7 +56,7 @@ def _sqlite(path: Path) -> Trial:
         finally:
             book.close()
     except database.StoreError as error:
-        return Trial(about, False, str(error))
+        return Trial(about, False, error.what, error.fix)
     return Trial(about, True)
 
 

@@ -38,7 +38,8 @@ _FIXES = (
     ("locked", "another program holds it: end the transaction left open there"),
     ("full", "make room on that file system"),
     ("readonly", "give it, and its directory, to the user of the daemons"),
-    ("unable to open", "its directory must exist and belong to the user of the daemons"),
+    ("unable to open", "its directory must exist and belong to the daemons' user; only it and root may read it"),
+    ("Permission denied", "only the user of the daemons and root may write it"),
     ("disk I/O", "look for errors of the disk, and for limits of file size and space"),
 )
 
@@ -49,9 +50,9 @@ class StoreError(Exception):
     """The store cannot be read or written; its text names the file and what to do."""
 
     def __init__(self, path: Path, what: str) -> None:
-        fix = next((fix for sign, fix in _FIXES if sign in what), "see that file system and its permissions")
         self.what = what
-        super().__init__(f"{path}: {what}; {fix}")
+        self.fix = next((fix for sign, fix in _FIXES if sign in what), "see that file system and its permissions")
+        super().__init__(f"{path}: {what}; {self.fix}")
 
 
 class Database:
@@ -202,7 +203,8 @@ class Database:
         self._drop()
         if isinstance(error, StoreError):
             raise error
-        raise StoreError(self.path, str(error)) from error
+        what = error.strerror if isinstance(error, OSError) else None
+        raise StoreError(self.path, what or str(error)) from error
 
     def _drop(self) -> None:
         if self._link is not None and os.getpid() == self._pid:
