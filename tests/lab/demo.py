@@ -156,7 +156,7 @@ class Demo:
         quote(f"GET {link}\n{status} Location: {target}")
         _hold(status == 302 and target.startswith("https://garden.example/"), "the reader is sent on", "a redirect")
         self.lab.postmeter.wait_figure(1, "clicks_total")
-        held("and the click is in the journal")
+        held("and the click is in the journal; as a machine's, for it was no browser that followed")
 
     def over_quota(self) -> None:
         section(f"Bob may write to {BOBS_LIMIT} recipients an hour")
