@@ -102,6 +102,14 @@ def test_long_lines_of_signed_fields_are_folded(name: bytes) -> None:
     assert draft.fields[2].value.replace(b"\n", b"") == b" " + LONG
 
 
+@pytest.mark.parametrize(("name", "reasons"), [(b"Subject", [safe.HEADER]), (b"References", [])])
+def test_a_field_that_is_no_utf_8_cannot_be_folded(name: bytes, reasons: list[str]) -> None:
+    """libmilter's binding has no way to hand it back, and refusing the message would refuse it for ever."""
+    draft = run([Field(name, b" K\xf6ln " + LONG)])
+    assert draft.changes == []
+    assert fragile(draft) == reasons
+
+
 def test_fields_that_are_not_signed_stay_as_they_are() -> None:
     assert run([Field(b"X-Spam", b" " + LONG), Field(b"Received", b" " + LONG)]).changes == []
 

@@ -18,6 +18,15 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def is_utf_8(raw: bytes) -> bool:
+    """Whether libmilter's binding can hand it back to Postfix: it takes text for addresses and fields, no octets."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def bare(raw: bytes) -> bytes:
     """An envelope address without its angle brackets (RFC 5321 4.1.2 Reverse-path)."""
     raw = raw.strip()

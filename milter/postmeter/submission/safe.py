@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from postmeter.config.schema import Dkim
 from postmeter.mail import safe
+from postmeter.mail.address import is_utf_8
 from postmeter.mail.coding import MAX_LINE
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope, Field, PartChange
@@ -17,7 +18,7 @@ from postmeter.submission import headers
 
 # Why a message that a later hop may break is signed as it is
 SIZE_LIMIT = "size_limit"  # would outgrow Postfix's message_size_limit
-HEADER = "header"  # a line over 998 octets without white space in a field that has to be signed, or far too many
+HEADER = "header"  # a line over 998 octets, without white space or no UTF-8, in a field that has to be signed; or many
 REASONS = (
     safe.ALREADY_SIGNED,
     safe.SIGNED,
@@ -58,7 +59,7 @@ def _make_header_safe(draft: Draft, covered: frozenset[bytes], needed: frozenset
         _fragile(draft, HEADER)
         return
     for nth, one in found:
-        value = safe.fold(one.value, MAX_LINE - len(one.name) - 1)
+        value = safe.fold(one.value, MAX_LINE - len(one.name) - 1) if is_utf_8(one.value) else None
         name = one.name.decode("ascii", "replace")
         if value is not None:
             draft.replace_field(one.name, nth=nth, value=value)
@@ -66,7 +67,7 @@ def _make_header_safe(draft: Draft, covered: frozenset[bytes], needed: frozenset
         elif one.key in needed:
             _fragile(draft, HEADER)
         else:
-            draft.note(_NAME, f"{name} left out of the signature: a line over {MAX_LINE} octets, nowhere to fold it")
+            draft.note(_NAME, f"{name} left out of the signature: a line over {MAX_LINE} octets, and no way to fold it")
 
 
 def _numbered(fields: Sequence[Field]) -> Iterator[tuple[int, Field]]:

@@ -105,7 +105,7 @@ class Suppress:
 
     def _decide(self, draft: Draft, *, bulk: bool) -> Reply | None:
         envelope = draft.message.envelope
-        names = {rcpt: address.text(rcpt) for rcpt in envelope.rcpt_to if _plain(rcpt)}
+        names = {rcpt: address.text(rcpt) for rcpt in envelope.rcpt_to if address.is_utf_8(rcpt)}
         hits = self._find(list(dict.fromkeys(names.values())), draft)
         if not hits:
             return None
@@ -195,12 +195,3 @@ def _early(envelope: Envelope, name: str, one: Suppression, now: float) -> Suppr
 
 def _weightiest(found: Sequence[Suppression]) -> Suppression:
     return min(found, key=lambda one: (REASONS.index(one.reason) if one.reason in REASONS else 0, -one.since))
-
-
-def _plain(rcpt: bytes) -> bool:
-    """Whether libmilter's binding can name it to Postfix; no other is in our list."""
-    try:
-        rcpt.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
