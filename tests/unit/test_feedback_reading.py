@@ -384,6 +384,26 @@ def test_bounces_in_words_name_recipient_status_and_reply(words: str) -> None:
     assert (found.kind, found.message_id) == ("bounce", "<m@example.com>")
 
 
+BESIDE = {
+    "what cannot be understood": ("<a@x.example>:\nIt has gone fishing.\n\n<b@x.example>:\n550 5.1.1 no such user\n",
+                                  [("a", "5.0.0", "", False), ("b", "5.1.1", "550", True)]),
+    "another one's number": ("<a@x.example>:\nno such user\n\n<b@x.example>:\n452 later\n",
+                             [("a", "5.1.1", "", True), ("b", "4.0.0", "452", False)]),
+    "one reason for all": ("<a@x.example>\n<b@x.example>\n\nReason: 550 5.1.1 user unknown\n",
+                           [("a", "5.1.1", "550", True), ("b", "5.1.1", "550", True)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "expected"), BESIDE.values(), ids=BESIDE)
+def test_what_is_said_of_one_recipient_is_not_said_of_another(
+    words: str, expected: list[tuple[str, str, str, bool]]
+) -> None:
+    head = "From: MAILER-DAEMON@mx.example.net\nSubject: failure notice\n\nNot able to deliver to the following.\n\n"
+    found = read((head + words + "\n--- Below this line is a copy of the message.\n\nFrom: n@example.com\n").encode())
+    told = [(one.recipient[0], one.status, one.reply, one.hard) for one in found.recipients]
+    assert told == expected
+
+
 def test_words_that_promise_another_attempt_are_a_delay() -> None:
     raw = b"From: mailer-daemon@mx.example\nSubject: Warning: message delayed\n\n"
     raw += b"Not yet delivered to:\n\n <r@x.example>: 451 busy\n"

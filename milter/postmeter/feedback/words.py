@@ -31,6 +31,7 @@ _RCPT = re.compile(r"\brcpt\b|rcpt_to|does not like recipient", re.IGNORECASE)
 _X400 = re.compile(r"(?:smtp|rfc822)=", re.IGNORECASE)  # an attribute of an X.400 address, as old Exchange shows it
 _TO = re.compile(r"^[ \t]{0,8}To:([^\n]{1,400})$", re.MULTILINE)
 _FROM = re.compile(r"\(expanded from:? <?([^\s<>()]{3,320})>?\)", re.IGNORECASE)
+_MARKS = " \t\n<>()[]\"':;,.|*"  # around an address of which nothing is said
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_#]{5,}|[-=*]{2,} )")
 
 
@@ -198,7 +199,9 @@ def _returned(
 ) -> Returned:
     block = _block(one, words, starts)
     near = said.beside(words, one.address)
-    told, text = _told(block, near, words if alone or not block else "", words, opened.first("subject"))
+    told, text = _told(block, near, words if alone or not block else "")
+    if not told and not block[len(one.address) :].strip(_MARKS):
+        told, text = _told(words, opened.first("subject"))  # of nobody but all of them
     if late:
         told = said.Said(f"4{told.stated()[1:] or '.0.0'}", told.reply, told.meant)
     elif not told.stated():
@@ -206,7 +209,8 @@ def _returned(
     expanded = _FROM.search(words, one.end, one.end + 400) if one.at >= 0 else None
     return returned(
         one.address, told, original=expanded[1] if expanded else "", action="delayed" if late else "failed",
-        diagnostic=line(text, 1000), reporting=reporting, doubtful=bool(told.reply) and not _RCPT.search(words),
+        diagnostic=line(text or block, 1000), reporting=reporting,
+        doubtful=bool(told.reply) and not _RCPT.search(words),
     )  # fmt: skip
 
 
