@@ -60,7 +60,7 @@ class Client:
         self._input = self.socket.makefile("rb")
         self.greeting = self.answer()
         self.helo = helo
-        self.ehlo = self.command(b"EHLO " + helo)
+        self.command(b"EHLO " + helo)
         if tls:
             self.starttls(tls)
         if login:
@@ -114,7 +114,7 @@ class Client:
         self._input.close()
         self.socket = context.wrap_socket(self.socket, server_hostname="mail.example.com")
         self._input = self.socket.makefile("rb")
-        self.ehlo = self.command(b"EHLO " + self.helo)
+        self.command(b"EHLO " + self.helo)
 
     def login(self, name: str, password: str) -> None:
         secret = base64.b64encode(f"\0{name}\0{password}".encode())

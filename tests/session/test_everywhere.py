@@ -92,10 +92,3 @@ def test_whatever_is_asked_for_finds_nothing_and_does_no_harm(hosts: list[Host],
     with closing(everywhere(hosts[0])) as reader:
         assert trace(reader, odd) == []
     assert len(ask(hosts[0].url, "SELECT seq FROM events")) == 1
-
-
-def test_it_is_told_how_far_each_host_is(hosts: list[Host]) -> None:
-    hosts[0].ship(taken(), taken())
-    hosts[1].ship()
-    with closing(everywhere(hosts[0])) as reader:
-        assert [(ship.host, ship.seq, ship.ended) for ship in reader.ships()] == [("one", 2, False), ("two", 0, False)]

@@ -18,7 +18,6 @@ from tests.lab.dashboards import BOARDS, FOLDER, Asked, asked, load, panels
 ROOT = FOLDER.parents[1]
 BY_NAME = {PREFIX + meaning.name: meaning for meaning in METRICS}
 ALL = asked()
-CHOICES = {"host", "domain", "provider"}
 UNBOUNDED = {"login"}
 """Labels of which there may be as many as somebody asks for (metrics.per_login), and which name a person."""
 

@@ -14,9 +14,9 @@ from postmeter.mail.draft import Draft
 from postmeter.mail.message import (
     Change,
     DropField,
+    DropRecipient,
     Envelope,
     Field,
-    Hold,
     InsertField,
     Message,
     ReplaceBody,
@@ -69,9 +69,9 @@ def test_so_many_fields_that_postfix_would_be_busy_for_long_are_not_dropped(coun
 def test_changes_reach_postfix_body_first_insertions_last() -> None:
     """D7, D13, D17: one body, then edits from the highest instance down, our own fields at the end."""
     stamp = InsertField(0, Field(b"DKIM-Signature", b" v=1"))
-    low, high, hold = DropField(b"X", 1), ReplaceField(b"X", 3, b" y"), Hold("why")
-    changes: list[Change] = [ReplaceBody(b"draft"), low, stamp, high, hold, ReplaceBody(b"final")]
-    assert ordered(changes) == [ReplaceBody(b"final"), hold, high, low, stamp]
+    low, high, who = DropField(b"X", 1), ReplaceField(b"X", 3, b" y"), DropRecipient(b"bob@example.net")
+    changes: list[Change] = [ReplaceBody(b"draft"), low, stamp, high, who, ReplaceBody(b"final")]
+    assert ordered(changes) == [ReplaceBody(b"final"), who, high, low, stamp]
 
 
 def test_a_draft_goes_back_to_what_it_was_whatever_was_done_to_it() -> None:

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -56,11 +55,6 @@ class Batch:
 
     entries: tuple[Entry, ...]
     end: str | None
-
-
-def available() -> bool:
-    """Whether there is a journalctl."""
-    return shutil.which("journalctl") is not None
 
 
 class Journal:

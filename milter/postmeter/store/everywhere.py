@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.events import REFERENCE, Refiltered, Submitted
@@ -22,16 +21,6 @@ PATIENCE = 30.0
 """Seconds: a person waits."""
 
 _MOST_EVENTS = 5000  # of a message
-
-
-@dataclass(frozen=True, slots=True)
-class Ship:
-    """A host, and how far it has shipped: `seen` is when it last did, `ended` that it will not any more."""
-
-    host: str
-    seq: int
-    seen: float
-    ended: bool
 
 
 class Everywhere:
@@ -85,11 +74,6 @@ class Everywhere:
         named = self._of_reference(reference)
         found = [*named, *(entry for one in named for entry in self._released(one))]
         return sorted(found, key=lambda entry: (entry.event.time, entry.host, entry.seq))
-
-    def ships(self) -> list[Ship]:
-        """Every host that ever shipped."""
-        sql = "SELECT host, seq, seen, ended IS NOT NULL FROM journals ORDER BY id"
-        return [Ship(*row) for row in self._query(sql)]
 
     def close(self) -> None:
         self._postgres.close()

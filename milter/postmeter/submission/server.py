@@ -266,7 +266,7 @@ def _spoken(desk: Desk, name: str, callback: Callback) -> Callback:
             return callback(ctx, *args)
         except Exception:  # the last boundary before C: a bug becomes the policy's answer, once
             log.exception("bug in callback %s", name)
-            return _after_bug(ctx, desk, name)
+            return _after_bug(ctx, name)
         finally:
             desk.recorder.took(stage, perf_counter() - start)
 
@@ -289,7 +289,7 @@ def _silent(name: str, hear: Hearer) -> Callback:
     return guarded
 
 
-def _after_bug(ctx: milter.milterContext, desk: Desk, where: str) -> int:
+def _after_bug(ctx: milter.milterContext, where: str) -> int:
     session = ctx.getpriv()
     if session is None:
         return answer(ctx, BUG)

@@ -46,7 +46,7 @@ _EACH = 150  # octets that a field takes in memory besides its text
 
 
 class Recorder(Protocol):
-    """Where what became of a message is settled and written down (`ledger` of this worker)."""
+    """Where what became of a message is settled and written down (`record` is this worker's)."""
 
     def accepted(self, draft: Draft) -> Reply | None:
         """Charge and record in one transaction; a reply refuses the message after all."""
@@ -261,9 +261,8 @@ class Session:
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits.
 
-        A test that nobody shall get is recorded like other mail, and goes no further.
-
         Quarantine comes behind it (D7): a message that is on record as held, and is not, is found missing and let go.
+        A test that nobody shall get is recorded like other mail, and goes no further.
         """
         draft = outcome.draft
         if self._desk.observe:
