@@ -18,7 +18,7 @@ run:  ## a demonstration: a private Postfix with postmeter, and what it does to 
 	@PYTHONPATH=milter:. $(PYTHON) -m tests.lab.demo
 
 # Most tests wait for a daemon, so four heaps of them go side by side; each shows what it has to say when it ends.
-test: setup lint types  ## what must hold before a commit: lint, types, unit, architecture, end to end
+test: setup lint types  ## what must hold before a commit: lint, types, unit, session, architecture, end to end
 	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target others session e2e-a-n e2e-o-z
 
 unit: setup  ## pure code, under ten seconds
