@@ -85,6 +85,11 @@ def source_of(hit: Seen, origin: Origin) -> str:
     return f"hit:{blake2b(hit.source.encode(), digest_size=16).hexdigest()}"
 
 
+def open_source(click: str) -> str:
+    """Of the open that this click has shown."""
+    return f"{click}:open"
+
+
 def unique_key(judged: Judged, origin: Origin, kind: str) -> bytes:
     """Equal for what is a repeat, made of nothing but what the event keeps; empty where nobody can tell.
 
@@ -130,7 +135,7 @@ def opened(judged: Judged, origin: Origin, *, unique: bool | None) -> Opened:
     what, hit, verdict = kept(judged.seen, origin), judged.seen, judged.verdict
     by_click = hit.kind == "click"
     return Opened(
-        source=f"{what.source}:open" if by_click else what.source,
+        source=open_source(what.source) if by_click else what.source,
         time=what.time,
         reference=what.reference,
         recipient=what.recipient,

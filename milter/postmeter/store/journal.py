@@ -129,6 +129,10 @@ class Journal:
             WHERE reference = ? AND reference != '' AND kind IN ('sent', 'bounced', 'expired', 'unknown')"""
         return int(self.database.query(sql, (reference,))[0][0])
 
+    def has(self, source: str) -> bool:
+        """Whether the event of that source is recorded."""
+        return bool(self.database.query("SELECT 1 FROM events WHERE source = ?", (source,)))
+
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)
 
