@@ -51,12 +51,6 @@ def test_every_metric_is_documented_as_it_is() -> None:
     assert rows == {meaning.name: (meaning.kind, meaning.labels, meaning.help) for meaning in METRICS}
 
 
-def test_what_is_not_built_is_documented_as_such() -> None:
-    now, _, later = (DOCS / "metrics.md").read_text().partition("## Not there yet")
-    for meaning in METRICS:
-        assert f"`{PREFIX}{meaning.name}`" in (now if meaning.built else later), meaning.name
-
-
 def test_every_known_label_value_is_explained() -> None:
     text = (DOCS / "metrics.md").read_text()
     explained = ("result", "reason", "by")
@@ -91,9 +85,7 @@ def _anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_id)
 def test_commands_in_documents_exist(document: Path) -> None:
-    """What is marked *Later* may name a command that is not there yet."""
-    text = "".join(line for line in document.read_text().splitlines(keepends=True) if "*Later.*" not in line)
-    assert set(_COMMAND.findall(text)) <= {word for word, _ in COMMANDS}
+    assert set(_COMMAND.findall(document.read_text())) <= {word for word, _ in COMMANDS}
 
 
 def test_every_command_is_documented() -> None:

@@ -33,7 +33,7 @@ DELAYS = ("1", "2", "5", "10", "30", "60", "300", "900", "3600", "14400", "86400
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """One metric. `built` is false while the feature is not there: then it is not shown, for it would tell nothing."""
+    """One metric, and what is known of its labels before anything happens."""
 
     name: str
     kind: Kind
@@ -42,7 +42,6 @@ class Meaning:
     known: Known = field(default_factory=dict)
     buckets: tuple[str, ...] = BUCKETS
     """Of a histogram."""
-    built: bool = True
 
 
 # Why links stay as they are; the rules are those of tracking.

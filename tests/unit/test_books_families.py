@@ -137,11 +137,6 @@ def test_bounds_of_an_older_version_fall_into_todays() -> None:
     assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="0.005") == 4
 
 
-def test_what_is_not_built_is_not_shown() -> None:
-    page = _page({("deliveries_total", ("sent", "example.com", "gmail")): 3})
-    assert all(f"postmeter_{meaning.name}" not in page for meaning in METRICS if not meaning.built)
-
-
 def test_labels_that_do_not_fit_are_left_out_instead_of_failing_the_page() -> None:
     page = _page({("recipients_total", ("surprise",)): 3, ("no_such_total", ()): 1})
     assert _value(page, "postmeter_recipients_total") == 0

@@ -59,8 +59,6 @@ class Collector:
         totals = self._totals()
         gauges = self._gauges()  # after the totals: it tells whether they could be read
         for meaning in METRICS:
-            if not meaning.built:
-                continue
             if meaning.kind == "gauge":
                 yield from _gauge(meaning, _of(meaning, gauges))
             elif totals is not None:

@@ -91,9 +91,8 @@ def _chapter(path: str, kind: type[Any], doc: str) -> str:
 
 def _row(key: Key) -> str:
     default = "*required*" if key.required else f"`{flow(key.default)}`"
-    later = "" if key.built else "*Later.* "
     example = f" For example `{key.example}`." if key.example else ""
-    cells = (f"`{key.name}`", default, key.reader.form, f"{later}{key.doc}{example}")
+    cells = (f"`{key.name}`", default, key.reader.form, f"{key.doc}{example}")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
@@ -117,8 +116,7 @@ def sample() -> str:
 
 def _sample(key: Key, indent: str) -> Iterator[str]:
     """Comments as prose with a space behind the #, settings without one."""
-    later = "" if key.built else " (not in this version)"
-    for line in textwrap.wrap(f"{key.doc}{later}", _WIDTH - len(indent), break_on_hyphens=False):
+    for line in textwrap.wrap(key.doc, _WIDTH - len(indent), break_on_hyphens=False):
         yield f"{indent}# {line}"
     if key.example:
         yield f"{indent}# e.g. {key.name}: {key.example}"

@@ -21,23 +21,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`section` is the dataclass of a nested section; `built` False means that only the default is taken."""
+    """`section` is the dataclass of a nested section."""
 
     name: str
     attribute: str
     reader: Reader[Any]
     doc: str
     default: Raw = None
-    built: bool = True
     required: bool = False
     section: type[Any] | None = None
     example: str = ""
 
 
-def setting(reader: Reader[T], default: Raw, doc: str, *, built: bool = True, example: str = "") -> T:
+def setting(reader: Reader[T], default: Raw, doc: str, *, example: str = "") -> T:
     """A key with its default as it would be written in the file."""
     value = reader.default(default)
-    spec = Key("", "", reader, doc, default, built, example=example)
+    spec = Key("", "", reader, doc, default, example=example)
     made: Any
     if isinstance(value, dict):
         made = dataclasses.field(default_factory=value.copy, metadata={"key": spec})
@@ -114,7 +113,7 @@ def _read(node: Node, place: Place, known: tuple[Key, ...]) -> dict[str, Any]:
     for name, item in node.items:
         try:
             spec = _known(name, by_name, place)
-            found[spec.attribute] = _value(spec, item, place.key(name))
+            found[spec.attribute] = spec.reader.read(item, place.key(name))
         except UnreadableError:
             failed = True
     if failed:
@@ -128,10 +127,3 @@ def _known(name: Scalar, by_name: dict[str, Key], place: Place) -> Key:
     close = difflib.get_close_matches(name.text.lower().replace("-", "_"), by_name, n=1)
     fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(by_name)}"
     raise place.key(name).complain(name.line, "unknown key", fix)
-
-
-def _value(spec: Key, node: Node, place: Place) -> Any:
-    value = spec.reader.read(node, place)
-    if not spec.built and value != spec.reader.default(spec.default):
-        raise place.complain(place.line, "not available in this version", "leave it out, or keep its default")
-    return value
