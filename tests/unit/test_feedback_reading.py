@@ -368,13 +368,14 @@ IN_WORDS = {
     "behind a line": "I was not able to deliver your message to:\n\n<r@x.example>:\n550 5.1.1 no such user\n",
     "in a row": "The following addresses failed:\n\n  r@x.example\n    host mx said: 550 5.1.1 user unknown\n",
     "a transcript": "Not delivered:\n>>> RCPT To:<r@x.example>\n<<< 550 5.1.1 <r@x.example>... User unknown\n",
+    "a tongue that we do not speak": "Zprávu nebylo možné doručit:\n\n<r@x.example>\n550 5.1.1 není zde\n",
     "a sentence": "Your mail could not be delivered to r@x.example because 550 5.1.1 the user is unknown.\n",
 }
 
 
 @pytest.mark.parametrize("words", IN_WORDS.values(), ids=IN_WORDS)
 def test_bounces_in_words_name_recipient_status_and_reply(words: str) -> None:
-    head = "From: Mail Delivery System <mailer-daemon@mx.example.net>\nTo: news@example.com\nSubject: failure\n\n"
+    head = "From: Mail Delivery System <mailer-daemon@mx.example.net>\nTo: news@example.com\nSubject: -\n\n"
     tail = "\n--- Below this line is a copy of the message.\n\nReceived: x\nFrom: news@example.com\n"
     tail += "Message-ID: <m@example.com>\n\nz@z.example\n"
     found = read((head + words + tail).encode())

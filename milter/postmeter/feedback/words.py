@@ -58,8 +58,10 @@ def tells_of_failure(opened: Opened, words: str) -> str:
     late = phrases.DELAYED.search(opened.first("subject")[:300]) is not None
     if system(opened) and (failed or subject or late):
         return "a mail system says that something was not delivered"
-    if phrases.DAEMON.search(opened.first("from")[:300]) and opened.original():
-        return "a mail system returns a message"
+    daemon = phrases.DAEMON.search(opened.first("from")[:300])
+    told = said.said(words) if daemon else said.Said()
+    if daemon and (opened.original() or "5" in (told.status[:1], told.reply[:1])):
+        return "a mail system returns a message, or states why it does not take one"
     if (subject or late) and failed and not (answers and opened.first("return-path")):
         return "its subject and words say that something was not delivered"
     return ""
