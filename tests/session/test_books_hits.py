@@ -17,12 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from postmeter.books.following import Follower
 from postmeter.books.hits import HitReader
 from postmeter.books.robotfile import RobotFile
 from postmeter.cli.main import main
 from postmeter.events import Clicked, Deferred, Event, Opened, Rejudged, Released, Sent, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
+from postmeter.store import figures
 from postmeter.store.journal import Journal
 from postmeter.tracking.hits import SPOOL, Hit
 from postmeter.tracking.robotlist import DEFAULT
@@ -188,6 +190,7 @@ def test_no_json_stops_the_reader(tmp_path_factory: pytest.TempPathFactory, valu
 _READS = """
 import sys, time
 from pathlib import Path
+from postmeter.books.following import Follower
 from postmeter.books.hits import HitReader
 from postmeter.store.journal import Journal
 where = Path(sys.argv[1])
@@ -262,8 +265,10 @@ class Office:
         self.writers = [spool.Writer(self.folder, name=SPOOL, now=time.time) for _ in range(2)]
         self.reader = self.another()
 
-    def another(self) -> HitReader:
-        return HitReader(self.folder, self.journal, robots=ROBOTS, privacy="totals", clock=lambda: self.now)
+    def another(self, *, spare: int = 0) -> HitReader:
+        return HitReader(
+            self.folder, self.journal, robots=ROBOTS, privacy="totals", clock=lambda: self.now, spare=spare
+        )
 
     def events(self, kind: type[Event]) -> list[Any]:
         return [entry.event for entry in self.journal.events(limit=100_000) if isinstance(entry.event, kind)]
@@ -296,6 +301,16 @@ def test_a_hit_waits_for_those_that_belong_to_it_in_the_files_of_all_workers(off
     }
     assert office.journal.totals()["clicks_total", ("machine",)] == 3
     assert office.events(Rejudged) == []
+
+
+def test_hits_wait_while_the_last_of_the_disk_is_for_mail(office: Office) -> None:
+    office.writers[0].append([click(0, 1)])
+    office.reader = office.another(spare=2 * spool.free_bytes(office.folder))
+    office.read(at=100)
+    assert office.events(Clicked) == []
+    office.reader = office.another()
+    office.read(at=100)
+    assert len(office.events(Clicked)) == 1
 
 
 def test_what_comes_within_a_minute_is_another_event_and_no_total_goes_down(office: Office) -> None:
@@ -383,6 +398,22 @@ def test_a_click_counts_as_an_open_where_nobody_has_seen_one(office: Office) -> 
     assert (opened.by, opened.reason, opened.unique) == ("human", "click", True)
     assert opened.source == office.events(Clicked)[0].source + ":open"
     assert office.journal.totals()["opens_total", ("human",)] == 1
+
+
+def test_an_open_that_a_click_has_shown_is_judged_again_with_it(office: Office) -> None:
+    """Else a gateway that followed a link stays in the report as a reader."""
+    office.journal.record([message(privacy="recipients", opens=True)])
+    office.writers[0].append([click(0, 1)])
+    office.read(5.0)
+    office.journal.record([delivered(0.5)])
+    office.read(6.0)
+    follower = Follower(office.journal, domains=[])
+    while follower.work():
+        pass
+    told = figures.read(office.journal.database, since=0, until=100_000)[""]
+    assert {name: told[name] for name in told if name.startswith(("open", "click"))} == {
+        "clicked_machine": 1, "clicks_machine": 1, "opened_machine": 1, "opens_machine": 1
+    }  # fmt: skip
 
 
 def test_an_open_that_was_seen_is_not_counted_again_by_a_click_even_after_a_restart(office: Office) -> None:

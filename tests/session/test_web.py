@@ -33,6 +33,7 @@ from postmeter.tracking.clients import Clients
 from postmeter.tracking.desk import Desk, Site, Visit, hosts
 from postmeter.tracking.targets import LONGEST
 from postmeter.tracking.text import closed
+from tests.lab.waiting import wait_for
 
 SECRET, OLD = b"n" * 32, b"o" * 32
 BASE = "http://click.example.com"
@@ -466,6 +467,20 @@ def test_clicks_that_found_no_room_to_wait_are_counted(tmp_path: Path) -> None:
     kept.retry()
     lines = b"".join(file.read_bytes() for file in spool.files(tmp_path / "spool", "hits")).splitlines()
     assert [json.loads(line).get("lost") for line in lines] == [None, None, 3]
+
+
+def test_the_last_of_the_disk_is_not_for_who_repeats_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links answer, unsubscribes are not thanked for, and all of it is written when there is room again."""
+    with running(tmp_path) as server:
+        writer = server.hits._writer
+        monkeypatch.setattr(writer, "_spare", 2 * spool.free_bytes(tmp_path))
+        assert server.ask(path_of()).status == 302
+        assert not server.hits.put(b'{"kind":"unsubscribe"}')
+        assert server.recorded() == []
+        with pytest.raises(spool.SpoolError, match="the last of the disk is for mail"):
+            writer.append((b"{}",))
+        monkeypatch.setattr(writer, "_spare", 0)
+        wait_for(lambda: len(server.recorded()) == 2)
 
 
 def test_clicks_that_are_lost_at_the_end_are_all_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,10 +6,10 @@ Knows nothing of the journal: when a disk is full, the failure policy of whoever
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from postmeter.runtime.logs import OnceAMinute
+from postmeter.runtime.spool import free_bytes
 
 once = OnceAMinute(logging.getLogger(__name__))
 
@@ -20,8 +20,3 @@ def check(directory: Path, least: int) -> None:
     if free < least:
         text = "%s: only %d MB free, fewer than journal.min_free (%d MB)"
         once.log(logging.WARNING, "free", text, directory, free >> 20, least >> 20)
-
-
-def free_bytes(directory: Path) -> int:
-    state = os.statvfs(directory)
-    return state.f_bavail * state.f_frsize

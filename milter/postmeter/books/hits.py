@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from postmeter.books import spooled
-from postmeter.books.discretion import Origin, clicked, opened, rejudged, unique_key
+from postmeter.books.discretion import Origin, clicked, open_source, opened, rejudged, unique_key
 from postmeter.books.spooled import Seen
 from postmeter.books.verdicts import MINUTE, About, Judge, Judged
-from postmeter.events import Event, Submitted
+from postmeter.events import Event, Rejudged, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
 from postmeter.runtime.logs import OnceAMinute
@@ -88,7 +88,8 @@ class _Entry:
 class HitReader:
     """Reads the spool's files into the journal and deletes what has been read and is no longer written.
 
-    `privacy` is for messages of which the journal knows nothing; `others` by the `kind` of their lines.
+    `privacy` is for messages of which the journal knows nothing; `others` by the `kind` of their lines. On a disk with
+    fewer than `spare` bytes left hits wait: whoever has a link can bring any number of them, and mail needs the rest.
     """
 
     def __init__(
@@ -100,8 +101,10 @@ class HitReader:
         privacy: str,
         clock: Callable[[], float],
         others: Mapping[str, Other] | None = None,
+        spare: int = spool.SPARE,
     ) -> None:
         self._directory = directory
+        self._spare = spare
         self._journal = journal
         self._privacy = privacy
         self._clock = clock
@@ -117,6 +120,8 @@ class HitReader:
     def work(self) -> bool:
         """One bounded piece of all files together; true when there is more that needs no waiting."""
         files = spool.files(self._directory, SPOOL)
+        if files and spool.free_bytes(self._directory) < self._spare:
+            return False
         places = self._read_places(files)
         files = files[:_FILES]
         chunk = max(_LEAST, _CHUNK // max(1, len(files)))
@@ -219,7 +224,14 @@ class HitReader:
             if one.before is None:
                 self._add_new(entry, one, origin, known)
             else:
-                entry.events.append(rejudged(one, origin))
+                entry.events += self._anew(rejudged(one, origin), opens=origin.opens)
+
+    def _anew(self, again: Rejudged, *, opens: bool) -> Iterator[Rejudged]:
+        """The open that a click has shown was whose the click was."""
+        yield again
+        shown = open_source(again.hit)
+        if opens and again.what == "click" and self._journal.has(shown):
+            yield replace(again, source=f"judged:{shown}:{again.by}", hit=shown, what="open")
 
     def _add_new(self, entry: _Entry, judged: Judged, origin: Origin, known: set[bytes]) -> None:
         """A click counts as an open too, where nobody has seen one and opens are looked for."""

@@ -14,11 +14,12 @@ from time import time
 from typing import TypeAlias
 
 from postmeter import __version__
-from postmeter.books import disk, keyfigures
+from postmeter.books import keyfigures
 from postmeter.books.families import Gauges
 from postmeter.mail.draft import Figure
 from postmeter.runtime import heartbeat
 from postmeter.runtime.logs import OnceAMinute
+from postmeter.runtime.spool import free_bytes
 from postmeter.store import held, orders
 from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import Journal
@@ -70,7 +71,7 @@ class Host:
             **self._kept,
         }
         with contextlib.suppress(OSError):  # not there yet, or not for us: then the rest is told all the same
-            gauges["disk_free_bytes", ()] = float(disk.free_bytes(self._state))
+            gauges["disk_free_bytes", ()] = float(free_bytes(self._state))
         for daemon in DAEMONS:
             seen = heartbeat.last_beat(heartbeat.place(self._state, daemon))
             if seen is not None:

@@ -69,7 +69,8 @@ class Keeper:
         self._state = material.loaded.config.journal.path.parent
         self._beaten = float("-inf")
         self._blocklist = blocked.Blocklist(blocked.place(self._state))
-        self._hits = hits.Hits(spool.Writer(material.directory, name=hits.SPOOL, now=time.time))
+        writer = spool.Writer(material.directory, name=hits.SPOOL, now=time.time, spare=spool.SPARE)
+        self._hits = hits.Hits(writer)
         unsubscribing = {leaving.PREFIX: leaving.page(self._hits, now=time.time)}
         self._desk = Desk(material.site, self._blocklist, self._hits, pages=unsubscribing, plain=pages.plain)
 

@@ -9,6 +9,7 @@ Knows nothing of what a line says. A line that was appended survives the death o
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -17,6 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LIMIT = 16 * 1024 * 1024  # bytes; then a new file, so that what has been read can be deleted
+
+SPARE = 64 * 1024 * 1024
+"""Bytes of a disk that what strangers bring leaves alone: the journal needs them, or no mail is taken."""
 
 _TORN = b" <torn>\n"  # ends what a full disk cut off, so that no reader takes it for a whole line
 
@@ -30,10 +34,13 @@ class SpoolError(Exception):
 
 
 class Writer:
-    """Appends lines for one process and one thread. Opens its file with the first line."""
+    """Appends lines for one process and one thread. Opens its file with the first line. Leaves `spare` bytes free."""
 
-    def __init__(self, directory: Path, *, name: str, now: Callable[[], float], limit: int = LIMIT) -> None:
+    def __init__(
+        self, directory: Path, *, name: str, now: Callable[[], float], limit: int = LIMIT, spare: int = 0
+    ) -> None:
         self._directory = directory
+        self._spare = spare
         self._name = name
         self._now = now
         self._limit = limit
@@ -64,6 +71,8 @@ class Writer:
 
     def _ready(self) -> None:
         """Go on to a new file when there is none, it is full, or somebody deleted it under us."""
+        if self._spare and free_bytes(self._directory) < self._spare:
+            raise OSError(errno.ENOSPC, "the last of the disk is for mail", str(self._directory))
         if self._file >= 0:
             state = os.fstat(self._file)
             if state.st_nlink and state.st_size < self._limit:
@@ -95,6 +104,12 @@ def files(directory: Path, name: str) -> list[Path]:
     """
     found = (path for path in directory.glob(f"{name}-*.jsonl") if path.name.isascii() and path.name.isprintable())
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def free_bytes(directory: Path) -> int:
+    """What is free for us on its disk (statvfs(3))."""
+    state = os.statvfs(directory)
+    return state.f_bavail * state.f_frsize
 
 
 def discard(path: Path, offset: int) -> int | None:
