@@ -405,6 +405,12 @@ def test_what_is_said_of_one_recipient_is_not_said_of_another(
     assert told == expected
 
 
+def test_a_refusal_in_a_tongue_that_we_do_not_speak_is_of_somebody() -> None:
+    raw = "From: MAILER-DAEMON@mx.example\nTo: n@x.example\nSubject: 系统\n\n收件人 r@x.example 不存在\n550 err\n"
+    found = read(raw.encode())
+    assert (found.kind, [(one.recipient, one.hard) for one in found.recipients]) == ("bounce", [("", False)])
+
+
 def test_words_that_promise_another_attempt_are_a_delay() -> None:
     raw = b"From: mailer-daemon@mx.example\nSubject: Warning: message delayed\n\n"
     raw += b"Not yet delivered to:\n\n <r@x.example>: 451 busy\n"

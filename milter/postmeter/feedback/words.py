@@ -79,7 +79,7 @@ def recipients(opened: Opened, words: str, original: Head, *, late: bool) -> tup
     """Whom it speaks of, and what it says of each. A mail system that names nobody speaks of one without an address."""
     near = words[:_FAR]
     chosen = _chosen(opened, near, original)
-    if not chosen and system(opened) and phrases.FAILED.search(near):
+    if not chosen and system(opened) and (phrases.FAILED.search(near) or said.said(near).reply[:1] == "5"):
         chosen = [_nowhere("")]
     starts = sorted({one.at for one in chosen if one.at >= 0})
     reporting = _reporting(opened, near)
