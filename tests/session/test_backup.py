@@ -28,6 +28,7 @@ from postmeter.store import database, veil
 from postmeter.store.journal import Journal
 from tests.lab.mta import Mta, Taken
 from tests.lab.product import Postmeter
+from tests.lab.waiting import wait_for
 from tests.session.test_erase import told
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -169,10 +170,12 @@ class Small:
         self.config.write_text(yaml.safe_dump(settings))
         self.journal = Journal(self.folder / "journal.db", host="h")
 
-    def backup(self, *more: str) -> Path:
-        before = set(self.target.glob("*"))
-        assert main(["backup", str(self.target), "-c", str(self.config), *more]) == 0
-        [made] = set(self.target.glob("*")) - before
+    def backup(self, *more: str, to: str = "copies") -> Path:
+        """A backup is named by its second: two of them go to two places."""
+        target = self.folder.with_name(to)
+        before = set(target.glob("*"))
+        assert main(["backup", str(target), "-c", str(self.config), *more]) == 0
+        [made] = set(target.glob("*")) - before
         return made
 
 
@@ -187,10 +190,8 @@ def inside(made: Path, original: Path) -> Path:
 
 def test_private_keys_come_only_when_asked_for(small: Small) -> None:
     key = small.folder / "keys" / "news.example" / "s.pem"
-    without = small.backup()
-    time.sleep(1.0)  # a backup is named by its second
-    assert not inside(without, key).exists()
-    assert inside(small.backup("--keys"), key).read_text() == "a private key\n"
+    assert not inside(small.backup(), key).exists()
+    assert inside(small.backup("--keys", to="with keys"), key).read_text() == "a private key\n"
 
 
 def test_nobody_else_gets_in_and_modes_are_kept(small: Small) -> None:
@@ -251,8 +252,7 @@ def test_killed_at_any_moment_it_leaves_no_backup_that_is_not_whole(small: Small
         process.kill()
         process.wait()
     assert kills >= 3
-    time.sleep(1.0)  # a backup is named by its second
-    for made in [*small.target.glob("postmeter-*"), small.backup()]:
+    for made in [*small.target.glob("postmeter-*"), small.backup(to="afterwards")]:
         for file in json.loads((made / "manifest.json").read_text())["files"]:
             content = inside(made, Path(file["path"])).read_bytes()
             assert hashlib.sha256(content).hexdigest() == file["sha256"]
@@ -272,8 +272,7 @@ def test_a_copy_made_while_others_write_is_one_moment(small: Small) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        while small.journal.last() < 50:
-            time.sleep(0.01)  # a bounded wait: the writer writes
+        wait_for(lambda: small.journal.last() >= 50)
         made = small.backup()
         assert writer.is_alive()
     finally:
@@ -284,6 +283,12 @@ def test_a_copy_made_while_others_write_is_one_moment(small: Small) -> None:
         assert copy.totals() == {("recipients_total", ()): len(events)}
         assert 50 <= len(events) < small.journal.last()
         assert copy.database.query("PRAGMA integrity_check") == [("ok",)]
+
+
+def next_second() -> None:
+    """SQLite's clock has no parts of one."""
+    now = int(time.time())
+    wait_for(lambda: int(time.time()) > now)
 
 
 def test_a_copy_goes_on_behind_all_numbers_and_two_copies_apart(small: Small, tmp_path: Path) -> None:
@@ -302,7 +307,7 @@ def test_a_copy_goes_on_behind_all_numbers_and_two_copies_apart(small: Small, tm
         assert Journal(tmp_path / name, host="h").database.query(
             "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
         ) == [(firsts[-1] + 9,)]
-        time.sleep(1.0)  # the time of the next one is another
+        next_second()
     assert time.time() * 1e6 > firsts[1] >= firsts[0] + 1_000_000 > 1e15
     assert firsts[1] < 2**53, "every JSON reader takes it"
 

@@ -95,7 +95,9 @@ def test_three_commands_from_nothing_to_a_signing_domain(place: Place) -> None:
 
 def test_both_forms_of_a_record_say_the_same(place: Place) -> None:
     place.run("new", "example.com")
-    for name, record in re.findall(r"^(\S+_domainkey\S+[^.])\n(v=DKIM1; \S+ \S+)$", place.said, re.MULTILINE):
+    forms = re.findall(r"^(\S+_domainkey\S+[^.])\n(v=DKIM1; \S+ \S+)$", place.said, re.MULTILINE)
+    assert len(forms) == 2
+    for name, record in forms:
         zone = re.search(rf"^{re.escape(name)}\. IN TXT (.*?)$(?!\n    )", place.said, re.MULTILINE | re.DOTALL)
         assert zone is not None
         strings = re.findall(r'"([^"]*)"', zone[1])

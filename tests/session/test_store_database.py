@@ -24,6 +24,7 @@ from postmeter.store.journal import Journal
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.settle import Settler
 from postmeter.store.turn import Turn
+from tests.lab.waiting import wait_for
 
 NOBODY = 65534
 
@@ -211,6 +212,12 @@ def test_accounts_that_are_long_empty_are_swept_and_others_stay(path: Path) -> N
         assert [row.key for row in ledger.usage(journal.database, 1e9 + 86_400)] == ["192.0.2.2"]
 
 
+def is_waited_for(path: Path) -> bool:
+    """As proc(5) has it: a line with an arrow for each who waits for a lock."""
+    inode = f":{path.stat().st_ino} "
+    return any(" -> " in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
 def test_the_turn_goes_on_at_once_to_who_waits(tmp_path: Path) -> None:
     ours, theirs = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
     assert theirs.take(1)
@@ -223,7 +230,7 @@ def test_the_turn_goes_on_at_once_to_who_waits(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(0.3)
+    wait_for(lambda: is_waited_for(tmp_path / "lock"))
     given = time.monotonic()
     theirs.give()
     thread.join()

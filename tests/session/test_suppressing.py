@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
@@ -28,6 +27,7 @@ from postmeter.store.suppression import Choice, Lookup, Suppression
 from tests.growth import growth
 from tests.lab.ports import free_port
 from tests.lab.sink import Sink
+from tests.lab.waiting import wait_for
 
 NOW, DAY = 1_800_000_000.0, 86_400.0
 
@@ -148,10 +148,7 @@ def test_what_is_removed_goes_the_way_of_the_emergency_spool_too(tmp_path: Path,
     assert journal.events() == []
     later = Settler(path, host="here", tick=0.01)
     later.open()
-    until = monotonic() + 20
-    while not journal.events():
-        assert monotonic() < until, "the spool was not replayed"
-        sleep(0.01)
+    wait_for(journal.events)
     later.close()
     assert [type(entry.event) for entry in journal.events()] == [Submitted, Suppressed]
 

@@ -82,10 +82,13 @@ def test_kill_9_of_workers_loses_no_hit_that_was_answered_and_the_port_stays_ope
                 with suppress(OSError, EOFError):
                     answered[0] += place.status() == 302
 
+        def asked_more(count: int) -> bool:
+            return answered[0] > count
+
         asking = threading.Thread(target=ask)
         asking.start()
         for _ in range(4):
-            time.sleep(0.2)
+            wait_for(partial(asked_more, answered[0] + 5))
             victim = sorted(workers_of(process))[0]
             os.kill(victim, signal.SIGKILL)
             wait_for(partial(replaced, process, victim))
