@@ -199,6 +199,19 @@ def test_a_complaint_is_believed_by_tag_or_message_id_and_recipient(desk: Desk, 
     assert desk.figures() == {"complaint": 1, "repeated": 2}
 
 
+def test_of_copies_with_one_message_id_the_complaint_is_of_the_one_that_its_recipient_got(tmp_path: Path) -> None:
+    """An Exchange server in front of us gives each recipient a message."""
+    copies = [
+        replace(SUBMITTED, source=f"eom:{n}", reference=f"{n:016x}", recipients=(f"reader{n}@example.net",))
+        for n in range(20)
+    ]
+    desk = open_desk(tmp_path, *copies)
+    desk.come(arf("reader17@example.net", message_id="<1@example.com>"), to="fbl@example.com")
+    assert [(event.recipient, event.reference) for event in desk.events() if isinstance(event, Complained)] == [
+        ("reader17@example.net", copies[17].reference)
+    ]
+
+
 def test_a_complaint_that_blacks_the_address_out_is_that_of_the_only_recipient(tmp_path: Path) -> None:
     desk = open_desk(tmp_path, replace(SUBMITTED, recipients=("reader@example.net",)))
     desk.come(arf(return_path=RETURN_PATH), to="fbl@example.com")

@@ -50,6 +50,7 @@ what another host may know more of (`elsewhere`)."""
 _BATCH = 100  # messages in one transaction
 _POSITION = "returns"
 _HEADER = 1 << 17  # octets; Postfix's header_size_limit is 102,400
+_COPIES = 100  # messages of one Message-ID that are looked at
 _MOST_HOPS = 50  # Postfix's hopcount_limit
 _AGE, _MOST_KEPT, _MOST_KEPT_BYTES = 30 * 86400.0, 1000, 64 * 1024 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{60,1000}")  # of an unsubscribe, in a subject
@@ -231,14 +232,18 @@ class Returns:
         return next((reference.hex() for reference in opened if reference), "")
 
     def _by_message_id(self, report: Report, messages: _Messages) -> Known | None:
-        """For complaints alone, whose reporters send back what they were sent, and to no tagged address."""
+        """For complaints alone, whose reporters send back what they were sent, and to no tagged address. Servers that
+        send each recipient a copy of his own give them all one Message-ID."""
         if report.kind != COMPLAINT or not report.message_id:
             return None
-        for reference in fates.references(self._journal.database, report.message_id)[:10]:
+        first: Known | None = None
+        for reference in fates.references(self._journal.database, report.message_id)[:_COPIES]:
             known = messages.of(reference)
             if known is not None and known.message.message_id == report.message_id:
-                return known
-        return None
+                if any(map(known.among, report.original_rcpt)):
+                    return known
+                first = first or known
+        return first
 
     def _pass_on(self, arrival: Arrival, message: Submitted, verdict: Verdict) -> Verdict:
         """To the sender on record, unless that would be a circle."""
