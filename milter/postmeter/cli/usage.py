@@ -125,9 +125,7 @@ def _sorted(lines: Iterable[Line]) -> list[Line] | None:
         return None
 
 
-def _lines(
-    config: Config, book: Database, ordered: Iterable[Order], *, name: str | None, now: float
-) -> Iterator[Line]:
+def _lines(config: Config, book: Database, ordered: Iterable[Order], *, name: str | None, now: float) -> Iterator[Line]:
     limits = {order.login: order.value for order in ordered if order.kind == "limits"}
     quotas = Quotas(config.quota, Settler(config.journal.path), override=limits.get)
     remote = accounting.redis(config.quota)

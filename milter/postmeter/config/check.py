@@ -157,9 +157,7 @@ def _socket_group(loaded: Loaded) -> int | None:
         return None
 
 
-def _reachable(
-    loaded: Loaded, key: str, postfix: Person, path: Path, group: int, *, ours: Person
-) -> Iterator[Problem]:
+def _reachable(loaded: Loaded, key: str, postfix: Person, path: Path, group: int, *, ours: Person) -> Iterator[Problem]:
     """Whether smtpd and cleanup can walk to the socket and connect to it, which takes the right to write (unix(7))."""
     fault = permissions.barrier(path, postfix)
     if fault:

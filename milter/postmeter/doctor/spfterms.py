@@ -141,5 +141,3 @@ def _transformed(value: str, found: re.Match[str]) -> str:
     if found[3]:
         parts.reverse()
     return ".".join(parts[-int(found[2]) :] if found[2] else parts)
-
-

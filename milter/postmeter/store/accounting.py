@@ -55,6 +55,4 @@ def orders(quota: Quota) -> RedisOrders | None:
 def _server(quota: Quota, store: RedisStore) -> RedisServer:
     from postmeter.store.redis_server import RedisServer
 
-    return RedisServer(
-        store, password_file=quota.store_password_file, ca=quota.store_ca, timeout=quota.store_timeout
-    )
+    return RedisServer(store, password_file=quota.store_password_file, ca=quota.store_ca, timeout=quota.store_timeout)

@@ -136,9 +136,9 @@ class Accounts(Protocol):
     ) -> Settled:
         """Charge all and record `event` with `figures`, or, without room for one charge, do nothing and say which.
 
-        With `hold` nothing is charged, the message is recorded as held. `besides` go with the event. An
-        event whose `source` the journal knows
-        already was settled before, and is not charged again. StoreError when neither journal nor spool can be written.
+        With `hold` nothing is charged, the message is recorded as held. `besides` go with the event. An event whose
+        `source` the journal knows already was settled before, and is not charged again. StoreError when neither
+        journal nor spool can be written.
         """
 
     def release(self, message: Held, event: Released, now: float) -> Settled:

@@ -26,15 +26,11 @@ _MOST_EVENTS = 5000  # of a message
 class Everywhere:
     """For one thread. `forms` tells what an address may stand as. Every method may raise `StoreDownError`."""
 
-    def __init__(
-        self, url: str, *, password_file: Path | None = None, forms: Callable[[str], tuple[str, ...]]
-    ) -> None:
+    def __init__(self, url: str, *, password_file: Path | None = None, forms: Callable[[str], tuple[str, ...]]) -> None:
         self._forms = forms
         self._postgres = Postgres(url, password_file=password_file, patience=PATIENCE)
 
-    def figures(
-        self, *, since: int, until: int, by: str = "", only: Collection[str] = ()
-    ) -> dict[str, Counter[str]]:
+    def figures(self, *, since: int, until: int, by: str = "", only: Collection[str] = ()) -> dict[str, Counter[str]]:
         """As `figures.read`, of all hosts."""
         column = figures.COLUMNS[by] if by else "CAST('' AS TEXT)"
         marks = f"AND what IN ({', '.join(['%s'] * len(only))})" if only else ""

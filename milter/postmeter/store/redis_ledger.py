@@ -151,4 +151,3 @@ def _verdict(answer: Sequence[int], charges: Sequence[Charge]) -> Verdict:
     over = Overdrawn(charge=charges[index - 1], used=used, room_at=room)
     settled = Settled(refused=over) if outcome else Settled(observed=over)
     return Verdict(at=at, settled=settled, told=triples, frees_at=frees_at / MICROSECONDS)
-

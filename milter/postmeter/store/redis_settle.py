@@ -67,6 +67,7 @@ class RemoteSettler:
         known = charges and event and not isinstance(event, Submitted) and self._journal.knows(event)
         if hold is not None or known:
             return self._journal.settle((), event, figures, now, hold=hold, besides=besides)
+
         def write(at: int) -> None:
             if isinstance(event, Submitted) and "charged_at" in event.facts:
                 event.facts["charged_at"] = at / MICROSECONDS  # by the clock of who charged
@@ -91,9 +92,7 @@ class RemoteSettler:
         self._ledger.close()
         self._journal.close()
 
-    def _charge(
-        self, charges: Sequence[Charge], write: Callable[[int], None], now: float, *, login: str
-    ) -> Settled:
+    def _charge(self, charges: Sequence[Charge], write: Callable[[int], None], now: float, *, login: str) -> Settled:
         """What is charged is also written, or else given back. `write` is told when, by the store's clock."""
         due = [charge for charge in charges if charge.amount]
         if not due:
@@ -107,9 +106,7 @@ class RemoteSettler:
         self._tell(due, verdict, login=login)
         return verdict.settled
 
-    def _write(
-        self, charges: Sequence[Charge], write: Callable[[int], None], verdict: Verdict, *, now: float
-    ) -> None:
+    def _write(self, charges: Sequence[Charge], write: Callable[[int], None], verdict: Verdict, *, now: float) -> None:
         try:
             write(verdict.at)
         except StoreError:

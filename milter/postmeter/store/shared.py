@@ -151,5 +151,3 @@ def _word(
         return Word(name, int(number), float(at))
     said = Suppression(address, scope, reason, float(at), until, str(evidence), int(str(count)), str(provider))
     return Word(name, int(number), float(at), said)
-
-

@@ -190,9 +190,7 @@ class Watch:
         limit = max(limit, cleared if until > now else 0)
         amount = len(draft.message.envelope.rcpt_to)
         text = f"{limit} recipients/hour"
-        return Charge(
-            key=name, unit="recipients", window=HOUR, limit=limit, amount=amount, text=text, level="brake"
-        )
+        return Charge(key=name, unit="recipients", window=HOUR, limit=limit, amount=amount, text=text, level="brake")
 
     def suspect(self, draft: Draft, over: Overdrawn, now: float) -> Braked | None:
         """Who sends more than usual and shows a second sign; None for who may go on: it is looked at again later."""

@@ -116,8 +116,7 @@ class _Level:
         found = (
             rule.allowance
             for rule in self.rules
-            if (rule.domains, rule.service, rule.network) == ((), None, None)
-            and _in_all(login, rule.logins)
+            if (rule.domains, rule.service, rule.network) == ((), None, None) and _in_all(login, rule.logins)
         )
         return next(found, self.own)
 

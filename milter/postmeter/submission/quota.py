@@ -251,9 +251,7 @@ def _limits(order: str) -> tuple[Limit, ...] | None:
         return None
 
 
-def _charges(
-    decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]
-) -> tuple[Charge, ...]:
+def _charges(decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]) -> tuple[Charge, ...]:
     """One for each limit with a window; what counts nothing is not charged."""
     return tuple(
         [

@@ -69,9 +69,7 @@ def _told(text: str, longest: int) -> str:
 class Hits:
     """Lines into the spool at once, or from memory as soon as it takes them again."""
 
-    def __init__(
-        self, writer: Writer, *, waiting: int = _WAITING, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, writer: Writer, *, waiting: int = _WAITING, clock: Callable[[], float] = time.monotonic) -> None:
         self._writer = writer
         self._most = waiting
         self._clock = clock

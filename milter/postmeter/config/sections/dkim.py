@@ -126,9 +126,7 @@ class Dkim:
         "/etc/postmeter/keys",
         "Where `dkim new` and `dkim rotate` write; the state of a rotation lies beside the key.",
     )
-    canonicalization: str = setting(
-        choice(*_CANONICALIZATIONS), "relaxed/relaxed", "Of header and body."
-    )
+    canonicalization: str = setting(choice(*_CANONICALIZATIONS), "relaxed/relaxed", "Of header and body.")
     headers: tuple[HeaderRule, ...] | str = setting(
         Reader("default, or a list of header fields", _headers),
         "default",

@@ -67,9 +67,7 @@ class Rule:
         "The domain of the From address, or a glob such as *.example.com, where the login may use it (senders.from; "
         "with from_mismatch report, always).",
     )
-    domains_file: Path | None = setting(
-        optional(forms.path), None, "As logins_file, of From domains or globs of them."
-    )
+    domains_file: Path | None = setting(optional(forms.path), None, "As logins_file, of From domains or globs of them.")
     limits: tuple[Limit, ...] | str = setting(
         word_or("unlimited", other=forms.limits), [], "The limits, or unlimited, which lifts this level only."
     )

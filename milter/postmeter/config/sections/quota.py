@@ -41,8 +41,7 @@ class Brake:
     signs: tuple[str, ...] = setting(
         listing(choice("network", "bounces", "strangers")),
         ["network", "bounces", "strangers"],
-        "And one of these besides: a network never seen, hard bounces, or recipients never "
-        "written to.",
+        "And one of these besides: a network never seen, hard bounces, or recipients never written to.",
     )
     bounced: float = setting(forms.percent, "30%", "Hard bounces of the last 100 recipients.")
     except_: tuple[str, ...] = setting(forms.words, [], "Logins that are never braked, or globs of them.")

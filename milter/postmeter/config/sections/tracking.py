@@ -40,9 +40,7 @@ class Tracking:
         example='[newsletter@example.com, "@news.example.com"]',
     )
     links: str = setting(choice("off", "html", "html+text"), "html", "off, html or html+text.")
-    opens: bool = setting(
-        forms.boolean, "false", "One image at the end of the HTML tells that it was read."
-    )
+    opens: bool = setting(forms.boolean, "false", "One image at the end of the HTML tells that it was read.")
     unsubscribe: bool = setting(
         forms.boolean,
         "false",
@@ -112,8 +110,6 @@ class Web:
     )
     workers: int = setting(forms.whole(1, 256), "1", "Processes.")
     user: str | None = setting(optional(forms.word), None, "Whom `postmeter run`, started as root, makes of it.")
-    robots: Path | str = setting(
-        word_or("default", other=forms.path), "default", "Or a file of agents and networks."
-    )
+    robots: Path | str = setting(word_or("default", other=forms.path), "default", "Or a file of agents and networks.")
     max_request: int = setting(forms.size(1024), "16k", "The largest request.")
     timeout: float = setting(forms.duration(0.1), "10s", "The longest request.")
