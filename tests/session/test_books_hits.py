@@ -190,7 +190,6 @@ def test_no_json_stops_the_reader(tmp_path_factory: pytest.TempPathFactory, valu
 _READS = """
 import sys, time
 from pathlib import Path
-from postmeter.books.following import Follower
 from postmeter.books.hits import HitReader
 from postmeter.store.journal import Journal
 where = Path(sys.argv[1])
