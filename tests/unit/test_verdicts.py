@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postmeter.books import verdicts
 from postmeter.books.discretion import Origin, clicked, opened, rejudged, strictest, unique_key
 from postmeter.books.robotfile import RobotFile
 from postmeter.books.spooled import Seen
@@ -199,3 +200,14 @@ def test_for_a_message_that_nobody_knows_the_strictest_section_counts() -> None:
     assert strictest(loads("").tracking) == "totals"
     assert strictest(loads("tracking: {privacy: recipients}").tracking) == "recipients"
     assert strictest(loads(text).tracking) == "pseudonymous"
+
+
+def test_what_is_remembered_is_bounded_however_many_hits_each_message_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the links of many messages repeats them all."""
+    monkeypatch.setattr(verdicts, "_HITS", 50)
+    court = Judge(ROBOTS, lambda reference: About(START - 3600, START - 3600))
+    for number in range(20):
+        reference = f"{number:016x}"
+        court.judge([replace(seen(number + n / 100, 1), reference=reference) for n in range(10)], ())
+        assert sum(len(recent.judged) for recent in court._recent.values()) <= 50
+        assert reference in court._recent

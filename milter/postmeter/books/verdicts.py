@@ -19,6 +19,7 @@ SECOND = 1.0  # seconds within which nobody follows many links
 
 _MOST = 200  # hits of one message that are remembered, and looked at around another
 _MESSAGES = 5000  # messages of which hits are remembered
+_HITS = 30_000  # hits that are remembered in all; one takes some 4 kB at most, with its target
 _HARDNESS = {HUMAN: 0, UNSURE: 1, MACHINE: 2}
 
 
@@ -70,9 +71,13 @@ class Judge:
         found: list[Judged] = []
         for reference, hits in _by_message(ripe).items():
             found += self._judge(reference, hits, later.get(reference, []))
-        while len(self._recent) > _MESSAGES:
-            self._recent.popitem(last=False)
+        self._forget()
         return found
+
+    def _forget(self) -> None:
+        held = sum(len(recent.judged) for recent in self._recent.values())
+        while len(self._recent) > _MESSAGES or held > _HITS:
+            held -= len(self._recent.popitem(last=False)[1].judged)
 
     def review(self, since: float) -> list[Judged]:
         """What has become known of the delivery of messages shows their hits since then in another light."""
