@@ -106,11 +106,13 @@ _FEEDBACK = ("bounce", "complaint", "unsubscribe", "repeated", "passed_on", "els
 # Why somebody is suppressed; the rules are those of store.suppression.
 _SUPPRESSED = ("bounced", "complained", "unsubscribed", "manual")
 
-# Places that can fail: the steps of a message, the chores of the books.
-_STEPS = ("identity", "from", "notice", "switches", "suppression", "quota", "links", "unsubscribe", "return_path",
-          "mark", "make_safe", "signing")  # fmt: skip
+# Places that can fail: the callbacks and the steps of a message, the chores and the threads of the books.
+_CALLBACKS = ("envfrom", "envrcpt", "eoh", "eom", "session")
+_STEPS = ("identity", "from", "notice", "frozen", "brake", "switches", "suppression", "quota", "links", "unsubscribe",
+          "return_path", "mark", "make_safe", "signing")  # fmt: skip
 _CHORES: tuple[str, ...] = ("hits", "repeats", "blocked", "ledger", "disk", "tidy", "notices", "webhooks", "orders")
-_CHORES += ("returns", "kept", "suppressions", "removed", "following", "shipping", "log", "refunds")
+_CHORES += ("returns", "kept", "suppressions", "removed", "following", "shipping", "log", "refunds", "retention")
+_CHORES += ("baselines", "forget", "keys", "rotation", "heartbeat", "watchdog")
 
 METRICS: list[Meaning] = [
     Meaning(
@@ -287,7 +289,7 @@ METRICS: list[Meaning] = [
         "counter",
         ("where",),
         "Bugs and failures of our own, by the place that failed.",
-        {"where": (*_STEPS, "dkim", "journal", *_CHORES)},
+        {"where": (*_CALLBACKS, *_STEPS, "dkim", "journal", *_CHORES)},
     ),
     Meaning("log_gaps_total", "counter", (), "Times that Postfix's log was lost before it was read."),
     Meaning("log_lag_bytes", "gauge", (), "How much of Postfix's log is still unread."),

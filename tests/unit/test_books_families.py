@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+import postmeter
 from postmeter.books.families import SERVICES, Collector, Gauges, Scope
+from postmeter.cli import keycare
 from postmeter.mail.draft import Figure
 from postmeter.metrics import BUCKETS, METRICS, Stopwatch
 from tests.lab import promtool
@@ -135,6 +138,17 @@ def test_bounds_of_an_older_version_fall_into_todays() -> None:
     page = _page(old)
     assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="0.0025") == 0
     assert _value(page, "postmeter_callback_seconds_bucket", stage="eom", le="0.005") == 4
+
+
+def test_every_place_that_can_fail_is_known_before_it_does() -> None:
+    """An alert on `increase` never sees the first failure of a series that begins with it."""
+    source = "".join(path.read_text() for path in Path(postmeter.__file__).parent.rglob("*.py"))
+    places = set(re.findall(r'\b(?:Chore|Stage|Apart)\(\s*"(\w+)"', source))
+    places |= set(re.findall(r'"errors_total", \(?"(\w+)"', source)) - {meaning.name for meaning in METRICS}
+    places |= {keycare.WATCH, keycare.ROTATION, "shipping", "removed", "frozen", "brake"}
+    places |= {"session", "envfrom", "envrcpt", "eoh", "eom"}
+    (errors,) = (meaning for meaning in METRICS if meaning.name == "errors_total")
+    assert places - set(errors.known["where"]) == set()
 
 
 def test_labels_that_do_not_fit_are_left_out_instead_of_failing_the_page() -> None:
