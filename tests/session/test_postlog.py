@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from postmeter.books.awaiting import Awaiting
 from postmeter.books.logsource import File, OldFiles
 from postmeter.books.postlog import PostLog, Rules
 from postmeter.cli.main import main
@@ -25,6 +26,7 @@ from postmeter.events import Bounced, Deferred, Event, Expired, Sent, Submitted,
 from postmeter.store import ledger, refunds
 from postmeter.store.accounts import Charge
 from postmeter.store.journal import Journal
+from postmeter.store.lives import Awaited
 from postmeter.store.settle import Settler
 
 BEGIN = 1_700_000_000.0
@@ -315,6 +317,19 @@ def test_silence_means_nothing_across_a_gap_and_is_told_as_unknown_in_the_end(ro
     room.restart()
     room.read()
     assert {event.queue_id for event in room.events() if isinstance(event, Unknown)} == {"A00001", "A00002"}
+
+
+def test_what_is_given_up_after_a_long_time_without_us_comes_some_at_a_time() -> None:
+    """Each is an event of one transaction, for which mail waits."""
+    lost = [Awaited(f"{number:016x}", BEGIN + number, "submission", watched=False) for number in range(1200)]
+    awaiting = Awaiting(lost, since=BEGIN, heard={})
+    sizes = []
+    for _ in range(4):
+        given = list(awaiting.given_up(BEGIN + 30 * 24 * HOUR, lifetime=6 * 24 * HOUR))
+        sizes.append(len(given))
+        for reference in given:
+            awaiting.forget(reference)
+    assert sizes == [500, 500, 200, 0]
 
 
 def test_where_no_log_is_nothing_is_expected_of_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ known to be the right log, and complete. What cannot be told that way is unknown
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from postmeter.events import Submitted
 from postmeter.store.lives import Awaited
@@ -18,6 +19,7 @@ PATIENCE = 900.0
 
 _LONG = 9000.0  # seconds for one that Postfix has begun; the correlation forgets what was begun two hours ago
 _AGAIN = 60.0  # seconds between two looks for what is too old
+_SOME = 500  # messages given up at one time
 _MOST = 200_000  # messages; the oldest are not awaited any more
 _SERVICES = 100
 
@@ -89,12 +91,14 @@ class Awaiting:
                 yield each.reference
 
     def given_up(self, now: float, *, lifetime: float) -> Iterator[str]:
-        """Those of which nothing can be told any more; looked for once a minute, as they may be many."""
+        """Those of which nothing can be told any more; looked for once a minute, and some at a time, as they may be
+        many: whoever writes keeps mail waiting."""
         if 0 <= now - self._looked <= _AGAIN:
             return
-        self._looked = now
-        for table in (self._lost, self._watched):
-            yield from [each.reference for each in table.values() if each.time < now - lifetime]
+        both = chain(self._lost.values(), self._watched.values())
+        found = list(islice((each.reference for each in both if each.time < now - lifetime), _SOME))
+        self._looked = now if len(found) < _SOME else float("-inf")
+        yield from found
 
     def changes(self) -> tuple[list[Awaited], list[str]]:
         """What is to be written down, and what is to be forgotten, since the last time."""
