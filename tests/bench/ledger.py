@@ -165,9 +165,7 @@ def ours(*, workers: int, threads: int, events: bool, sync: str = "normal") -> C
     return measure
 
 
-def _settle(
-    path: Path, work: Work, nth: int, start: Barrier, *, threads: int, events: bool, sync: str
-) -> float:
+def _settle(path: Path, work: Work, nth: int, start: Barrier, *, threads: int, events: bool, sync: str) -> float:
     return _settled(Settler(path, sync=sync), work, nth, threads, events, start)
 
 

@@ -229,9 +229,7 @@ def _write(place: Place, settings: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def _running(
-    command: list[str], place: Place, key: DkimKey, env: Mapping[str, str] | None = None
-) -> Iterator[Started]:
+def _running(command: list[str], place: Place, key: DkimKey, env: Mapping[str, str] | None = None) -> Iterator[Started]:
     with (place.folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=place.folder, env={"PATH": os.defpath, **(env or {})}, stdin=subprocess.DEVNULL, stdout=output,

@@ -31,9 +31,7 @@ def missing() -> str:
 
 
 @contextmanager
-def started(
-    folder: Path, *, logins: int, stamps: int, windows: Sequence[int] = WINDOWS
-) -> Iterator[tuple[Path, int]]:
+def started(folder: Path, *, logins: int, stamps: int, windows: Sequence[int] = WINDOWS) -> Iterator[tuple[Path, int]]:
     """Its socket and its process id. Every login has sent `stamps` messages already."""
     address, book = folder / "policy", folder / BOOK
     settings = {

@@ -109,9 +109,7 @@ def ours(settings: Mapping[str, Any] | None = None, *, on_port: bool = False) ->
         postmeter.secrets()
         with postmeter:
             milter = postmeter.processes["milter"].pid
-            yield Started(
-                address=postmeter.milter, pids=lambda: list(cpu.tree(milter)), key=key, postmeter=postmeter
-            )
+            yield Started(address=postmeter.milter, pids=lambda: list(cpu.tree(milter)), key=key, postmeter=postmeter)
 
     return start
 

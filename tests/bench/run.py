@@ -132,9 +132,7 @@ class Bench:
         self._drain()
         total = sum(spent)
         busiest = max(spent) / total if total else 1.0
-        return Sample(
-            self.part.name, turn.row.name, turn.mail.name, turn.sessions, nth, count, seconds, total, busiest
-        )
+        return Sample(self.part.name, turn.row.name, turn.mail.name, turn.sessions, nth, count, seconds, total, busiest)
 
     def count(self, row: Row) -> int:
         """Messages of a turn."""

@@ -201,9 +201,10 @@ def _median(speeds: Sequence[Speed]) -> float:
 
 @contextmanager
 def _started(row: Row, place: Path | None) -> Iterator[Started]:
-    with tempfile.TemporaryDirectory(prefix=f"postmeter-{row.name}-", dir=place) as folder, row.start(
-        Path(folder)
-    ) as found:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"postmeter-{row.name}-", dir=place) as folder,
+        row.start(Path(folder)) as found,
+    ):
         yield found
 
 

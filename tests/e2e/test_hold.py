@@ -159,9 +159,7 @@ def test_what_somebody_else_deleted_is_struck_off_and_not_charged(lab: Lab) -> N
 
 
 @pytest.mark.parametrize("script", ["kill -9 $PPID", '"$REAL" "$@"; kill -9 $PPID'])
-def test_a_release_killed_in_between_charges_once_and_loses_nothing(
-    lab: Lab, tmp_path: Path, script: str
-) -> None:
+def test_a_release_killed_in_between_charges_once_and_loses_nothing(lab: Lab, tmp_path: Path, script: str) -> None:
     """Before postsuper has done its work, and just after it."""
     real = lab.postfix.tree / "usr/sbin/postsuper"
     (tmp_path / "postsuper").write_text(f"#!/bin/sh\nREAL={real}\n{script}\n")

@@ -138,9 +138,7 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
-def test_a_webhook_that_hangs_holds_up_nobody_and_no_stop(
-    needs_postfix: None, receiver: Receiver
-) -> None:
+def test_a_webhook_that_hangs_holds_up_nobody_and_no_stop(needs_postfix: None, receiver: Receiver) -> None:
     """One url takes connections and never answers: the other gets its events, a reload and a stop are quick."""
     good = {"url": f"http://127.0.0.1:{receiver.server_address[1]}/", "events": ["submitted", "refused"]}
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -46,9 +46,7 @@ def signature(raw: bytes) -> str:
 
 
 @pytest.mark.parametrize(("sender", "selector"), [("news@example.com", "news"), ("alice@example.com", "all")])
-def test_the_local_part_decides_and_verifiers_agree(
-    lab: Lab, keys: list[DkimKey], sender: str, selector: str
-) -> None:
+def test_the_local_part_decides_and_verifiers_agree(lab: Lab, keys: list[DkimKey], sender: str, selector: str) -> None:
     raw = lab.deliver(letter(sender=sender)).data
     assert f";s={selector};" in signature(raw)
     assert ("i=news@example.com" in signature(raw)) is (selector == "news")

@@ -137,9 +137,7 @@ def test_together_exactly_the_limit(open_here: OpenLab, redis: Redis) -> None:
     """As long as Redis answers in time, which on a busy machine it may not: what passed without it is on record."""
     labs = hosts(open_here, redis)
     tally = Tally()
-    clients = [
-        threading.Thread(target=until_refused, args=(lab, tally, nth)) for lab in labs for nth in range(CLIENTS)
-    ]
+    clients = [threading.Thread(target=until_refused, args=(lab, tally, nth)) for lab in labs for nth in range(CLIENTS)]
     for client in clients:
         client.start()
     for client in clients:

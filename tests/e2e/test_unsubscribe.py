@@ -114,9 +114,7 @@ def test_who_left_a_list_still_gets_other_mail(signed: Signed) -> None:
     assert again.values(b"List-Unsubscribe") == []
 
 
-@pytest.mark.parametrize(
-    "fields", [["List-Unsubscribe: <mailto:leave@example.com>"], ["In-Reply-To: <1@example.net>"]]
-)
+@pytest.mark.parametrize("fields", [["List-Unsubscribe: <mailto:leave@example.com>"], ["In-Reply-To: <1@example.net>"]])
 def test_a_field_of_its_own_or_a_reply_stays_as_it_is(signed: Signed, fields: list[str]) -> None:
     arrived = signed.lab.deliver(newsletter(*fields))
     assert arrived.values(b"List-Unsubscribe-Post") == []

@@ -85,9 +85,7 @@ def _for_strict_clients(
         ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
          "decipher_only"], False,
     )  # fmt: skip
-    yield x509.KeyUsage(
-        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, **usage
-    ), True
+    yield x509.KeyUsage(digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, **usage), True
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -120,9 +120,7 @@ def test_a_message_on_hold_is_recorded_and_not_charged(settler: Settler, path: P
     mine = (replace(charge(), warn=(80,)), charge(window=86_400))
     assert settler.settle((), submitted("a"), ONE, NOW, hold=hold(charges=mine)) == DONE
     assert (kept(path), total(path), used(path)) == (["a"], 1, 0)
-    expected = Held(
-        queue_id="4HELD", time=NOW, sender=LOGIN, login=LOGIN, reason="quota", charges=mine, recipients=1
-    )
+    expected = Held(queue_id="4HELD", time=NOW, sender=LOGIN, login=LOGIN, reason="quota", charges=mine, recipients=1)
     assert held.waiting(book) == [expected]
 
 

@@ -660,5 +660,3 @@ def test_a_remote_ledger_needs_no_open_door(where: Place) -> None:
     with opened(nowhere) as accounts:
         assert accounts.settle((), submitted(), {}, NOW) == Settled()
         assert accounts.glance([charge()], NOW) is None
-
-

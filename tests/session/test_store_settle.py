@@ -432,8 +432,6 @@ def test_a_thread_keeps_no_connection_of_its_own(settler: Settler) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 3  # the reader: database, -wal, -shm
 
 
-
-
 def test_what_a_killed_process_began_to_spool_is_forgotten(settler: Settler, path: Path) -> None:
     """Only when it is old: a fresh draft may be somebody's at this moment."""
     folder = path.parent / "spool" / "events"

@@ -52,9 +52,7 @@ class Lab:
         mint = Mint([secret or self.place.secret])
         return mint.unsubscribe_url("http://127.0.0.1", said, nonce=nonce).removeprefix("http://127.0.0.1")
 
-    def ask(
-        self, path: str, body: bytes | None = None, *, kind: str = FORM, method: str = "", **more: str
-    ) -> Reply:
+    def ask(self, path: str, body: bytes | None = None, *, kind: str = FORM, method: str = "", **more: str) -> Reply:
         """POST where there is a body; `more` header fields."""
         link = self.place.connect()
         fields = {"Host": "127.0.0.1", "Accept-Language": "de"} | {name.capitalize(): more[name] for name in more}

@@ -112,9 +112,7 @@ def running(directory: Path, *, timeout: float = 3.0, max_request: int = 16384) 
         kept.retry()
 
     async def serve() -> None:
-        await web.serve(
-            listener, web.Server(desk, max_request=max_request, timeout=timeout), stop=stop, tend=tend
-        )
+        await web.serve(listener, web.Server(desk, max_request=max_request, timeout=timeout), stop=stop, tend=tend)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
@@ -221,7 +219,7 @@ def test_what_gateways_do_to_an_address_does_not_kill_the_link(server: Running) 
     assert server.ask("/c/" + "".join(f"%{ord(char):02x}" for char in path[3:20]) + path[20:]).status == 302
 
 
-@pytest.mark.parametrize("end", [".", ",", ";", ")", "]", ">", "'", '%22', "%3E", "*", "!", "?", ").", "%C2%BB"])
+@pytest.mark.parametrize("end", [".", ",", ";", ")", "]", ">", "'", "%22", "%3E", "*", "!", "?", ").", "%C2%BB"])
 def test_what_a_program_takes_for_the_end_of_a_url_does_not_kill_the_link(server: Running, end: str) -> None:
     """Programs disagree on where a URL in a text ends; a quotation mark of another script is nothing that we know."""
     assert server.ask(path_of() + end).status == (404 if end == "%C2%BB" else 302)

@@ -171,9 +171,7 @@ def auto(place: Path, *more: str) -> str:
     return "\n".join(lines)
 
 
-def test_a_directory_of_keys_is_told_at_the_line_of_its_domain(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_directory_of_keys_is_told_at_the_line_of_its_domain(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, folder = write(place, auto(place)), place / "keys/example.com"
     code, _, (line,) = run(capsys, path)
     assert code == 78

@@ -188,9 +188,7 @@ def test_a_domain_is_found_however_it_is_spelt(tmp_path: Path, configured_as: st
 
 def test_subdomains_are_signed_for_by_the_nearest_domain_that_says_so(tmp_path: Path) -> None:
     entries = tuple(
-        SignEntry(
-            domain=domain, subdomains=below, keys=(KeyEntry(selector="s", file=write(tmp_path / domain, SEED)),)
-        )
+        SignEntry(domain=domain, subdomains=below, keys=(KeyEntry(selector="s", file=write(tmp_path / domain, SEED)),))
         for domain, below in [("example.com", True), ("a.example.com", False), ("b.example.com", True)]
     )
     ring = keyring.load(Dkim(sign=entries))

@@ -82,9 +82,7 @@ def test_what_cannot_be_written_down_is_not_thanked_for() -> None:
     assert "\r\nRetry-After: 60" in found.fields
 
 
-@pytest.mark.parametrize(
-    ("token", "host"), [(TOKEN[:-1], HOST), ("", HOST), (TOKEN, "other.example.com")]
-)
+@pytest.mark.parametrize(("token", "host"), [(TOKEN[:-1], HOST), ("", HOST), (TOKEN, "other.example.com")])
 def test_a_token_that_is_not_ours_unsubscribes_nobody(token: str, host: str) -> None:
     spool = Spool()
     assert visit(replace(POST, token=token, host=host), spool) is answers.NOT_FOUND

@@ -269,7 +269,5 @@ def test_what_was_decided_for_one_is_not_taken_for_another() -> None:
         ({"networks": {"rules": [{"limits": ["1 message/day"], "over": "reject"}]}}, False),
     ],
 )
-def test_the_hold_queue_is_asked_for_only_where_something_may_use_it(
-    settings: dict[str, Any], holding: bool
-) -> None:
+def test_the_hold_queue_is_asked_for_only_where_something_may_use_it(settings: dict[str, Any], holding: bool) -> None:
     assert may_hold(quota(settings)) is holding

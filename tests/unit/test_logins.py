@@ -136,6 +136,4 @@ def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path: Path) -> None:
     path.write_text("example.com\n# fine\nnot a domain\n")
     with pytest.raises(MistakeError) as caught:
         namelist.read(path, namelist.KINDS["domains_file"])
-    assert str(caught.value) == (
-        f"{path} line 3: 'not a domain' is not a domain name; write it like example.com"
-    )
+    assert str(caught.value) == f"{path} line 3: 'not a domain' is not a domain name; write it like example.com"

@@ -289,9 +289,7 @@ def charge(settler: Settler, login: str, amount: int) -> None:
     settler.settle((one,), None, {}, time.time())
 
 
-def test_quota_show_lists_the_busiest_first(
-    config: Path, settler: Settler, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quota_show_lists_the_busiest_first(config: Path, settler: Settler, capsys: pytest.CaptureFixture[str]) -> None:
     charge(settler, "bob@example.com", 1)
     charge(settler, ALICE, 4)
     assert main(["-c", str(config), "quota", "show"]) == 0

@@ -182,9 +182,7 @@ def test_what_we_sign_of_the_examples_verifies_with_the_standards_key() -> None:
     """The same message and key, our own choice of fields and tags."""
     private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(SEED))
     key = keys.SigningKey("football.example.com", "brisbane", private)
-    draft = Draft(
-        Message(Envelope(b""), HEADER, RFC_8463_ED.body, queue_id="Q", time=1528637909.0, reference=bytes(8))
-    )
+    draft = Draft(Message(Envelope(b""), HEADER, RFC_8463_ED.body, queue_id="Q", time=1528637909.0, reference=bytes(8)))
     order = headers.BY_DEFAULT
     [field] = signing.signatures(draft, [key], order=order, form=signing.form_of("relaxed/relaxed"))
     assert b"bh=%b;" % HASH in field.value.replace(b"\n ", b" ")

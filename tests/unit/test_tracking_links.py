@@ -91,7 +91,7 @@ def test_links_are_numbered_over_the_parts_and_carry_the_message() -> None:
 PIECES = st.sampled_from(
     [
         LINK,
-        '<A class="x"\r\n HREF = \'http://example.net/?a=1&amp;b=2\'>a</A>',
+        "<A class=\"x\"\r\n HREF = 'http://example.net/?a=1&amp;b=2'>a</A>",
         "<area shape=rect href=http://example.org/y/?q=1>",
         "<a href=#x>no</a><a href='mailto:a@example.com'>no</a>",
         "words and = signs, ",
@@ -361,8 +361,14 @@ VML = '<v:roundrect xmlns:v="urn:schemas-microsoft-com:vml" href="http://example
 @pytest.mark.parametrize(
     ("page", "targets"),
     [
-        (f"<!--[if mso]>{VML}<![endif]--><!--[if !mso]><!-->{LINK}<!--<![endif]-->", ["http://example.com/vml", "https://example.com/"]),
-        (f"<!--[if (gte mso 9)|(IE)]><a href=http://example.com/ie>x</a><![endif]-->{LINK}", ["http://example.com/ie", "https://example.com/"]),
+        (
+            f"<!--[if mso]>{VML}<![endif]--><!--[if !mso]><!-->{LINK}<!--<![endif]-->",
+            ["http://example.com/vml", "https://example.com/"],
+        ),
+        (
+            f"<!--[if (gte mso 9)|(IE)]><a href=http://example.com/ie>x</a><![endif]-->{LINK}",
+            ["http://example.com/ie", "https://example.com/"],
+        ),
         (f"<![if !mso]>{LINK}<![endif]>", ["https://example.com/"]),
         (f"{VML}", ["http://example.com/vml"]),
         ('<map><AREA href="http://example.com/area"></map>', ["http://example.com/area"]),
@@ -524,9 +530,10 @@ def test_numbers_have_no_gaps_where_a_line_is_full() -> None:
 
 
 def test_pgp_in_text_keeps_all_links() -> None:
-    text = f"{TEXT}\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.b64encode(
-        b"http://example.com/\r\n-----BEGIN PGP MESSAGE-----"
-    ).decode()
+    text = (
+        f"{TEXT}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        + base64.b64encode(b"http://example.com/\r\n-----BEGIN PGP MESSAGE-----").decode()
+    )
     assert skipped(run(text, links="html+text")) == {"pgp": 1}
 
 
@@ -547,12 +554,12 @@ def test_the_image_is_put_before_the_last_end_of_the_body(page: str, before: str
     draft = run(f"{HTML}\r\n\r\n{page}", opens=True)
     body = draft.body.decode()
     assert body.partition("<img ")[0].endswith(before)
-    assert body.partition("!important\">")[2].startswith(after)
+    assert body.partition('!important">')[2].startswith(after)
     assert IMAGE in body
     assert draft.facts["opens"] is True
 
 
-@pytest.mark.parametrize("page", ["x<!-- ", "x<title>", "x<a href='", "x<plaintext>", "x<p title=\""])
+@pytest.mark.parametrize("page", ["x<!-- ", "x<title>", "x<a href='", "x<plaintext>", 'x<p title="'])
 def test_an_image_that_would_be_within_something_else_is_not_put(page: str) -> None:
     draft = run(f"{HTML}\r\n\r\n{page}", opens=True)
     assert draft.changes == []

@@ -462,12 +462,16 @@ def test_the_manual_names_every_field() -> None:
 _NAMES = [switch.name.decode() for switch in services.SWITCHES.values()] + ["X-PM-Metadata-a", "x-pm-metadata-"]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["filters", "clicktrack", "settings", "enable", "to", "sub", "category", "unique_args", "tags"])
-        | st.text(max_size=3),
-        inner,
-        max_size=3,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["filters", "clicktrack", "settings", "enable", "to", "sub", "category", "unique_args", "tags"]
+            )
+            | st.text(max_size=3),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=10,
 )
