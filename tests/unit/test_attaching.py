@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postmeter.cli.attach import _agreed
 from postmeter.config.load import loads
 from postmeter.doctor import attaching
 from postmeter.doctor.attaching import MILTER, PlanError, Step
@@ -125,3 +129,14 @@ def test_a_socket_that_a_chroot_hides_is_refused() -> None:
     jailed = replace(service("submission/inet", {}), chroot=True)
     with pytest.raises(PlanError, match="cannot see /run/postmeter"):
         attaching.attach(mailer({}, [jailed]), config)
+
+
+@pytest.mark.parametrize(("typed", "agrees"), [("y\n", True), ("Yes\n", True), ("\n", False), ("\x04", False)])
+def test_only_who_says_yes_at_a_terminal_agrees(typed: str, agrees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D, which ends a terminal's input, is no yes, and no crash."""
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, typed.encode())
+    with open(terminal, encoding="ascii") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert _agreed() is agrees
+    os.close(keyboard)

@@ -134,7 +134,8 @@ def _agreed() -> bool:
     if not sys.stdin.isatty():
         print("no terminal to ask at: give --yes", file=sys.stderr)
         return False
-    return input("make this change? [y/N] ").strip().lower() in ("y", "yes")
+    print("make this change? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 COMMANDS = (

@@ -118,7 +118,8 @@ def run(name: str, config: Path | None, *arguments: str) -> str:
         raise MailerError(f"{name}: {error}") from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise MailerError(f"{name}: {said[-1] if said else f'ended with {done.returncode}'}")
+        why = f"ended with {done.returncode}; its log says why, and `postfix status` whether it runs"
+        raise MailerError(f"{name}: {said[-1] if said else why}")
     return done.stdout
 
 

@@ -61,7 +61,8 @@ def speak(address: str, queue: str, user: str, chroot: str) -> int:
             wire.sendall(_QUIT)
     except (OSError, ValueError) as error:
         where = f"in the chroot {queue}" if chroot else f"from {queue}"
-        print(f"{user}, {where}: {address}: {error}", file=sys.stderr)
+        why = error.strerror if isinstance(error, OSError) else None
+        print(f"{user}, {where}: {address}: {why or error}", file=sys.stderr)
         return 1
     if answer[4:5] != b"O":
         print(f"what listens at {address} is no milter", file=sys.stderr)
