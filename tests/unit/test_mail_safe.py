@@ -224,6 +224,8 @@ def test_long_lines_are_found_as_by_splitting(pieces: list[bytes]) -> None:
     long = [sum(len(one) + 2 for one in lines[:nth]) for nth, line in enumerate(lines) if len(line) > 998]
     assert (hop.long_line(body) >= 0) == bool(long)
     assert not long or hop.long_line(body) <= long[0] < hop.long_line(body) + 1000
+    within = hop.long_line(b"x" * 999 + body + b"x" * 999, 999, 999 + len(body))
+    assert within == (hop.long_line(body) + 999 if long else -1)
 
 
 @given(st.lists(st.sampled_from([b"a" * 300, b" ", b"\t", b"\n b", b"c"])))

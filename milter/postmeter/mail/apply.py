@@ -51,7 +51,7 @@ def ordered(changes: Iterable[Change]) -> list[Change]:
 
 def undo(change: ReplaceBody) -> bytes:
     """The body before the change, from its record alone."""
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     at = 0
     for span in sorted((span for part in change.parts for span in part.spans), key=lambda span: span.start):
         pieces += change.body[at : span.start], span.old

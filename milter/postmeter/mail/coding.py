@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import NamedTuple
@@ -21,6 +21,9 @@ _ENCODED_LINE = 76  # RFC 2045 sections 6.7 (5), the "=" of a soft line break in
 _WHOLE_LINES = 57 << 14  # octets that fill lines of base64
 _AHEAD = 4  # octets that are looked for: rarely broken by the end of a line, rarely the wrong ones
 _PIECE = 1 << 20  # what is larger is worked on by so much at a time, so that copies do not add up
+_TAIL = 1 << 12
+_TORN = re.compile(rb"[=\r]")
+_BREAKS = re.compile(rb"[\r\n]*+")
 _MARK = ord("=")
 _CUT = frozenset(b"=\n")
 _ATOM = re.compile(rb"=..|[^=]+")
@@ -38,14 +41,6 @@ class Edit(NamedTuple):  # several for each link: made in a third of a dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
-    """Octets as they go on the wire, and the transfer encoding to declare for them."""
-
-    raw: bytes
-    encoding: str
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What changes where the encoded octets stand, and the transfer encoding to declare afterwards."""
 
@@ -53,74 +48,139 @@ class Change:
     encoding: str
 
 
-def decode(raw: bytes, encoding: str) -> bytes | None:
-    """The decoded octets, or none where the encoding is unknown or not kept strictly."""
+def pieces(octets: bytes, start: int, end: int) -> Iterable[bytes]:
+    """What stands there: one piece, or where it is large several, so that it is not copied whole.
+
+    They end with a line, or if it is too long for that at least not within a line end or an escape.
+    """
+    return (octets[start:end],) if end - start <= _PIECE else _cut(octets, start, end)
+
+
+def _cut(octets: bytes, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        most = min(start + 2 * _PIECE, end)
+        stop = octets.find(b"\n", start + _PIECE, most) + 1
+        if not stop:
+            torn = _TORN.search(octets, most - 2, most) if most < end else None
+            stop = torn.start() if torn else most
+        yield octets[start:stop]
+        start = stop
+
+
+def content_end(octets: bytes, start: int, end: int) -> int:
+    """Where what stands there ends without its last line ends."""
+    while end > start:
+        tail = max(start, end - _TAIL)
+        if kept := octets[tail:end].rstrip(b"\r\n"):
+            return tail + len(kept)
+        end = tail
+    return end
+
+
+def decode(octets: bytes, encoding: str, *, start: int = 0, end: int | None = None) -> bytes | None:
+    """What stands there, decoded; none where the encoding is unknown or not kept strictly."""
     if encoding in IDENTITY:
-        return raw
+        return octets[start:end]
+    end = len(octets) if end is None else end
     if encoding == "quoted-printable":
-        return _decode_quoted(raw)
-    return _decode_base64(raw) if encoding == "base64" else None
+        return _decode_quoted(octets, start, end)
+    return _decode_base64(octets, start, end) if encoding == "base64" else None
 
 
 def splice(octets: bytes, edits: Sequence[Edit]) -> bytes:
     """The octets with the edits made. Edits are in order and do not overlap."""
     if len(edits) == 1 and edits[0].start == 0 and edits[0].end == len(octets):
         return edits[0].new
-    pieces: list[bytes | memoryview] = []
+    return b"".join(_spliced(octets, edits))
+
+
+def _spliced(octets: bytes, edits: Sequence[Edit]) -> list[bytes | memoryview]:
+    done: list[bytes | memoryview] = []
     at = 0
     kept = memoryview(octets) if len(octets) > _PIECE else octets  # what is large is not copied piece by piece too
     for start, end, new in edits:
-        pieces += kept[at:start], new
+        done += kept[at:start], new
         at = end
-    pieces.append(kept[at:])
-    return b"".join(pieces)
+    done.append(kept[at:])
+    return done
 
 
-def change(raw: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit], *, at: int = 0) -> Change | None:
-    """The part that stands at `at` with the edits made; none where that cannot be had without another difference."""
+def change(
+    octets: bytes, decoded: bytes, encoding: str, edits: Sequence[Edit], *, start: int = 0, end: int | None = None
+) -> Change | None:
+    """What stands there with the edits made; none where that cannot be had without another difference."""
+    end = len(octets) if end is None else end
     if encoding == "quoted-printable":
-        return Change(_edit_quoted(raw, decoded, edits, at), encoding)
-    whole = at, at + len(raw)
+        return Change(_edit_quoted(octets, decoded, edits, start, end), encoding)
     if encoding == "base64":
-        return Change((Edit(*whole, _encode_base64(splice(decoded, edits), raw)),), encoding)
-    changed = splice(decoded, edits)
-    if not _passes(changed, edits):
-        return Change(tuple([Edit(at + start, at + end, new) for start, end, new in edits]), encoding)
-    quoted = binascii.b2a_qp(changed, istext=True)
-    return Change((Edit(*whole, quoted),), "quoted-printable") if _decode_quoted(quoted) == changed else None
+        return Change((Edit(start, end, _encode_base64(_spliced(decoded, edits), octets, start, end)),), encoding)
+    if not any(_passes(changed, some) for changed, some in _windows(decoded, edits)):
+        return Change(tuple([Edit(start + begin, start + stop, new) for begin, stop, new in edits]), encoding)
+    if len(decoded) <= _PIECE:
+        changed = splice(decoded, edits)
+        quoted = binascii.b2a_qp(changed, istext=True)
+        same = _undone(quoted) == changed
+    else:
+        whole = BytesIO()
+        same = _encode_quoted(_blocks(_spliced(decoded, edits), _PIECE), whole)
+        quoted = whole.getvalue()
+    return Change((Edit(start, end, quoted),), "quoted-printable") if same else None
 
 
-def encode(octets: bytes) -> Coded:
-    """In seven bits and lines of 76: quoted-printable for text, base64 where that is shorter or lines end otherwise."""
-    escaped = len(octets.translate(None, _LITERAL))
-    if 6 * escaped <= len(octets):  # two more for each, or a third for all
-        quoted = _encode_quoted(octets)
-        if quoted is not None:
-            return Coded(quoted, "quoted-printable")
-    whole = BytesIO()
-    for start in range(0, len(octets), _WHOLE_LINES):
-        text = binascii.b2a_base64(octets[start : start + _WHOLE_LINES], newline=False)
-        lines = (text[at : at + _ENCODED_LINE] for at in range(0, len(text), _ENCODED_LINE))
-        whole.write(b"\r\n" * bool(start) + b"\r\n".join(lines))
-    return Coded(whole.getvalue(), "base64")
+def encode(octets: bytes, into: BytesIO, *, start: int, end: int, head: Callable[[str], bytes]) -> str:
+    """Write what stands there in seven bits and lines of 76, behind the head for the encoding that is told.
+
+    Quoted-printable for text, base64 where that is shorter or lines end otherwise.
+    """
+    begun = into.tell()
+    escaped = sum([len(piece.translate(None, _LITERAL)) for piece in pieces(octets, start, end)])
+    if 6 * escaped <= end - start:  # two more for each, or a third for all
+        into.write(head("quoted-printable"))
+        if _encode_quoted(pieces(octets, start, end), into):
+            return "quoted-printable"
+        into.seek(begun)
+        into.truncate()
+    into.write(head("base64"))
+    for at in range(start, end, _WHOLE_LINES):
+        text = _in_lines(octets[at : min(at + _WHOLE_LINES, end)], _ENCODED_LINE, b"\r\n")
+        into.write(b"\r\n" * (at > start) + text)
+    return "base64"
 
 
-def _encode_quoted(octets: bytes) -> bytes | None:
-    """None where a line ends otherwise than with CRLF. A piece at a time, each of whole lines: none is like another."""
-    lines = octets.count(b"\r\n")
-    if octets.count(b"\r") != lines or octets.count(b"\n") != lines:
-        return None
-    whole, start = BytesIO(), 0
-    while start < len(octets):
-        end = octets.find(b"\n", start + _PIECE) + 1 or len(octets)
-        piece = octets[start:end]
+def _encode_quoted(octets: Iterable[bytes], into: BytesIO) -> bool:
+    """False where a line ends otherwise than with CRLF. Of each piece the last line waits for the next one."""
+    known = iter(octets)
+    piece = next(known, b"")
+    while piece:
+        following = next(known, b"")
         quoted = binascii.b2a_qp(piece, istext=True)
         quoted = quoted if b"\r\n" in piece else quoted.replace(b"\n", b"\r\n")
-        if _decode_quoted(quoted) != piece:
-            return None
-        whole.write(quoted)
-        start = end
-    return whole.getvalue()
+        quoted = quoted[: quoted.rfind(b"\n") + 1] if following else quoted
+        done = _undone(quoted)
+        if not done or not piece.startswith(done) or not _ends_lines_with_crlf(done):
+            return False
+        into.write(quoted)
+        piece = piece[len(done) :] + following
+    return True
+
+
+def _ends_lines_with_crlf(octets: bytes) -> bool:
+    return octets.count(b"\r") == octets.count(b"\n") == octets.count(b"\r\n")
+
+
+def _windows(octets: bytes, edits: Sequence[Edit]) -> Iterator[tuple[bytes, Sequence[Edit]]]:
+    """All lines that hold edits, about a megabyte at a time: as they are to be, and the edits counted from there."""
+    if len(octets) <= _PIECE:
+        yield splice(octets, edits), edits
+        return
+    at = 0
+    while at < len(edits):
+        first, begin, stop = at, octets.rfind(b"\n", 0, edits[at].start) + 1, -1
+        while at < len(edits) and (at == first or edits[at].start < stop):
+            stop = max(stop, octets.find(b"\n", max(edits[at].end, begin + _PIECE)) + 1 or len(octets))
+            at += 1
+        some = [Edit(start - begin, end - begin, new) for start, end, new in edits[first:at]]
+        yield splice(octets[begin:stop], some), some
 
 
 def _passes(changed: bytes, edits: Sequence[Edit]) -> bool:
@@ -136,7 +196,19 @@ def _passes(changed: bytes, edits: Sequence[Edit]) -> bool:
     return False
 
 
-def _decode_quoted(raw: bytes) -> bytes | None:
+def _decode_quoted(octets: bytes, start: int, end: int) -> bytes | None:
+    if end - start <= _PIECE:
+        return _undone(octets[start:end])
+    whole = BytesIO()
+    for piece in pieces(octets, start, end):
+        decoded = _undone(piece)
+        if decoded is None:
+            return None
+        whole.write(decoded)
+    return whole.getvalue()
+
+
+def _undone(raw: bytes) -> bytes | None:
     """Strict, by arithmetic: binascii leaves out two octets for an escape or `=LF`, three for `=CRLF`.
 
     Of anything else it leaves out fewer, but for a CR behind "=" that ends no line; so the length tells.
@@ -150,38 +222,38 @@ def _decode_quoted(raw: bytes) -> bytes | None:
     return decoded if len(decoded) == len(raw) - left_out else None
 
 
-def _edit_quoted(raw: bytes, decoded: bytes, edits: Sequence[Edit], offset: int) -> tuple[Edit, ...]:
+def _edit_quoted(raw: bytes, decoded: bytes, edits: Sequence[Edit], begin: int, end: int) -> tuple[Edit, ...]:
     """Only what stands between the two ends of an edit changes, and soft line breaks keep its lines within 76."""
-    line = _Line(b"=\r\n" if b"\r\n" in raw else b"=\n")
+    line = _Line(b"=\r\n" if raw.find(b"\r\n", begin, end) >= 0 else b"=\n", end)
     spans: list[tuple[int, int]] = []
     new: list[bytes] = []
-    at = decoded_at = 0
-    for begin, stop, text in edits:
-        start = _encoded_at(raw, at, decoded, decoded_at, begin)
+    at, decoded_at = begin, 0
+    for first, last, text in edits:
+        start = _encoded_at(raw, at, end, decoded, decoded_at, first)
         if moved := line.keep(raw, at, start):
             new[-1] += moved
-        at, decoded_at = _encoded_at(raw, start, decoded, begin, stop), stop
+        at, decoded_at = _encoded_at(raw, start, end, decoded, first, last), last
         spans.append((start, at))
         new.append(line.write(text) if text else b"")
-    if moved := line.keep(raw, at, len(raw)):
+    if moved := line.keep(raw, at, end):
         new[-1] += moved
-    return tuple([Edit(offset + start, offset + end, text) for (start, end), text in zip(spans, new, strict=True)])
+    return tuple([Edit(start, stop, text) for (start, stop), text in zip(spans, new, strict=True)])
 
 
-def _encoded_at(raw: bytes, start: int, decoded: bytes, begin: int, end: int) -> int:
-    """The first place where decoded[end] is encoded, when decoded[begin] is at `start`.
+def _encoded_at(raw: bytes, start: int, limit: int, decoded: bytes, begin: int, end: int) -> int:
+    """The first place up to `limit` where decoded[end] is encoded, when decoded[begin] is at `start`.
 
     Mostly it is where the next octets stand as they are, which what lies between proves by its length when decoded; it
     must not end within an escape, nor with a soft line break, before which the place would be.
     """
     count = end - begin
     at = start + count
-    place = raw.find(decoded[end : end + _AHEAD], at, at + count + _ENCODED_LINE)
-    sure = place > start and raw[place - 1] not in _CUT and raw[place - 2] != _MARK
-    return place if sure and len(binascii.a2b_qp(raw[start:place])) == count else _counted(raw, start, count)
+    place = raw.find(decoded[end : end + _AHEAD], at, min(at + count + _ENCODED_LINE, limit))
+    sure = start < place <= start + _PIECE and raw[place - 1] not in _CUT and raw[place - 2] != _MARK
+    return place if sure and len(binascii.a2b_qp(raw[start:place])) == count else _counted(raw, start, limit, count)
 
 
-def _counted(raw: bytes, start: int, count: int) -> int:
+def _counted(raw: bytes, start: int, limit: int, count: int) -> int:
     """The first place behind `start` before which `count` octets are encoded.
 
     The least solution of place = start + count + what decoding leaves out before it, approached from below: what is
@@ -190,7 +262,7 @@ def _counted(raw: bytes, start: int, count: int) -> int:
     """
     at, seen = start + count, start
     while seen < at:
-        left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", seen, at + 2)
+        left_out = 2 * raw.count(b"=", seen, at) + raw.count(b"=\r\n", seen, min(at + 2, limit))
         seen, at = at, at + left_out
     return at
 
@@ -202,10 +274,11 @@ def _escape(found: re.Match[bytes]) -> bytes:
 class _Line:
     """The column in which quoted-printable is being written."""
 
-    __slots__ = ("_break", "_column")
+    __slots__ = ("_break", "_column", "_end")
 
-    def __init__(self, soft_break: bytes) -> None:
+    def __init__(self, soft_break: bytes, end: int) -> None:
         self._break = soft_break
+        self._end = end
         self._column = 0
 
     def keep(self, raw: bytes, start: int, end: int) -> bytes:
@@ -213,7 +286,7 @@ class _Line:
         newline = raw.find(b"\n", start, end)
         stop = end if newline < 0 else newline + 1
         first = len(raw[start:stop].rstrip(b"\r\n"))
-        ends = newline >= 0 or end == len(raw)
+        ends = newline >= 0 or end == self._end
         moves = self._column and first and self._column + first > _ENCODED_LINE - (not ends)
         before = 0 if moves else self._column
         self._column = before + first if newline < 0 else end - raw.rfind(b"\n", start, end) - 1
@@ -240,21 +313,60 @@ class _Line:
         return lead + self._break.join(lines)
 
 
-def _decode_base64(raw: bytes) -> bytes | None:
+def _decode_base64(octets: bytes, start: int, end: int) -> bytes | None:
     """Strict: nothing but the alphabet and line ends, padding at the end only (RFC 4648 section 3.3)."""
+    whole, rest = BytesIO(), b""
     try:
-        return binascii.a2b_base64(raw.replace(b"\r\n", b"").replace(b"\n", b""), strict_mode=True)
+        for piece in pieces(octets, start, end):
+            text = rest + piece.replace(b"\r\n", b"").replace(b"\n", b"")
+            if end - start <= _PIECE:
+                return binascii.a2b_base64(text, strict_mode=True)
+            full = max(0, len(text) - 1) & ~3  # what may be padded is left for the end
+            if text.find(b"=", 0, full) >= 0:
+                return None
+            whole.write(binascii.a2b_base64(text[:full], strict_mode=True))
+            rest = text[full:]
+        whole.write(binascii.a2b_base64(rest, strict_mode=True))
     except binascii.Error:
         return None
+    return whole.getvalue()
 
 
-def _encode_base64(octets: bytes, like: bytes) -> bytes:
-    """In lines as long as the first one was, and with the line ends that stood before and behind."""
-    core = like.strip(b"\r\n")
-    lead, trail = like[: like.find(core)], like[like.find(core) + len(core) :]
-    line_end = b"\r\n" if b"\r\n" in like else b"\n"
-    text = binascii.b2a_base64(octets, newline=False)
-    first, several, _ = core.partition(b"\n")
-    length = len(first.rstrip(b"\r")) if several else max(1, len(text))  # one line stays one, while it may
+def _encode_base64(octets: Sequence[bytes | memoryview], like: bytes, start: int, end: int) -> bytes:
+    """In lines as long as the first one was there, and with the line ends that stood before and behind."""
+    first, last = _BREAKS.match(like, start, end).end(), content_end(like, start, end)  # type: ignore[union-attr]
+    first = first if first < last else start
+    line_end = b"\r\n" if like.find(b"\r\n", start, end) >= 0 else b"\n"
+    newline = like.find(b"\n", first, last)
+    length = newline - first - (like[newline - 1 : newline] == b"\r")
+    if newline < 0:  # one line stays one, while it may
+        length = max(1, -(-sum(map(len, octets)) // 3) * 4)
     length = length if length <= MAX_LINE else _ENCODED_LINE
-    return lead + line_end.join([text[at : at + length] for at in range(0, len(text), length)]) + trail
+    whole = BytesIO()
+    whole.write(like[start:first])
+    for number, lines in enumerate(_blocks(octets, 3 * length * (_PIECE // (4 * length) + 1))):
+        whole.write(line_end * bool(number) + _in_lines(lines, length, line_end))
+    whole.write(like[last:end])
+    return whole.getvalue()
+
+
+def _blocks(octets: Iterable[bytes | memoryview], size: int) -> Iterator[bytes]:
+    """All of them in blocks of that size."""
+    waiting: list[bytes | memoryview] = []
+    held = 0
+    for piece in octets:
+        at = 0
+        while held + len(piece) - at >= size:
+            stop = at + size - held
+            yield b"".join([*waiting, piece[at:stop]])
+            waiting, held, at = [], 0, stop
+        waiting.append(piece[at:])
+        held += len(piece) - at
+    if held:
+        yield b"".join(waiting)
+
+
+def _in_lines(octets: bytes, length: int, line_end: bytes) -> bytes:
+    """In base64."""
+    text = binascii.b2a_base64(octets, newline=False)
+    return line_end.join([text[at : at + length] for at in range(0, len(text), length)])

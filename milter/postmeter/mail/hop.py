@@ -52,15 +52,15 @@ def labels(fields: Sequence[Field], body: bytes) -> Iterator[tuple[int, int]]:
         yield from reader.labels(kind)
 
 
-def long_line(octets: bytes, start: int = 0) -> int:
-    """Where the first line of more than 998 octets begins, at or behind the line start `start`; -1 for none."""
-    end = len(octets)
-    while end - start > MAX_LINE:
+def long_line(octets: bytes, start: int = 0, end: int | None = None) -> int:
+    """Where the first line of more than 998 octets begins, from the line start `start` to `end`; -1 for none."""
+    end = len(octets) if end is None else end
+    while end - start > MAX_LINE + 1:
         newline = octets.rfind(b"\n", start, start + MAX_LINE + 2)
         if newline < 0:
             return start
         start = newline + 1
-    return -1
+    return start if end - start > MAX_LINE and octets.find(b"\n", start, end) < 0 else -1
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from html.entities import html5
 from typing import NamedTuple
 
+from postmeter.mail.coding import content_end
+
 _WS = rb"[\t\n\f\r ]"
 _AT_ONCE = rb"{0,500}"  # the matcher keeps a frame for each repetition: this bounds them
 _NAME = rb"(?=[\t\n\f\r />])"
@@ -95,7 +97,7 @@ def read(document: bytes, *, most: int) -> Page:
     reader = _Reader(document, most)
     ends = reader.read(0, len(document))
     if ends and reader.page.end < 0:
-        reader.page.end = len(document.rstrip(b"\r\n"))
+        reader.page.end = content_end(document, 0, len(document))
     return reader.page
 
 

@@ -83,11 +83,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Octets `start` to `end` of a changed body, which were `old`."""
+    """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, where they are many."""
 
     start: int
     end: int
-    old: bytes
+    old: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,33 +139,8 @@ class ReplaceSender:
 
 
 @dataclass(frozen=True, slots=True)
-class AddRecipient:
-    address: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class DropRecipient:
     address: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    pass
-
-
-Change: TypeAlias = (
-    ReplaceBody
-    | InsertField
-    | ReplaceField
-    | DropField
-    | ReplaceSender
-    | AddRecipient
-    | DropRecipient
-    | Hold
-    | Discard
-)
+Change: TypeAlias = ReplaceBody | InsertField | ReplaceField | DropField | ReplaceSender | DropRecipient

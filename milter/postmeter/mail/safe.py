@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
 
 from postmeter.mail import coding, hop, mime
-from postmeter.mail.coding import MAX_LINE, Coded, Edit
+from postmeter.mail.coding import MAX_LINE, Edit
 from postmeter.mail.message import Field, PartChange
 from postmeter.mail.mime import Part
 from postmeter.mail.reading import crlf
@@ -34,6 +36,7 @@ _FOREIGN = frozenset({b"dkim-signature", b"arc-message-signature"})
 _FOREIGN_INSIDE = re.compile(rb"^(?:dkim-signature|arc-message-signature)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SEALED = {"multipart/signed": SIGNED, "multipart/encrypted": ENCRYPTED}
+_SEALED_INSIDE = re.compile(rb"[mM](?i:ultipart/(?:signed|encrypted))")
 _SMIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _COMPOSITE = ("multipart/", "message/")  # never encoded themselves (RFC 2045 section 6.4)
 _PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
@@ -63,7 +66,7 @@ def recode(fields: Sequence[Field], body: bytes, *, eight_bit: bool = True) -> S
         work = _Work(body, eight_bit)
         for part in mime.entities(fields, body):
             work.look_at(part)
-        done = coding.splice(body, work.edits)
+        done = work.done()
         if hop.long_line(done) < 0 and not (eight_bit and hop.converts(labelled(fields, work.label), done)):
             return Safe(done, tuple(work.changes), work.label)
         return _relabel(fields, body, STRUCTURE)
@@ -86,9 +89,8 @@ def labelled(fields: Sequence[Field], label: str) -> list[Field]:
 
 def _relabel(fields: Sequence[Field], body: bytes, problem: str) -> Safe:
     """What can be read in several ways, but holds nothing that takes eight bits: then 7bit is right in each of them."""
-    lower = body.lower()
-    sealed = any(kind.encode() in lower for kind in _SEALED) or _FOREIGN_INSIDE.search(body)
-    if problem != STRUCTURE or sealed or not _seven_bit(body):
+    sealed = problem == STRUCTURE and (_SEALED_INSIDE.search(body) or _FOREIGN_INSIDE.search(body))
+    if problem != STRUCTURE or sealed or not _seven_bit(body, 0, len(body)):
         return Safe(body, problem=problem)
     label = "7bit" if any(one.key == ENCODING_FIELD.lower() and hop.declared(one.value) for one in fields) else ""
     edits = [Edit(start, end, _value(body, end, "7bit")) for start, end in hop.labels(fields, body)]
@@ -116,42 +118,46 @@ def fold(value: bytes, room: int) -> bytes | None:
 
 @dataclass(slots=True)
 class _Work:
-    """The edits so far, and the regions that nobody may touch."""
+    """The new body as far as it goes, and the regions that nobody may touch.
+
+    It is written straight on: as an edit, what is encoded would be there twice.
+    """
 
     body: bytes
     eight_bit: bool
-    edits: list[Edit] = field(default_factory=list)
     changes: list[PartChange] = field(default_factory=list)
     label: str = ""
+    _new: BytesIO = field(default_factory=BytesIO)
+    _at: int = 0
+    """So much of the old body is in the new one."""
     _sealed: tuple[int, str] = (0, "")
     """Where the region that may not be touched ends, and why."""
 
     def look_at(self, part: Part) -> None:
-        header, raw = self.body[part.start : part.body_start], self.body[part.body_start : part.end]
+        header = self.body[part.start : part.body_start]
         composite = part.kind.startswith(_COMPOSITE)
         label = hop.declared(part.encoding.encode("latin-1")) if self.eight_bit else ""
-        too_long = not composite and hop.long_line(raw) >= 0
+        too_long = not composite and hop.long_line(self.body, part.body_start, part.end) >= 0
         if label or too_long or hop.long_line(header) >= 0:
-            if reason := self._keeps_off(part, header, raw):
+            if reason := self._keeps_off(part, header):
                 raise _ProblemError(reason)
-            coded = _encoded(part, raw, label) if (label or too_long) and not composite else None
-            self._change(part, header, coded, "7bit" if label and composite else "")
-            new = coded.encoding if coded else "7bit" if label else "folded"
-            self.changes.append(PartChange(part.path, f"{label or LONG_LINE}: {new}", 1))
+            leaf = (label or too_long) and not composite
+            new = self._encode(part, header, label) if leaf else self._label(part, header, "7bit" if label else "")
+            self.changes.append(PartChange(part.path, f"{label or LONG_LINE}: {new or 'folded'}", 1))
         self._seal(part)
 
-    def _keeps_off(self, part: Part, header: bytes, raw: bytes) -> str:
+    def _keeps_off(self, part: Part, header: bytes) -> str:
         """Why the part may not be touched, or nothing."""
         end, reason = self._sealed
         if part.start < end:
             return reason
         if part.enclosing[-1:] == ("message/rfc822",) and _FOREIGN_INSIDE.search(header):
             return ALREADY_SIGNED
-        if part.kind.startswith(_COMPOSITE) or _seven_bit(raw):
+        if part.kind.startswith(_COMPOSITE) or _seven_bit(self.body, part.body_start, part.end):
             return ""
         if part.kind in _SMIME:
             return SMIME
-        return STRUCTURE if part.broken else PGP if _PGP in raw else ""
+        return STRUCTURE if part.broken else PGP if self.body.find(_PGP, part.body_start, part.end) >= 0 else ""
 
     def _seal(self, part: Part) -> None:
         reason = _SEALED.get(part.kind, "")
@@ -161,30 +167,67 @@ class _Work:
         if reason and part.end > self._sealed[0]:
             self._sealed = part.end, reason
 
-    def _change(self, part: Part, header: bytes, coded: Coded | None, label: str) -> None:
-        label = coded.encoding if coded else label
-        if not part.enclosing:
-            self.label = label
-        elif label or hop.long_line(header) >= 0:
-            written = _folded(_relabelled(part, header, label) if label else header)
-            self.edits.append(Edit(part.start, part.body_start, written))
-        if coded and coded.encoding != "7bit":
-            end = b"\r\n" if part.end == len(self.body) and coded.encoding == "base64" else b""
-            self.edits.append(Edit(part.body_start, part.end, coded.raw + end))
+    def _encode(self, part: Part, header: bytes, label: str) -> str:
+        plain = bool(label) or part.encoding in coding.IDENTITY
+        octets, start, end = self._octets(part, plain=plain)
+        if plain and _seven_bit(octets, start, end):
+            return self._label(part, header, "7bit")
+        self._keep(part.start)
+        head = partial(_head, part=part, header=header)
+        encoding = coding.encode(octets, self._new, start=start, end=end, head=head)
+        if part.end == len(self.body) and encoding == "base64":
+            self._new.write(b"\r\n")
+        self._at = part.end
+        return self._known(part, encoding)
+
+    def _label(self, part: Part, header: bytes, label: str) -> str:
+        """The part stays as it is, but for its header."""
+        self._keep(part.start)
+        self._new.write(_head(label, part=part, header=header))
+        self._at = part.body_start
+        return self._known(part, label)
+
+    def _known(self, part: Part, label: str) -> str:
+        self.label = self.label if part.enclosing else label
+        return label
+
+    def _octets(self, part: Part, *, plain: bool) -> tuple[bytes, int, int]:
+        """What is in the part: where it stands if that is how it goes on the wire, else a copy."""
+        body, start, end = self.body, part.body_start, part.end
+        if not plain:
+            octets = coding.decode(body, part.encoding, start=start, end=end)
+            if octets is None:
+                raise _ProblemError(ENCODING)
+        elif body.count(b"\n", start, end) == body.count(b"\r\n", start, end):
+            return body, start, end
+        else:
+            octets = crlf(body[start:end])  # at a bare LF too Postfix ends a line (D36)
+        return octets, 0, len(octets)
+
+    def _keep(self, end: int) -> None:
+        self._new.write(memoryview(self.body)[self._at : end])
+        self._at = end
+
+    def done(self) -> bytes:
+        """The new body."""
+        if not self._at:
+            return self.body
+        self._keep(len(self.body))
+        return self._new.getvalue()
 
 
-def _encoded(part: Part, raw: bytes, label: str) -> Coded:
-    plain = label or part.encoding in coding.IDENTITY
-    octets = crlf(raw) if plain else coding.decode(raw, part.encoding)  # at a bare LF too Postfix ends a line (D36)
-    if octets is None:
-        raise _ProblemError(ENCODING)
-    return Coded(octets, "7bit") if plain and _seven_bit(octets) else coding.encode(octets)
+def _head(label: str, *, part: Part, header: bytes) -> bytes:
+    """The part's header; that of a message without parts is not in its body."""
+    return _folded(_relabelled(part, header, label)) if label and part.enclosing else _folded(header)
 
 
-def _seven_bit(octets: bytes) -> bool:
+def _seven_bit(octets: bytes, start: int, end: int) -> bool:
     """RFC 2045 section 2.7, but for bare LF."""
-    plain = octets.isascii() and b"\0" not in octets and b"\r" not in octets.replace(b"\r\n", b"")
-    return plain and hop.long_line(octets) < 0
+    return all(map(_plain, coding.pieces(octets, start, end))) and hop.long_line(octets, start, end) < 0
+
+
+def _plain(octets: bytes) -> bool:
+    return octets.isascii() and b"\0" not in octets and b"\r" not in octets.replace(b"\r\n", b"")
 
 
 def _relabelled(part: Part, header: bytes, label: str) -> bytes:

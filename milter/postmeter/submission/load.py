@@ -15,7 +15,7 @@ TOO_MANY = Reply(451, "4.3.2", "too many sessions here, try again later")
 TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again later")
 LEAVING = Reply(421, "4.3.2", "service restarting, connect again")  # 421 makes Postfix hang up on the client (D10)
 
-_WORK = 2  # times its size that a message takes at its end beside what is held of it (tests.bench.memory)
+_WORK = 5  # halves of its size that a message takes at its end beside what is held of it (tests.bench.memory)
 _PATIENCE = 120.0  # seconds; Postfix waits for 300 (milter_content_timeout)
 
 
@@ -72,7 +72,7 @@ class Load:
         So a worker takes `max_memory` at most, and if that is full already, the work on one message besides. False
         when the wait grew too long.
         """
-        need = _WORK * octets
+        need = _WORK * octets // 2
         with self._lock:
             if (self._turns or not self._fits(need)) and not self._queue(need):
                 return False
@@ -82,7 +82,7 @@ class Load:
     def end(self, octets: int) -> None:
         """The work that was begun on so many octets is done."""
         with self._lock:
-            self.working -= _WORK * octets
+            self.working -= _WORK * octets // 2
             if self._turns:
                 self._less.notify_all()
 

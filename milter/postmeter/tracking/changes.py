@@ -21,6 +21,7 @@ LINKS, SWITCHES, TRAP, OPENS, RECODED = "links", "switches", "honeypot", "opens"
 
 _ENCODING_FIELD = b"Content-Transfer-Encoding"
 _QUOTED = b" quoted-printable"
+_MANY = 1 << 16  # octets: a part that was encoded anew as a whole
 
 
 class Changes:
@@ -46,7 +47,8 @@ class Changes:
         size = len(leaf.decoded) + sum([len(new) - (end - start) for start, end, new in edits])
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
-        changed = coding.change(leaf.raw, leaf.decoded, part.encoding, edits, at=part.body_start)
+        at, end = part.body_start, part.end
+        changed = coding.change(self._body, leaf.decoded, part.encoding, edits, start=at, end=end)
         if changed is None:
             return parts.ENCODING
         label = changed.encoding != part.encoding
@@ -65,7 +67,8 @@ class Changes:
         body, shift = self._body, self._shift
         for start, end, new in edits:
             stop = start + shift + len(new)
-            spans.append(Span(start + shift, stop, body[start:end]))
+            old = memoryview(body)[start:end] if end - start > _MANY else body[start:end]
+            spans.append(Span(start + shift, stop, old))
             shift = stop - end
         self._shift = shift
         return tuple(spans)

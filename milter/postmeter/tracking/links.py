@@ -133,16 +133,23 @@ class _Rewrite:
         self._skipped: defaultdict[str, int] = defaultdict(int)
 
     def run(self) -> None:
-        if leaves := self._leaves():
-            self._unsubscribe = _unsubscribe_urls(self._draft.fields)
-            plans = self._plans(leaves)
-            if sum(len(plan.spots) for plan in plans) > self._rules.tracking.max_links:
-                self._leave(parts.TOO_MANY_LINKS)
-            else:
-                self._commit(self._changes(plans))
+        if made := self._made():
+            self._commit(made)
         for reason, count in self._skipped.items():
             self._draft.count("rewrite_skipped_total", reason, by=count)
             self._draft.note("links", f"left as it was, {count} time{'s' * (count > 1)}: {reason}")
+
+    def _made(self) -> Changes | None:
+        """What is to change; of the decoded parts nothing is held any more when the body is made."""
+        leaves = self._leaves()
+        if not leaves:
+            return None
+        self._unsubscribe = _unsubscribe_urls(self._draft.fields)
+        plans = self._plans(leaves)
+        if sum(len(plan.spots) for plan in plans) > self._rules.tracking.max_links:
+            self._leave(parts.TOO_MANY_LINKS)
+            return None
+        return self._changes(plans)
 
     def _leave(self, reason: str) -> None:
         """The message stays as it is: what was found about its links no longer matters."""
@@ -264,7 +271,7 @@ class _Rewrite:
         if plan.end < 0 and (trapped or self._asked.opens):
             self._skipped[parts.NO_PLACE] += 1
             return b""
-        if trapped and opens.within_link(plan.leaf.view.octets[: plan.end]):
+        if trapped and opens.within_link(plan.leaf.view.octets, plan.end):
             self._skipped[parts.NO_PLACE] += 1
             trapped = False
         done += [changes.TRAP] * bool(trapped) + [changes.OPENS] * self._asked.opens

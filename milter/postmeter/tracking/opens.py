@@ -17,9 +17,7 @@ CLIPPED = 102_400
 LARGEST_AMP = 200_000
 """Octets that AMP may have; of more, programs show the HTML instead (amp.dev, AMP for Email Format)."""
 
-_COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
-_OPENING = re.compile(rb"<[aA](?=[\t\n\f\r />])")
-_CLOSING = re.compile(rb"</[aA](?=[\t\n\f\r />])")
+_LINK_TAG = re.compile(rb"<!--.*?(?:-->|\Z)|<(?P<close>/?)[aA](?=[\t\n\f\r />])", re.DOTALL)
 _STYLE = (
     "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
     "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:-1px -1px 0 0!important;"
@@ -31,11 +29,14 @@ def image(url: str) -> bytes:
     return f'<img src="{url}" alt="" width="1" height="1" border="0" style="{_STYLE}">'.encode("ascii")
 
 
-def within_link(page: bytes) -> bool:
-    """Whether its end may be within a link: another one there would end it, and move what comes behind."""
-    page = _COMMENT.sub(b"", page)
-    begins, ends = ([found.start() for found in tag.finditer(page)] for tag in (_OPENING, _CLOSING))
-    return len(begins) > len(ends) or max(begins, default=0) > max(ends, default=0)
+def within_link(page: bytes, at: int) -> bool:
+    """Whether that place may be within a link: another one there would end it, and move what comes behind."""
+    begun = ended = 0
+    for found in _LINK_TAG.finditer(page, 0, at):
+        if found["close"] is not None:  # no comment
+            closes = bool(found["close"])
+            begun, ended = begun + (not closes), ended + closes
+    return begun > ended or (begun > 0 and not closes)
 
 
 def trap(url: str) -> bytes:

@@ -49,10 +49,9 @@ _PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A part that may be changed: its octets as they stand in the body, decoded, and as ASCII can be looked for."""
+    """A part that may be changed: its octets decoded, and as ASCII can be looked for."""
 
     part: Part
-    raw: bytes
     decoded: bytes
     view: View
 
@@ -82,8 +81,7 @@ def opened(body: bytes, part: Part) -> Leaf | str:
     """What is in the part, or why it stays as it is."""
     if reason := _refuse_part(part):
         return reason
-    raw = body[part.body_start : part.end]
-    decoded = coding.decode(raw, part.encoding)
+    decoded = coding.decode(body, part.encoding, start=part.body_start, end=part.end)
     if decoded is None:
         return ENCODING
     if _PGP in decoded:
@@ -91,7 +89,7 @@ def opened(body: bytes, part: Part) -> Leaf | str:
     view = charset.view(decoded, part.params.get("charset", ""))
     if view is None or (view.width > 1 and part.encoding in coding.IDENTITY):  # line ends are octets there
         return CHARSET
-    return Leaf(part, raw, decoded, view)
+    return Leaf(part, decoded, view)
 
 
 def _refuse_part(part: Part) -> str:
