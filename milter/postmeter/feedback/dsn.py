@@ -164,7 +164,7 @@ def returned(
     final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic)
     return Returned(
         recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,
-        reporting=reporting, remote=remote, at_rcpt=at_rcpt, hard=final and hard(meant, diagnostic, at_rcpt=at_rcpt),
+        reporting=reporting, remote=remote, hard=final and hard(meant, diagnostic, at_rcpt=at_rcpt),
     )  # fmt: skip
 
 

@@ -39,8 +39,6 @@ class Returned:
     """The server that reports."""
     remote: str = ""
     """The server that it spoke with."""
-    at_rcpt: bool = True
-    """It may be the address's fault: not an answer to MAIL, HELO or the connection."""
     hard: bool = False
     """Only this may suppress: `mail.hardness.hard`. Never true unless `action` is `failed`."""
 

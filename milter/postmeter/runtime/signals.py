@@ -1,10 +1,9 @@
 """Signals as a queue that the one thread of a parent reads, never as code that runs in between.
 
 Knows nothing of what signals mean to a daemon beyond stop and reload. SIGUSR1 reloads; SIGUSR2 makes room for the next
-parent, in daemons whose socket systemd keeps; SIGHUP stops, as it stops
-every libmilter program (D22), where a daemon does not say that it reloads too. The signals stay blocked, so that none
-is lost between two waits (sigtimedwait(2), signal(7)); a child inherits the mask and must call `release` before
-anything else (a program by `preexec_fn`).
+parent, in daemons whose socket systemd keeps; SIGHUP stops, as it stops every libmilter program (D22), where a daemon
+does not say that it reloads too. The signals stay blocked, so that none is lost between two waits (sigtimedwait(2),
+signal(7)); a child inherits the mask and must call `release` before anything else (a program by `preexec_fn`).
 """
 
 from __future__ import annotations
