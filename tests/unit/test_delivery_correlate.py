@@ -357,6 +357,31 @@ def test_a_campaign_that_gives_all_its_mail_one_message_id_costs_no_more_for_tha
     assert kinds(desk.say(attempt("F00000", "bob@example.net", "bounced"))) == ["bounced"]
 
 
+steps = st.tuples(st.sampled_from(["put", "rename", "own", "drop"]), st.integers(0, 5), st.sampled_from("abc"))
+
+
+@given(st.lists(steps, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_a_shelf_finds_what_a_look_at_every_life_would_find(done: list[tuple[str, int, str]]) -> None:
+    """Two lives are of each of three queue ids. To look at all for each line took a minute for a long queue."""
+    lives = [Life("mail", "postfix", f"{number % 3}", float(number)) for number in range(6)]
+    shelf = Shelf(())
+    for what, number, name in done:
+        life = lives[number]
+        if what == "rename":
+            shelf.rename(life, name)
+        elif what == "drop":
+            shelf.drop(life)
+        else:
+            life.reference = life.reference or (name if what == "own" else "")
+            shelf.put(life)
+    for name in "abc":
+        assert shelf.owned(name) == any(life.reference == name for life in shelf)
+        assert {life.key for life in shelf.named(name)} == {life.key for life in shelf if life.message_id == name}
+    for life in shelf:
+        assert shelf.called("mail", life.queue_id) == [life]
+
+
 def test_another_servers_queue_id_is_just_its_words() -> None:
     desk = Desk()
     desk.take("B00001", "bb", "z@example.net", message_id="<another@example.com>")
@@ -371,7 +396,8 @@ def test_a_word_that_comes_behind_the_end_is_heard() -> None:
     desk.say(attempt("A00001", "a@example.net", "sent"))
     assert kinds(desk.remove("A00001")) == ["unknown"]
     (late,) = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER))
-    assert isinstance(late, Bounced) and late.hard
+    assert isinstance(late, Bounced)
+    assert late.hard
     desk.time += 2 * LINGER
     desk.begin("A00002")
     assert {life.queue_id for life in desk.correlator.lives} == {"A00002"}

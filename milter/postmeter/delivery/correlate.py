@@ -247,7 +247,7 @@ class Correlator:
         """Whether a life whose beginning was not seen can be that message, and no later one under its queue id."""
         if ours.bounce or ours.over:
             return False
-        return not ours.first or all(life.reference != ours.reference for life in self.lives)
+        return not ours.first or not self.lives.owned(ours.reference)
 
     def _retry(self, life: Life) -> None:
         """Of a life whose owner is not known: it may be by now."""

@@ -53,6 +53,7 @@ class Shelf:
         self._changed: dict[Key, None] = {}
         self._gone: list[Gone] = []
         self._same: dict[str, dict[Key, None]] = {}
+        self._owned: dict[str, dict[Key, None]] = {}
         self._instances: dict[str, None] = {}
         for life in self._lives.values():
             self._link(life)
@@ -74,19 +75,23 @@ class Shelf:
         keys = ((host, instance, queue_id) for instance in self._instances)
         return [self._lives[key] for key in keys if key in self._lives]
 
+    def owned(self, reference: str) -> bool:
+        """Whether one of them is that message's."""
+        return reference in self._owned
+
     def put(self, life: Life) -> None:
         """It is new or has changed."""
         key = life.key
-        if self._lives.get(key) is not life:
-            self._lives[key] = life
-            self._link(life)
+        if (old := self._lives.get(key)) is not None and old is not life:
+            self._unlink(old)
+        self._lives[key] = life
+        self._link(life)
         self._changed[key] = None
 
     def rename(self, life: Life, message_id: str) -> None:
         """It has this Message-ID."""
         self._unlink(life)
         life.message_id = message_id
-        self._link(life)
         self.put(life)
 
     def drop(self, life: Life) -> None:
@@ -127,14 +132,16 @@ class Shelf:
 
     def _link(self, life: Life) -> None:
         self._instances.setdefault(life.instance)
-        if life.message_id:
-            self._same.setdefault(life.message_id, {})[life.key] = None
+        for table, name in ((self._same, life.message_id), (self._owned, life.reference)):
+            if name:
+                table.setdefault(name, {})[life.key] = None
 
     def _unlink(self, life: Life) -> None:
-        same = self._same.get(life.message_id, {})
-        same.pop(life.key, None)
-        if not same:
-            self._same.pop(life.message_id, None)
+        for table, name in ((self._same, life.message_id), (self._owned, life.reference)):
+            keys = table.get(name, {})
+            keys.pop(life.key, None)
+            if not keys:
+                table.pop(name, None)
 
 
 class Lately(Generic[K, V]):
