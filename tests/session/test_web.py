@@ -385,6 +385,20 @@ def ask_on(link: socket.socket, ask: bytes) -> None:
         link.sendall(ask)
 
 
+def test_requests_that_wait_behind_each_other_are_bounded(tmp_path: Path) -> None:
+    """Whoever sends hundreds for each answer would fill the memory: aiohttp 3.8 keeps whatever comes."""
+    ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 300
+    with running(tmp_path) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as link:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(50):
+                link.sendall(ask)
+                if not link.recv(1 << 20):
+                    break
+        waiting = [len(one._messages) for one in gc.get_objects() if isinstance(one, web.Connection)]
+        assert max(waiting, default=0) < 1000
+        assert server.ask(path_of()).status == 302
+
+
 def test_a_client_that_vanishes_within_its_body_is_no_bug(paged: Running, caplog: pytest.LogCaptureFixture) -> None:
     for at in range(20):
         with socket.create_connection(("127.0.0.1", paged.port)) as link:

@@ -92,9 +92,10 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def asked(self) -> None:
-        """A whole request has come: bytes and time count anew."""
+        """A whole request has come: time counts anew, and bytes do where no other request waits behind it."""
         self.mute = False
-        self.got = 0
+        if not self._messages:
+            self.got = 0
         self.since = time.monotonic()
 
     def is_new(self) -> bool:
