@@ -99,6 +99,22 @@ def test_without_a_submission_service_all_of_them_get_it() -> None:
     assert ("smtpd_milters", "unix:a, $postmeter_milter") in [(step.name, step.value) for step in steps]
 
 
+@pytest.mark.parametrize("local", ["$smtpd_milters", "unix:z, ${smtpd_milters}", "$mine"])
+def test_a_list_that_holds_the_other_one_has_the_milter_once(local: str) -> None:
+    """As OpenDKIM's instructions have it; met twice, a message would be charged twice."""
+    own = {"smtpd_milters": "unix:a", "mine": "$(smtpd_milters), unix:y", "non_smtpd_milters": local}
+    before = mailer(own, [service("smtp/inet", {})])
+    steps = attaching.attach(before, CONFIG)
+    assert [step.name for step in steps] == [MILTER, "smtpd_milters"]
+    assert attaching.detach(apply(before, steps))[0].value == "unix:a"
+
+
+def test_a_list_of_all_services_that_holds_the_local_one_is_refused() -> None:
+    before = mailer({"smtpd_milters": "unix:a, $non_smtpd_milters"}, [service("submission/inet", {})])
+    with pytest.raises(PlanError, match=r"smtpd_milters holds \$non_smtpd_milters"):
+        attaching.attach(before, CONFIG)
+
+
 def test_a_list_with_braces_is_written_as_a_line_and_other_options_stay() -> None:
     raw = {"smtpd_milters": "{ unix:b, x=y }", "smtpd_sasl_auth_enable": "yes"}
     line = "submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o { smtpd_milters = { unix:b, x=y } } -v"

@@ -8,6 +8,7 @@ Postfix's configuration in, commands out. contrib/postfix/README.md has the reas
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from postmeter.doctor.mailer import Mailer, Service, entry, is_ours, split
 MILTER, NAME = "postmeter_milter", "postmeter_daemon_name"
 _OPTIONS = "default_action=tempfail, connect_timeout=10s, command_timeout=30s, content_timeout=300s"
 _COMMA = "\0"  # stands for a comma while a line of master.cf is taken apart
+_REFERENCE = re.compile(r"\$[({]?(\w+)", re.ASCII)
 _NAMED = "milter_macro_daemon_name"
 
 
@@ -50,16 +52,17 @@ def attach(mailer: Mailer, config: Config, *, wanted: Sequence[str] = ()) -> lis
     Where no service is for submission alone, the list of all of them in main.cf gets the milter. Raises PlanError.
     """
     services = _chosen(mailer, wanted)
+    everywhere = not services and not any(has(mailer, config, each) for each in mailer.smtpd())
+    local = mailer.own.get("non_smtpd_milters", "")
     steps = [*_defined(mailer, config.milter.listen)]
-    if not has(mailer, config, None):
-        steps += _set(mailer, "non_smtpd_milters", _appended(mailer.own.get("non_smtpd_milters", "")))
+    if not has(mailer, config, None) and not (everywhere and _holds(mailer, local, "smtpd_milters")):
+        _part(mailer, services)
+        steps += _set(mailer, "non_smtpd_milters", _appended(local))
     named = [service for service in services if _needs_name(mailer, config, service)]
     if named:
         steps += _set(mailer, NAME, config.senders.daemon_names[0])
-    if not services:
-        ours = any(has(mailer, config, each) for each in mailer.smtpd())
-        old = mailer.own.get("smtpd_milters", "")
-        steps += [] if ours else _set(mailer, "smtpd_milters", _appended(old))
+    if everywhere:
+        steps += _set(mailer, "smtpd_milters", _appended(mailer.own.get("smtpd_milters", "")))
     for service in services:
         if not has(mailer, config, service):
             old = service.raw.get("smtpd_milters", mailer.own.get("smtpd_milters", ""))
@@ -139,6 +142,26 @@ def _chosen(mailer: Mailer, wanted: Sequence[str]) -> list[Service]:
     if missing:
         raise PlanError(f"no smtpd is called {missing[0]} in master.cf; there are {', '.join(known) or 'none'}")
     return [known[name] for name in wanted]
+
+
+def _part(mailer: Mailer, services: Sequence[Service]) -> None:
+    """Lists of smtpd(8) must not get the milter by way of sendmail(1)'s: port 25 unasked, or submission twice."""
+    lists = {"smtpd_milters": mailer.own.get("smtpd_milters", "")}
+    lists |= {f"{each.name}/smtpd_milters": each.raw.get("smtpd_milters", "") for each in services}
+    for name, text in lists.items():
+        if _holds(mailer, text, "non_smtpd_milters"):
+            raise PlanError(f"{name} holds $non_smtpd_milters: write there what that stands for, and try again")
+
+
+def _holds(mailer: Mailer, text: str, name: str) -> bool:
+    """Whether a list has another parameter's in it, by its name or by way of a third."""
+    seen: set[str] = set()
+    rest = [text]
+    while rest:
+        found = set(_REFERENCE.findall(rest.pop())) - seen
+        seen |= found
+        rest += [mailer.own.get(each, "") for each in found]
+    return name in seen
 
 
 def _place(mailer: Mailer, listen: SocketAddress) -> str:
