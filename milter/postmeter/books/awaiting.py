@@ -49,7 +49,7 @@ class Awaiting:
 
     def shown(self, reference: str) -> None:
         """Postfix has taken it."""
-        found = self._watched.get(reference) or self._lost.get(reference)
+        found = self._find(reference)
         if found is not None:
             self.forget(reference)
             if found.service in self.heard or len(self.heard) < _SERVICES:
@@ -102,13 +102,15 @@ class Awaiting:
 
     def changes(self) -> tuple[list[Awaited], list[str]]:
         """What is to be written down, and what is to be forgotten, since the last time."""
-        both = self._watched | self._lost
-        new = [both[reference] for reference in self._changed if reference in both]
-        gone = [reference for reference in self._changed if reference in self._saved and reference not in both]
+        new = [found for reference in self._changed if (found := self._find(reference)) is not None]
+        gone = [reference for reference in self._changed if reference in self._saved and reference not in self]
         self._saved.difference_update(gone)
         self._saved.update(each.reference for each in new)
         self._changed.clear()
         return new, gone
+
+    def _find(self, reference: str) -> Awaited | None:
+        return self._watched.get(reference) or self._lost.get(reference)
 
     def _put(self, awaited: Awaited) -> None:
         self.forget(awaited.reference)
