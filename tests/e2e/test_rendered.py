@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from email.message import Message as Parsed
 from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from postmeter.mail import reading
 from postmeter.tracking.answers import IMAGE
 from tests import corpora
-from tests.lab import redirects
+from tests.lab import clicks
 from tests.lab.chromium import Answer, Chromium
-from tests.link_oracle import BASE, HOST, SECRET
+from tests.link_oracle import BASE
 from tests.session.test_tracking_corpora import EVERYTHING, LINKS, rewrite
 
 NEWSLETTER = Path(__file__).parents[1] / "lab" / "newsletter.eml"
@@ -56,13 +55,8 @@ def chromium(needs_chromium: None) -> Iterator[Chromium]:
 
 @pytest.fixture(scope="module")
 def web(needs_chromium: None) -> Iterator[HTTPConnection]:
-    """One connection to a tracking server that has the secret of the judge's links."""
-    with redirects.opened() as place:
-        place.secret, place.more = SECRET, f", hosts: [{HOST}]"
-        place.write()
-        place.keep_secrets(SECRET)
-        with place.running():
-            yield place.connect()
+    with clicks.open_server() as connection:
+        yield connection
 
 
 def samples() -> list[bytes]:
@@ -150,20 +144,10 @@ def follow(raw: bytes, chromium: Chromium, web: HTTPConnection) -> int:
             if one != other:
                 tracked.add(other)
                 expected.append(one)
-                reached.append(ask(other, web))
+                reached.append(clicks.target(other, web))
     assert normal(reached, chromium) == normal(expected, chromium)
     assert len(tracked) == draft.facts["links"]
     return len(tracked)
-
-
-def ask(url: str, web: HTTPConnection) -> str:
-    """Where the tracking server leads."""
-    assert url.startswith(f"{BASE}/c/"), url
-    web.request("GET", urlsplit(url).path, headers={"Host": HOST})
-    response = web.getresponse()
-    response.read()
-    assert response.status == 302, url
-    return response.headers["Location"]
 
 
 def normal(urls: list[str], chromium: Chromium) -> list[str]:

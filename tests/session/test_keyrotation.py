@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from postmeter.store.journal import Journal
 from postmeter.submission import keydir, keylist, newkeys
 from postmeter.submission.dnskeys import Dns
 from postmeter.submission.newkeys import Owner
+from tests.lab.killed import Killer, killed_at
 from tests.lab.zones import Zones
 
 DOMAIN = "example.com"
@@ -246,7 +248,7 @@ def test_killed_at_any_step_the_change_is_whole_or_not_there(rotating: Rotating)
     rotating.goes_by(DAY - HOUR)
     killed = 0
     for nth in itertools.count(1):
-        if _ended_at(nth, rotating):
+        if killed_at(nth, partial(_two_hours, rotating)):
             killed += 1
             assert rotating.signing() in ([OLD], [NEW]), f"killed at step {nth}"
         else:
@@ -260,29 +262,13 @@ def test_killed_at_any_step_the_change_is_whole_or_not_there(rotating: Rotating)
 _CALLS = ("fsync", "replace", "fchmod", "open", "listdir")
 
 
-def _ended_at(nth: int, rotating: Rotating) -> bool:
-    """Whether the child was killed before it was done with two more hours."""
-    child = os.fork()
-    if child == 0:
-        mine = Rotating(rotating.folder, rotating.zones, now=rotating.now)
-        calls = itertools.count(1)
-        for name in _CALLS:
-            setattr(os, name, _deadly(getattr(os, name), nth, calls))
-        mine.journal.database.transaction = _deadly(  # type: ignore[method-assign]
-            mine.journal.database.transaction, nth, calls
-        )
-        mine.goes_by(2 * HOUR)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
-
-
-def _deadly(call: Any, nth: int, calls: Iterator[int]) -> Any:
-    def dying(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == nth:
-            os.kill(os.getpid(), 9)
-        return call(*args, **kwargs)
-
-    return dying
+def _two_hours(rotating: Rotating, killer: Killer) -> None:
+    """In a child."""
+    mine = Rotating(rotating.folder, rotating.zones, now=rotating.now)
+    database = mine.journal.database
+    killer.arm(_CALLS)
+    database.transaction = killer.armed(database.transaction)  # type: ignore[method-assign]
+    mine.goes_by(2 * HOUR)
 
 
 def test_dead_zones_keep_no_other_key_waiting(rotating: Rotating) -> None:

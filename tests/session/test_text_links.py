@@ -14,14 +14,13 @@ import re
 from collections.abc import Iterator
 from email.message import Message as Parsed
 from http.client import HTTPConnection
-from urllib.parse import urlsplit
 
 import pytest
 
 from postmeter.config.schema import Tracking
 from tests import corpora
-from tests.lab import redirects
-from tests.link_oracle import BASE, HOST, SECRET
+from tests.lab import clicks
+from tests.link_oracle import BASE
 from tests.session.test_tracking_corpora import MESSAGES, rewrite
 
 TEXTS = Tracking(url=BASE, mail="all", skip_links=(), links="html+text")
@@ -54,13 +53,8 @@ ENCODINGS = ["8bit", "quoted-printable", "base64"]
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[HTTPConnection]:
-    """One connection to a tracking server that has the secret of the judge's links."""
-    with redirects.opened() as place:
-        place.secret, place.more = SECRET, f", hosts: [{HOST}]"
-        place.write()
-        place.keep_secrets(SECRET)
-        with place.running():
-            yield place.connect()
+    with clicks.open_server() as connection:
+        yield connection
 
 
 def follow(raw: bytes, web: HTTPConnection) -> int:
@@ -74,19 +68,9 @@ def follow(raw: bytes, web: HTTPConnection) -> int:
         assert len(was) == len(now), (was, now)
         for one, other in zip(was, now, strict=True):
             if one != other:
-                assert ask(other, web) == one.rstrip(_MORE), (one, other)
+                assert clicks.target(other, web) == one.rstrip(_MORE), (one, other)
                 tracked += 1
     return tracked
-
-
-def ask(url: str, web: HTTPConnection) -> str:
-    """Where the tracking server leads who asks for exactly this."""
-    assert url.startswith(f"{BASE}/c/"), url
-    web.request("GET", urlsplit(url).path, headers={"Host": HOST})
-    response = web.getresponse()
-    response.read()
-    assert response.status == 302, url
-    return response.headers["Location"]
 
 
 def _texts(raw: bytes) -> list[Parsed]:

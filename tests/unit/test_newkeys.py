@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +16,7 @@ from postmeter.submission import keydir, keyfiles, keylist, keyrecord, newkeys
 from postmeter.submission.keydir import KeyState
 from postmeter.submission.keyfiles import KeyProblem
 from postmeter.submission.newkeys import Owner
+from tests.lab.killed import Killer, killed_at
 
 NOW = 1_795_327_000.0  # 2026-11-22
 ME = Owner(os.geteuid(), os.getegid())
@@ -87,7 +87,7 @@ def test_killed_at_any_system_call_no_new_key_signs(tmp_path: Path) -> None:
         path = newkeys.open_folder(tmp_path / str(nth), "example.com", ME)
         add(path, signs=True)
         before = set(keydir.active(path))
-        ended = _ended_at(nth, path)
+        ended = killed_at(nth, partial(_add, path))
         assert set(keydir.active(path)) == before, f"killed at call {nth}"
         again = add(path)
         assert set(keydir.active(path)) == before
@@ -101,22 +101,7 @@ def test_killed_at_any_system_call_no_new_key_signs(tmp_path: Path) -> None:
 _CALLS = ("link", "unlink", "fsync", "replace", "rename", "fchmod", "open")
 
 
-def _ended_at(nth: int, path: Path) -> bool:
-    """Whether the child was killed before it was done."""
-    child = os.fork()
-    if child == 0:
-        calls = itertools.count(1)
-        for name in _CALLS:
-            setattr(os, name, _deadly(getattr(os, name), nth, calls))
-        add(path)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
-
-
-def _deadly(call: Any, nth: int, calls: Iterator[int]) -> Any:
-    def dying(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == nth:
-            os.kill(os.getpid(), 9)
-        return call(*args, **kwargs)
-
-    return dying
+def _add(path: Path, killer: Killer) -> None:
+    """In a child."""
+    killer.arm(_CALLS)
+    add(path)
