@@ -59,6 +59,18 @@ def eight_bit_part(octets: int) -> Mail:
     return Mail("8-bit part", _PARTS + head + _LINE * (octets // len(_LINE)) + b"\r\n--%b--\r\n" % _B, 0)
 
 
+def long_line_part(octets: int) -> Mail:
+    """ASCII that has to be encoded for its one line."""
+    head = b"--%b\r\nContent-Type: text/plain\r\n\r\n" % _B
+    return Mail("long line", _PARTS + head + b"word " * (octets // 5) + b"\r\n--%b--\r\n" % _B, 0)
+
+
+def eight_bit_page(octets: int) -> Mail:
+    """One part with a link that has to be encoded besides: the body as it came, tracked and encoded, all at once."""
+    head = b"--%b\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
+    return Mail("8-bit page", _PARTS + head + _PAGE + _LINE * (octets // len(_LINE)) + b"\r\n--%b--\r\n" % _B, 1)
+
+
 def pages(octets: int) -> Mail:
     """All of it HTML in quoted-printable, far beyond what tracking.max_size allows by default."""
     text = b'<p>some text for a reader <a href=3D"https://shop.example.com/x">go</a> and more of it</p>\r\n'
@@ -68,7 +80,9 @@ def pages(octets: int) -> Mail:
 
 Making = Callable[[int], Mail]
 
-KINDS: tuple[Making, ...] = (attachment, page_and_attachment, eight_bit, eight_bit_part, pages)
+KINDS: tuple[Making, ...] = (
+    attachment, page_and_attachment, eight_bit, eight_bit_part, long_line_part, pages, eight_bit_page
+)  # fmt: skip
 
 
 def measure(address: Path, worker: int, mail: Mail) -> Peak:
