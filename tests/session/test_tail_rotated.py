@@ -17,20 +17,7 @@ from hypothesis import strategies as st
 from postmeter.runtime import oldlogs
 from postmeter.runtime.packed import PackedError
 from postmeter.runtime.tail import LONGEST, Position, Tail, position
-
-
-def take(tail: Tail) -> list[bytes]:
-    """Read and accept everything that is there."""
-    found: list[bytes] = []
-    while (batch := tail.read()).lines:
-        found += [line.data for line in batch.lines]
-        tail.accept(batch)
-    return found
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
+from tests.unit.test_tail import append, take
 
 
 def text(first: int, count: int) -> bytes:
