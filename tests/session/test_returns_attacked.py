@@ -8,6 +8,7 @@ import smtplib
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -151,6 +152,23 @@ def test_connections_that_bring_nothing_make_room(crowded: int, monkeypatch: pyt
             client.sendmail("", ["a@b"], b"Subject: x\r\n\r\n")
     for link in idle:
         link.close()
+
+
+def test_a_host_without_threads_for_a_moment_still_takes_what_comes_then(
+    crowded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TasksMax of the unit, or pids of a container, used up."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", start)
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", crowded), timeout=10) as one:
+                assert one.recv(100).startswith(b"421")
+    with smtplib.LMTP("127.0.0.1", crowded, timeout=10) as client:
+        client.sendmail("", ["a@b"], b"Subject: x\r\n\r\n")
 
 
 @pytest.mark.parametrize(

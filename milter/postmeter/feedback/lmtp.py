@@ -67,12 +67,23 @@ class Lmtp:
                 self._stopped.wait(0.1)
                 continue
             link.setblocking(True)
-            if not (self._room.acquire(blocking=False) or self._make_room()):
-                with contextlib.suppress(OSError), link:
-                    link.sendall(b"421 4.3.2 too many connections\r\n")
-                continue
-            self._moved[link] = time.monotonic()
+            if self._room.acquire(blocking=False) or self._make_room():
+                self._begin(link)
+            else:
+                _refuse(link)
+
+    def _begin(self, link: socket.socket) -> None:
+        self._moved[link] = time.monotonic()
+        try:
             threading.Thread(target=self._serve, args=(link,), name="lmtp session", daemon=True).start()
+        except RuntimeError as error:  # no thread is to be had for a moment
+            once.log(logging.WARNING, "threads", "lmtp: %s", error)
+            self._end(link)
+            _refuse(link)
+
+    def _end(self, link: socket.socket) -> None:
+        self._moved.pop(link, None)
+        self._room.release()
 
     def _make_room(self) -> bool:
         """The one that has brought nothing for longest goes, however busy it looks; what it was sending comes again."""
@@ -96,8 +107,12 @@ class Lmtp:
         except Exception:  # a bug ends this connection and no other
             once.log(logging.ERROR, "lmtp", "lmtp: bug in a session", exc_info=True)
         finally:
-            self._moved.pop(link, None)
-            self._room.release()
+            self._end(link)
+
+
+def _refuse(link: socket.socket) -> None:
+    with contextlib.suppress(OSError), link:
+        link.sendall(b"421 4.3.2 too many connections\r\n")
 
 
 @dataclass(slots=True)
