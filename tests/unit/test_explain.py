@@ -67,3 +67,13 @@ def test_sendmails_mail_is_refused_for_good_where_a_client_would_be_deferred(
     settler.close()
     assert main(["-c", str(config), "explain", message, "--rcpt", "b@example.net"]) == 1
     assert "Refused: 550 5.7.1 this server: 2 of 2 messages in the last day; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_what_would_not_be_done_is_not_called_done(
+    message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    config = tmp_path / "postmeter.yaml"
+    config.write_text(f"mode: {mode}\njournal: {{path: {tmp_path}/journal.db}}\n")
+    assert main(["-c", str(config), "explain", message, "--rcpt", "b@example.net", "--json"]) == 0
+    assert ("mode is observe: " in capsys.readouterr().err) is (mode == "observe")

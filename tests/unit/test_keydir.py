@@ -58,7 +58,7 @@ def test_a_directory_whose_states_leave_nothing_to_sign_with_is_told(
 def test_an_empty_or_missing_directory_is_told(tmp_path: Path) -> None:
     with pytest.raises(KeyProblem, match="holds no key"):
         keydir.active(tmp_path)
-    with pytest.raises(KeyProblem, match="no such directory; make it"):
+    with pytest.raises(KeyProblem, match="no such directory; postmeter dkim new absent makes it"):
         keydir.active(tmp_path / "absent")
     with pytest.raises(KeyProblem, match="is not a directory"):
         keydir.active(folder(tmp_path, "file") / "file")

@@ -58,6 +58,8 @@ def run(args: Namespace) -> int:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))
     else:
         print("\n".join(as_text(told, diff=args.diff)))
+    if config.mode == "observe":
+        print("mode is observe: this would be written down, and nothing changed or refused", file=sys.stderr)
     return FOUND_A_PROBLEM if told.verdict == "refuse" else OK
 
 

@@ -122,7 +122,8 @@ def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
-        raise KeyProblem(folder, "no such directory", f"make it, and put a key there as SELECTOR{_SUFFIX}") from None
+        fix = f"postmeter dkim new {folder.name} makes it, and keys; or put one there as SELECTOR{_SUFFIX}"
+        raise KeyProblem(folder, "no such directory", fix) from None
     except OSError as error:
         raise unreadable(folder, error) from None
 
