@@ -175,7 +175,7 @@ def test_a_directory_of_keys_is_told_at_the_line_of_its_domain(place: Path, caps
     path, folder = write(place, auto(place)), place / "keys/example.com"
     code, _, (line,) = run(capsys, path)
     assert code == 78
-    assert line.startswith(f"{path}:6: dkim.sign[0].keys: {folder}: no such directory; make it")
+    assert line.startswith(f"{path}:6: dkim.sign[0].keys: {folder}: no such directory; postmeter dkim new ")
     key(folder / "pm1.pem")
     (folder / "pm1.txt").write_text("v=DKIM1")
     code, out, (line,) = run(capsys, path)
