@@ -43,6 +43,14 @@ def test_the_licence_is_the_one_we_name() -> None:
     assert "GPL-3.0-or-later" in (ROOT / "setup.cfg").read_text()
 
 
+def test_every_test_that_a_fact_names_is_there() -> None:
+    named = set(re.findall(r"\btest_\w+", (ROOT / "tests" / "README.md").read_text()))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    there = {name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)}
+    assert len(named) > 100
+    assert named - there - {path.stem for path in files} == set()
+
+
 def test_every_metric_is_documented_as_it_is() -> None:
     rows = {
         name: (kind, tuple(re.findall(r"`(\w+)`", labels)), text)
@@ -56,6 +64,13 @@ def test_every_known_label_value_is_explained() -> None:
     explained = ("result", "reason", "by")
     values = {value for meaning in METRICS for label in explained for value in meaning.known.get(label, ())}
     assert {value for value in values - {"unsigned", "report", "reject"} if f"`{value}`" not in text} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_id)
+def test_programs_that_a_document_names_are_there(document: Path) -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|sh))`", document.read_text())
+    above = (ROOT, ROOT / "milter" / "postmeter", ROOT / "tests")
+    assert [name for name in named if not any((folder / name).is_file() for folder in above)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_id)
