@@ -248,8 +248,8 @@ def _encoded_at(raw: bytes, start: int, limit: int, decoded: bytes, begin: int, 
     """
     count = end - begin
     at = start + count
-    place = raw.find(decoded[end : end + _AHEAD], at, min(at + count + _ENCODED_LINE, limit))
-    sure = start < place <= start + _PIECE and raw[place - 1] not in _CUT and raw[place - 2] != _MARK
+    place = raw.find(decoded[end : end + _AHEAD], at, at + count + _ENCODED_LINE)
+    sure = start < place <= limit and count <= _PIECE and raw[place - 1] not in _CUT and raw[place - 2] != _MARK
     return place if sure and len(binascii.a2b_qp(raw[start:place])) == count else _counted(raw, start, limit, count)
 
 
