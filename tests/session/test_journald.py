@@ -251,9 +251,10 @@ GOOD = (
         b"[" * 100_000 + b"\n",
         b'{"MESSAGE":' + b"x" * 3_000_000 + b"}\n",
         b'{"__CURSOR":"c","__REALTIME_TIMESTAMP":"soon","MESSAGE":"x"}\n',
+        b'{"__CURSOR":"c","__REALTIME_TIMESTAMP":"' + b"9" * 400 + b'","MESSAGE":"x"}\n',
         b"\xff\xfe\n",
     ],
-    ids=["text", "list", "empty", "deep", "long", "time", "bytes"],
+    ids=["text", "list", "empty", "deep", "long", "time", "far", "bytes"],
 )
 def test_an_entry_that_cannot_be_read_is_a_gap(bad: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, bad + GOOD)

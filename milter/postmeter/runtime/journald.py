@@ -215,7 +215,7 @@ def _entry(raw: bytes) -> Entry | None:
             pid=_pid(fields.get("SYSLOG_PID") or fields.get("_PID")),
             message=_bytes(message) if isinstance(message, list) else _word(message),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
