@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from postmeter.config.schema import InetAddress
+from postmeter.config.schema import InetAddress, RedisStore
 from postmeter.events import Released
 from postmeter.store import database, orders
 from postmeter.store.accounts import Accounts, Settled, StoreDownError
@@ -403,6 +403,19 @@ def test_a_resolver_that_hangs_makes_nobody_wait(tmp_path: Path, monkeypatch: py
         send(accounts, charge())
     woken.set()
     assert time.monotonic() - began < SLOW
+
+
+def test_a_host_without_threads_for_a_moment_has_no_store_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `quota.on_store_down` says is done then, and no bug is met."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server = RedisServer(RedisStore(places=(InetAddress(host="redis.example.com", port=6379),)), timeout=TIMEOUT)
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", start)
+        with pytest.raises(StoreDownError, match="new thread"):
+            server.ask("PING")
 
 
 def test_a_server_that_answers_slowly_costs_no_more_than_one_that_hangs(shared: Redis, tmp_path: Path) -> None:

@@ -149,7 +149,10 @@ def _addresses(host: str, port: int, deadline: float) -> list[tuple[int, Any]]:
             found.append(error)
 
     thread = threading.Thread(target=look, name="resolve", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # none is to be had for a moment
+        raise OSError(str(error)) from None
     thread.join(_left(deadline))
     if not found:
         raise OSError(f"{host} is not resolved in time")
