@@ -116,8 +116,8 @@ def _refuse(link: socket.socket) -> None:
 
 
 @dataclass(slots=True)
-class _Size:
-    """A line end seen in pieces: `ended` is whether the next octet begins a line."""
+class _LineEnd:
+    """Seen in pieces: whether the last octets `ended` a line, so that the next one begins another."""
 
     tail: bytes = b"\r\n"
 
@@ -240,15 +240,15 @@ class Conversation:
 
     def _receive(self, draught: Draught | None) -> OSError | None:
         """Read up to the dot; what kept us from writing it all down."""
-        size, failed = _Size(), None
+        line, failed = _LineEnd(), None
         while True:
             piece = self._lines.readline(_CHUNK)
             if not piece:
                 raise ConnectionAbortedError("the client left in the middle of a message")
-            if size.ended and piece == b".\r\n":
+            if line.ended and piece == b".\r\n":
                 return failed
-            unstuffed = piece[1:] if size.ended and piece[:1] == b"." else piece
-            size.see(piece)
+            unstuffed = piece[1:] if line.ended and piece[:1] == b"." else piece
+            line.see(piece)
             if draught is not None and failed is None:
                 try:
                     draught.write(unstuffed)
