@@ -1,4 +1,4 @@
-"""A busy half hour, for pictures of the dashboards: newsletters, invoices, a quota that is too small, servers that put
+"""Some busy minutes, for pictures of the dashboards: newsletters, invoices, a quota that is too small, servers that put
 off or refuse, readers and robots, complaints, a DNS that forgets a key.
 
 `python -m tests.lab.busy MINUTES ANSWERS.json` lets it happen on a real Postfix under a real Prometheus, then asks what

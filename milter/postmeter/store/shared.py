@@ -55,7 +55,7 @@ def name(address: str, scope: str, reason: str) -> str:
 
 
 def tell(cursor: Cursor, journal: Registered, words: Sequence[Word]) -> None:
-    """In the place of what this host said of them before. To be called behind `advance`: numbers are taken in turn."""
+    """In the place of what this host said of them before. Behind `shipped.advance`: numbers are taken in turn."""
     forgotten = [(word.name,) for word in words if word.forgotten]
     cursor.executemany("DELETE FROM suppressions WHERE name = %s AND address <> ''", forgotten)
     words = [word for word in words if not word.forgotten]
