@@ -74,8 +74,11 @@ class Running:
     def start(self, *stages: Stage, **settings: Any) -> Running:
         self.pid = os.fork()
         if self.pid == 0:
-            os.setpgid(0, 0)
-            os._exit(self._parent(stages, settings))
+            try:
+                os.setpgid(0, 0)
+                os._exit(self._parent(stages, settings))
+            finally:
+                os._exit(70)  # an exception of ours must not become pytest's, here
         self._wait_until_it_answers()
         return self
 
@@ -89,7 +92,11 @@ class Running:
             raise RuntimeError("cannot start")
 
         def reload() -> Generation:
-            return generation() if next(reloads, "good") == "good" else Generation(broken, workers, drain)
+            how = next(reloads, "good")
+            if how == "bug":
+                (self.folder / "broken").touch()
+                raise RuntimeError("a bug")
+            return generation() if how == "good" else Generation(broken, workers, drain)
 
         def generation() -> Generation:
             return Generation(

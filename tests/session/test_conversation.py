@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import resource
 import signal
 import socket
 from collections import Counter
@@ -19,6 +21,7 @@ from postmeter.config.schema import Senders
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field
 from postmeter.mail.reply import Reply
+from postmeter.runtime import prefork
 from postmeter.submission.pipeline import Gate, Stage
 from postmeter.submission.session import Session
 from tests.lab.mta import Mta
@@ -651,6 +654,42 @@ def test_a_reload_whose_workers_cannot_start_changes_nothing(running: Running) -
     wait_for(lambda: len(set(running.workers()) - old) == 2 and not old & set(running.workers()))
     with running.session() as mta:
         assert send(mta) == "a"
+
+
+def test_a_reload_that_fails_by_a_bug_changes_nothing(running: Running) -> None:
+    running.start(workers=1, reloads=["bug"])
+    old = running.workers()
+    os.kill(running.pid, signal.SIGUSR1)
+    wait_for((running.folder / "broken").exists)
+    with running.session() as mta:
+        assert send(mta) == "a"
+    assert running.workers() == old
+    assert running.stop() == 0
+
+
+def test_where_no_worker_can_be_started_just_now_the_parent_tries_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Descriptors, or processes, may run out for a moment: that is no reason for the other workers to go as well."""
+    monkeypatch.setattr(prefork, "SICK", 0.0)
+    told = running.folder / "log"
+    handler = logging.FileHandler(told)
+    logging.getLogger("postmeter.runtime.prefork").addHandler(handler)
+    try:
+        running.start(workers=2)
+    finally:
+        logging.getLogger("postmeter.runtime.prefork").removeHandler(handler)
+        handler.close()
+    wait_for(lambda: len(running.workers()) == 2)
+    usual = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (1, usual[1]))
+    os.kill(running.workers()[0], signal.SIGKILL)
+    wait_for(lambda: "no new worker just now" in told.read_text())
+    with running.session() as mta:
+        assert send(mta) == "a"
+    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, usual)
+    os.kill(running.workers()[0], signal.SIGKILL)
+    wait_for(lambda: len(running.workers()) == 2)
 
 
 def test_a_killed_worker_is_replaced(running: Running) -> None:

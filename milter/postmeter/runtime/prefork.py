@@ -20,10 +20,12 @@ from time import monotonic
 from typing import NoReturn
 
 from postmeter.runtime.listener import Listener
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.runtime.notify import Notifier, watchdog_interval
 from postmeter.runtime.signals import CHILD, HAND_OVER, RELOAD, STOP, Signals
 
 log = logging.getLogger(__name__)
+once = OnceAMinute(log)
 
 GRACE = 5.0  # seconds that a worker may stay beyond its drain before it is killed
 SICK = 1.0  # a worker that lives shorter than this is not replaced at once
@@ -155,10 +157,20 @@ class Prefork:
             self._hire()
 
     def _hire(self) -> None:
-        theirs, ours = os.pipe()
-        says, said = os.pipe()
+        """One more; where the system has no room for it just now, it is tried again in a second (fork(2), pipe(2))."""
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            pid = os.fork()
+        except OSError as error:
+            for fd in pipes:
+                os.close(fd)
+            once.log(logging.ERROR, "hire", "no new worker just now, trying again: %s", error)
+            self._due.append(monotonic() + SICK)
+            return
+        theirs, ours, says, said = pipes
         generation = self._generation
-        pid = os.fork()
         if pid == 0:
             for fd in (ours, says, *self._ends()):
                 os.close(fd)
@@ -178,7 +190,11 @@ class Prefork:
         """To the next generation. It is announced when nothing new can reach the old one any more."""
         self._notifier.reloading()
         self._announced = False
-        following = self._reload()
+        try:
+            following = self._reload()
+        except Exception:  # boundary: mail goes on, whatever a reload does
+            log.exception("not reloaded, the old configuration goes on: a bug")
+            following = None
         if following is not None:
             self._former, self._generation = self._former or self._generation, following
             self._fill()
@@ -201,6 +217,7 @@ class Prefork:
             if worker.generation is not former:
                 _drain(worker)
         self._generation, self._former = former, None
+        self._due = [monotonic()] * self._missing()
 
     def _hand_over(self) -> None:
         """Connections wait in the socket that systemd keeps; workers end by themselves when their sessions are over."""
@@ -282,9 +299,13 @@ class Prefork:
         now = monotonic()
         ripe = [due for due in self._due if due <= now]
         self._due = [due for due in self._due if due > now]
-        for _ in ripe:
-            if not self._stopping:
-                self._hire()
+        for _ in ripe[: self._missing()]:
+            self._hire()
+
+    def _missing(self) -> int:
+        """Of another generation than the present one nobody is replaced."""
+        there = sum(worker.generation is self._generation and not worker.leaves for worker in self._workers.values())
+        return 0 if self._stopping else max(0, self._generation.workers - there)
 
     def _kill_the_late(self) -> None:
         for worker in self._workers.values():
