@@ -224,9 +224,11 @@ def test_secrets_may_be_read_by_their_group_and_by_nobody_else(place: Path, mode
     ],
 )
 def test_malformed_secrets_are_told_with_their_line(place: Path, text: str, fault: str) -> None:
-    secrets(place, text)
+    """What mends one must not take the others away: links ever sent need them."""
+    path = secrets(place, text)
     (line,) = look(loaded(place, tracking(place)), daemon="web")
     assert fault in line
+    assert f" > {path}" not in line
 
 
 @needs_root

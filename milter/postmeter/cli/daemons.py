@@ -258,5 +258,5 @@ def _secrets(loaded: Loaded, key: str, path: Path) -> tuple[bytes, ...]:
     try:
         return parse_secrets(path.read_text("ascii"))
     except (OSError, ValueError) as error:
-        fix = f"make it: openssl rand -hex 32 > {path}"
+        fix = f"mend that line, or make the file: openssl rand -hex 32 >> {path}"
         raise ConfigError([loaded.problem(key, f"{path}: {error}", fix)]) from None

@@ -91,5 +91,6 @@ def _malformed(path: Path) -> Fault | None:
     try:
         parse_secrets(path.read_text("ascii", "backslashreplace"))
     except (OSError, ValueError) as error:
-        return Fault(path, f"{path}: {error}", f"write a line with: openssl rand -hex 32 > {path}")
+        fix = f"mend that line, for the others are needed; or, where there is none: openssl rand -hex 32 >> {path}"
+        return Fault(path, f"{path}: {error}", fix)
     return None
