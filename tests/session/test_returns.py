@@ -21,7 +21,7 @@ from postmeter.books.returns import FORWARD, KEPT, NEW, Leave, Returns, place
 from postmeter.config.schema import Bounces, InetAddress
 from postmeter.delivery.providers import parse
 from postmeter.events import Bounced, Complained, Event, Submitted, Unsubscribed
-from postmeter.feedback.arrivals import LARGEST, Arrivals, Envelope
+from postmeter.feedback.arrivals import LARGEST, Arrival, Arrivals, Envelope
 from postmeter.feedback.lmtp import Lmtp
 from postmeter.store import fates, veil
 from postmeter.store.database import StoreError
@@ -345,6 +345,16 @@ def test_a_report_that_makes_our_reader_fail_holds_up_nobody(desk: Desk, monkeyp
     desk.come(dsn("reader@example.net", to=RETURN_PATH))
     assert len(desk.events()) == 1
     assert desk.why() == ["failed by a bug of ours"]
+
+
+@pytest.mark.parametrize("when", ["Infinity", "NaN", "-1", "9" * 400, '"soon"', "[]", "null"])
+def test_a_file_of_another_user_with_no_time_holds_up_nobody(desk: Desk, when: str) -> None:
+    """Nor is it a number that JSON has no word for, in what `feedback list` writes."""
+    desk.new.directory.mkdir(parents=True)
+    (desk.new.directory / "0.eml").write_text(f'{{"time":{when}}}\nSubject: x\n\n')
+    assert desk.new.read("0.eml") == Arrival("0.eml", Envelope(time=0.0), b"Subject: x\n\n")
+    desk.come(dsn("reader@example.net", to=RETURN_PATH))
+    assert [type(event) for event in desk.events()] == [Bounced]
 
 
 def test_an_unsubscribe_by_mail_is_that_of_its_token(desk: Desk) -> None:

@@ -26,6 +26,7 @@ LARGEST = 16 * 1024 * 1024
 
 _MOST, _MOST_BYTES = 10_000, 1024 * 1024 * 1024
 _HEADER = 8 * 1024 * 1024  # octets of the first line: 1,000 recipients of 1,000 letters, each six octets in JSON
+_LATEST = 253_402_300_800.0  # the year 10000, which no clock of ours shows
 _LOOK = 1.0  # seconds for which the size of the directory is believed
 _numbers = count(1)
 
@@ -235,8 +236,9 @@ def _envelope(header: bytes) -> Envelope:
     try:
         said = json.loads(header)
         when, sender, recipients = float(said["time"]), said.get("sender"), said.get("recipients", ())
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
         return Envelope(time=0.0)
+    when = when if 0 <= when < _LATEST else 0.0
     known = sender if isinstance(sender, str) else None
     return Envelope(time=when, sender=known, recipients=_texts(recipients), why=str(said.get("why", "")))
 
