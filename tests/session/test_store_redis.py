@@ -659,9 +659,13 @@ def test_an_order_that_nobody_can_read_stops_no_other(where: Place, tmp_path: Pa
     assert where.redis is not None
     exchange = RedisOrders(RedisServer(where.redis), where.prefix)
     good = ("freeze:bob", f'["", {NOW}, null]')
-    shared.cli("HSET", key(where, "orders"), "freeze:x", "{", "sing:y", '["", 1, null]', *good)
+    times = ("NaN, null", "1e999, null", f"1{'0' * 400}, null", "1, NaN")
+    said = ["{", "7", "[" * 5000, *(f'["", {when}]' for when in times)]
+    odd = [text for nth, value in enumerate(said) for text in (f"freeze:{nth}", value)]
+    half = ("freeze:eve", '["\\ud800", 1, null]')
+    shared.cli("HSET", key(where, "orders"), *odd, "sing:y", '["", 1, null]', *half, *good)
     assert exchange.exchange(book, NOW)
-    assert [each.login for each in orders.read(book, NOW)] == ["bob"]
+    assert {each.login for each in orders.read(book, NOW)} == {"bob", "eve"}
     exchange.close()
 
 

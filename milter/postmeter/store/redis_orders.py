@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from postmeter.store import orders
-from postmeter.store.accounts import StoreDownError
+from postmeter.store.accounts import StoreDownError, storable
 from postmeter.store.database import Database
 from postmeter.store.orders import Order
 from postmeter.store.redis_server import RedisServer
@@ -56,7 +57,7 @@ class RedisOrders:
         for field, text in pairs:
             try:
                 yield field.decode(), _order(field.decode(), json.loads(text))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 log.warning("an order that cannot be read is left alone: %s", error)
 
 
@@ -73,10 +74,12 @@ def _text(order: Order) -> str:
 
 
 def _order(field: str, found: Any) -> Order:
-    """ValueError or TypeError for what `_text` never made."""
+    """ValueError, TypeError or OverflowError for what `_text` never made."""
     kind, _, login = field.partition(":")
     value, since, until = found
+    if not isfinite(float(since)) or (until is not None and not isfinite(float(until))):
+        raise ValueError("a time that never comes")
     return Order(
-        kind=orders.kind(kind), login=login, value=str(value), since=float(since),
+        kind=orders.kind(kind), login=login, value=storable(str(value)), since=float(since),
         until=None if until is None else float(until),
     )  # fmt: skip
