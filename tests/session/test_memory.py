@@ -33,7 +33,9 @@ def test_nothing_stays_of_a_message(ours: Postmeter) -> None:
 
 
 @pytest.mark.parametrize("make", large.KINDS)
-def test_a_large_message_takes_three_times_its_size_at_most_unless_it_is_changed_twice(ours: Postmeter, make: large.Making) -> None:
+def test_a_large_message_takes_three_times_its_size_at_most_unless_it_is_changed_twice(
+    ours: Postmeter, make: large.Making
+) -> None:
     address, [worker] = socket_of(ours), ours.workers()
     peak = large.measure(address, worker, make(_SIZE))
     assert peak.taken
