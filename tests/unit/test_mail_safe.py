@@ -228,6 +228,18 @@ def test_long_lines_are_found_as_by_splitting(pieces: list[bytes]) -> None:
     assert within == (hop.long_line(body) + 999 if long else -1)
 
 
+@pytest.mark.parametrize("at", [0, 2**20 - 19, 2**20 - 10, 2**20 - 1, 2**20, 3 * 2**20])
+def test_what_may_be_sealed_is_not_relabelled_wherever_it_says_so(at: int) -> None:
+    """Of several labels each counts for Postfix; which one we mean is in doubt."""
+    head = b"--b\r\nContent-Transfer-Encoding: 8bit\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    lines = (b"x" * 70 + b"\r\n") * (at // 72) + b"y" * (at % 72)
+    fields = (Field(b"Content-Type", b' multipart/mixed; boundary="b"'),)
+    relabelled = safe.recode(fields, lines[len(head) :] + b"\r\n" + head)
+    sealed = safe.recode(fields, lines + b"Multipart/Encrypted\r\n" + head)
+    assert (relabelled.problem, len(relabelled.parts)) == ("", 1)
+    assert (sealed.problem, sealed.parts) == (safe.STRUCTURE, ())
+
+
 @given(st.lists(st.sampled_from([b"a" * 300, b" ", b"\t", b"\n b", b"c"])))
 def test_a_folded_value_reads_as_before(pieces: list[bytes]) -> None:
     value = b" " + b"".join(pieces)

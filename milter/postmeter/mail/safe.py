@@ -36,7 +36,7 @@ _FOREIGN = frozenset({b"dkim-signature", b"arc-message-signature"})
 _FOREIGN_INSIDE = re.compile(rb"^(?:dkim-signature|arc-message-signature)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _VERSION = re.compile(rb"^mime-version[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SEALED = {"multipart/signed": SIGNED, "multipart/encrypted": ENCRYPTED}
-_SEALED_INSIDE = re.compile(rb"[mM](?i:ultipart/(?:signed|encrypted))")
+_AT_ONCE, _LONGEST = 1 << 20, 32  # octets looked through, with as many more as a name among _SEALED has at most
 _SMIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _COMPOSITE = ("multipart/", "message/")  # never encoded themselves (RFC 2045 section 6.4)
 _PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
@@ -89,13 +89,18 @@ def labelled(fields: Sequence[Field], label: str) -> list[Field]:
 
 def _relabel(fields: Sequence[Field], body: bytes, problem: str) -> Safe:
     """What can be read in several ways, but holds nothing that takes eight bits: then 7bit is right in each of them."""
-    sealed = problem == STRUCTURE and (_SEALED_INSIDE.search(body) or _FOREIGN_INSIDE.search(body))
+    sealed = problem == STRUCTURE and (_names_seal(body) or _FOREIGN_INSIDE.search(body))
     if problem != STRUCTURE or sealed or not _seven_bit(body, 0, len(body)):
         return Safe(body, problem=problem)
     label = "7bit" if any(one.key == ENCODING_FIELD.lower() and hop.declared(one.value) for one in fields) else ""
     edits = [Edit(start, end, _value(body, end, "7bit")) for start, end in hop.labels(fields, body)]
     change = PartChange("0", "8bit: 7bit", len(edits) + bool(label))
     return Safe(coding.splice(body, edits), (change,), label)
+
+
+def _names_seal(body: bytes) -> bool:
+    lower = (body[at : at + _AT_ONCE + _LONGEST].lower() for at in range(0, len(body), _AT_ONCE))
+    return any(kind.encode() in piece for piece in lower for kind in _SEALED)
 
 
 def fold(value: bytes, room: int) -> bytes | None:
