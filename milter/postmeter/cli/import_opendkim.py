@@ -103,9 +103,7 @@ def _headers(conf: OpendkimConf, out: Carried) -> None:
     left_out = {name.lower().removeprefix("+") for name in _entries(conf, omitted, out)} if omitted else set()
     left_out |= {name[1:] for name in listed if name.startswith("-")} | _TRACE
     plain = [name.removeprefix("+") for name in listed if name != "*" and not name.startswith("-")]
-    ours = {rule.name: rule.mark for rule in headers.DEFAULT} if "*" in listed else {"from": ""}
-    wanted = ours | {name: ours.get(name, "") for name in plain if _is_name(name)}
-    wanted |= {name: "o" for name in over if name in wanted}
+    wanted = _marked(plain, over, added="*" in listed)
     kept = {name: mark for name, mark in wanted.items() if name == "from" or name not in left_out}
     for name in sorted({*plain, *over} - set(wanted)):
         where = signed or more
@@ -114,6 +112,13 @@ def _headers(conf: OpendkimConf, out: Carried) -> None:
         return
     rules = [f"({mark}){name}" if mark else name for name, mark in kept.items()]
     out.put("dkim", "headers", rules, "(o) oversigned, also when absent; (x) oversigned when present")
+
+
+def _marked(plain: list[str], over: set[str], *, added: bool) -> dict[str, str]:
+    """Fields with our marks: From in any case, and all that ours has by default where names are `added` to that."""
+    ours = {rule.name: rule.mark for rule in headers.DEFAULT} if added else {"from": ""}
+    wanted = ours | {name: ours.get(name, "") for name in plain if _is_name(name)}
+    return wanted | {name: "o" for name in over if name in wanted}
 
 
 def _is_name(name: str) -> bool:

@@ -197,15 +197,23 @@ def _suppression(form: Form, row: list[str], defaults: Defaults) -> Suppression 
         return f"{name}: an unsubscribe is for one list or sender: add --scope"
     if problem := scope_problem(scope):
         return f"{name}: {problem}"
-    since, until = form.of(row, "since", "createdat", "created", "lastupdatetime"), form.of(row, "until")
-    began = moment(since) if since else defaults.now
-    ends = moment(until) if until else None if form.whose == "postmeter" else defaults.until(reason)
-    if began is None or (until and ends is None):
-        return f"{name}: {line((since if began is None else until)[:40])!r} is no date"
+    found = _times(form, row, reason, defaults)
+    if isinstance(found, str):
+        return f"{name}: {line(found[:40])!r} is no date"
     count = form.of(row, "count")
     said = form.of(row, "evidence", "error") or (form.of(row, "reason") if form.reason else "")
     times = int(count) if re.fullmatch(r"\d{1,9}", count) else 1
-    return Suppression(name, scope, reason, began, ends, line(said), times, line(form.of(row, "provider"))[:50])
+    return Suppression(name, scope, reason, *found, line(said), times, line(form.of(row, "provider"))[:50])
+
+
+def _times(form: Form, row: list[str], reason: str, defaults: Defaults) -> tuple[float, float | None] | str:
+    """When it began, and when it ends; or what stands there and is no date. A file of ours says it of every line."""
+    since, until = form.of(row, "since", "createdat", "created", "lastupdatetime"), form.of(row, "until")
+    began = moment(since) if since else defaults.now
+    ends = moment(until) if until else None if form.whose == "postmeter" else defaults.until(reason)
+    if began is None:
+        return since
+    return until if until and ends is None else (began, ends)
 
 
 def _reason(text: str) -> str:
