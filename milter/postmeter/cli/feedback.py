@@ -64,6 +64,8 @@ def run(args: Namespace) -> int:
         if args.action == "show":
             return _show(kept, _named(args.id))
         return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.all else [_named(args.id)])
+    except BrokenPipeError:  # nobody reads on: `main` knows what that is
+        raise
     except OSError as error:
         print(f"postmeter feedback: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM

@@ -55,6 +55,8 @@ def run(args: Namespace) -> int:
             return _list(blocks)
         code = _change(blocks, args)
         Blocking(opened, path.parent).refresh()
+    except BrokenPipeError:  # nobody reads on: `main` knows what that is
+        raise
     except (database.StoreError, OSError) as error:
         print(f"postmeter links: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM

@@ -35,6 +35,8 @@ def run(args: Namespace) -> int:
     except StoreDownError as error:
         print(usage.gone(error), file=sys.stderr)
         return FOUND_A_PROBLEM
+    except BrokenPipeError:  # nobody reads on: `main` knows what that is
+        raise
     except (StoreError, OSError) as error:
         print(f"postmeter quota: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM

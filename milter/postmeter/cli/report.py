@@ -40,6 +40,8 @@ def run(args: Namespace) -> int:
     except MistakeError as error:
         print(f"postmeter report: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # nobody reads on: `main` knows what that is
+        raise
     except (StoreError, OSError) as error:
         print(f"postmeter report: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM

@@ -46,6 +46,8 @@ def run(args: Namespace) -> int:
     except _MistakeError as error:
         print(f"postmeter suppress: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # nobody reads on: `main` knows what that is
+        raise
     except (database.StoreError, OSError) as error:
         print(f"postmeter suppress: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
