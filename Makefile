@@ -8,7 +8,7 @@ PYTEST = $(PYTHON) -m pytest
 INSTALL = sh tests/lab/install.sh
 
 help:  ## show this
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1	/p' Makefile | expand -t 12
 
 setup:  ## install what tests need
 	@$(INSTALL) test
