@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
@@ -288,6 +288,31 @@ def test_threads_may_share_it_while_files_change(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert odd == []
+
+
+def test_a_directory_that_is_renamed_meanwhile_leaves_the_keys_signing(tmp_path: Path) -> None:
+    """As whoever replaces all keys at once does it: for a moment the directory is not there."""
+    place, aside = tmp_path / "keys" / "example.com", tmp_path / "aside"
+    place.parent.mkdir(mode=0o711)
+    write(place / "a.pem", FIRST)
+    place.chmod(0o711)
+    now = iter(range(10**9, 2 * 10**9))
+    ring = Keyring(auto(place.parent, "example.com"), clock=lambda: float(next(now)))
+    assert selectors(ring) == ["a"]
+    over = Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            place.parent.rename(aside)
+            aside.rename(place.parent)
+
+    swapping = Thread(target=swap)
+    swapping.start()
+    try:
+        assert {tuple(selectors(ring)) for _ in range(1000)} == {("a",)}
+    finally:
+        over.set()
+        swapping.join()
 
 
 # --- the default

@@ -100,7 +100,10 @@ class Guard:
 
     def _ends_walk(self, folder: Path) -> bool:
         """Whether nobody else gets below this directory; raises when somebody else could put another key there."""
-        state = folder.stat()
+        try:
+            state = folder.stat()
+        except OSError as error:  # renamed under us, as when all keys are replaced at once
+            raise unreadable(folder, error) from None
         mode = stat.S_IMODE(state.st_mode)
         sticky = bool(mode & stat.S_ISVTX)  # as /tmp: others may add entries, but not replace ours
         if mode & 0o002 and not sticky:
