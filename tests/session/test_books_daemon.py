@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from postmeter.runtime import heartbeat
 from postmeter.runtime.notify import Notifier
 from postmeter.runtime.signals import RELOAD, STOP, Signals
 from postmeter.store.journal import Journal
+from tests.lab.waiting import wait_for
 
 LOCAL = InetAddress("127.0.0.1", 0)
 
@@ -122,6 +124,16 @@ def test_a_failing_collector_fails_one_request_only(page: Page) -> None:
         _get(page, "/metrics")
     page.show(Collector(Scope(), totals=dict, gauges=dict))
     assert _get(page, "/metrics")[0] == 200
+
+
+def test_connections_that_ask_nothing_take_no_more_than_some_threads(page: Page) -> None:
+    """Or else whoever reaches the page takes every descriptor of the books."""
+    before = threading.active_count()
+    idle = [socket.create_connection(("127.0.0.1", page.port), timeout=10) for _ in range(64)]
+    assert _get(page, "/metrics")[0] == 200
+    wait_for(lambda: threading.active_count() - before <= 51, within=5)
+    for link in idle:
+        link.close()
 
 
 def test_a_port_in_use_is_told_at_once(page: Page) -> None:

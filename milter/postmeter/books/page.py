@@ -6,6 +6,7 @@ outlives the process. https://prometheus.io/docs/instrumenting/exposition_format
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -22,6 +23,7 @@ from postmeter.config.schema import InetAddress
 from postmeter.runtime.logs import OnceAMinute
 
 _PATIENCE = 10.0  # seconds for a client to send its request and take the answer; Prometheus' own scrape_timeout
+_MOST = 50  # connections at a time; of more the oldest goes, however slowly it goes on asking
 _STOP = 0.1  # seconds between two looks at whether to stop
 
 Render: TypeAlias = Callable[[str], tuple[bytes, str]]
@@ -76,7 +78,21 @@ class _Server(ThreadingTCPServer):
         family, _, _, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
         self.address_family = family
         self.render = render
+        self._served: dict[socket.socket, None] = {}
         super().__init__(place[:2], _Handler)  # type: ignore[arg-type]  # an IPv6 place has four parts
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Or else whoever reaches the page takes every descriptor and thread of the books."""
+        for oldest in list(self._served)[: 1 - _MOST]:
+            self._served.pop(oldest, None)
+            with contextlib.suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        self._served[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._served.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         once.log(logging.WARNING, "handler", "metrics: a request could not be answered", exc_info=True)
