@@ -237,6 +237,18 @@ def test_a_failure_leaves_nothing_behind(small: Small, capsys: pytest.CaptureFix
     assert list(small.target.iterdir()) == []
 
 
+def test_two_that_begin_within_a_second_do_not_undo_each_other(
+    small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("postmeter.cli.backup.time.strftime", lambda form, when: "20261122T200000Z")
+    begun = small.target / ".postmeter-20261122T200000Z.partial"
+    begun.mkdir(parents=True)
+    (begun / "manifest.json").write_text("{}")
+    assert main(["backup", str(small.target), "-c", str(small.config)]) == 1
+    assert "File exists" in capsys.readouterr().err
+    assert (begun / "manifest.json").exists()
+
+
 def test_killed_at_any_moment_it_leaves_no_backup_that_is_not_whole(small: Small) -> None:
     for number in range(300):
         small.journal.record(told(number))

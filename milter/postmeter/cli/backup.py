@@ -46,12 +46,15 @@ def run(args: Namespace) -> int:
     draft, final = args.directory / f".{name}.partial", args.directory / name
     try:
         args.directory.mkdir(parents=True, exist_ok=True)
-        draft.mkdir(mode=0o700)
-        count = _fill(draft, config, args.config, keys=args.keys)
-        draft.rename(final)
+        draft.mkdir(mode=0o700)  # where it is there already it is another's, who began in this second
+        try:
+            count = _fill(draft, config, args.config, keys=args.keys)
+            draft.rename(final)
+        except (StoreError, OSError):
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         _sync(args.directory)
     except (StoreError, OSError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
         print(f"postmeter backup: {said(error)}", file=sys.stderr)
         return FOUND_A_PROBLEM
     size = sum(path.stat().st_size for path in final.rglob("*") if path.is_file())
