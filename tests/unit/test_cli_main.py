@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from postmeter.cli import main as program
 from postmeter.cli.command import Command, no_arguments
 from postmeter.cli.main import main, take_config
 from postmeter.config.problem import ConfigError, Problem
-
-SOURCE = Path(program.__file__).parents[2]
 
 
 def _offer(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
@@ -82,51 +78,6 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     _offer(monkeypatch, run)
     assert main(["try"]) == 130
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
-    script = (
-        "from postmeter.cli import main as program\n"
-        "from postmeter.cli.command import Command, no_arguments\n"
-        "def run(args):\n"
-        "    for number in range(100_000): print(number)\n"
-        "    return 0\n"
-        "program.COMMANDS = [('try', '')]\n"
-        "program.load = lambda word: Command('try', 'x', 'x', no_arguments, run)\n"
-        "raise SystemExit(program.main(['try']))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=SOURCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"0\n"
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 0
-
-
-def _as_shell(line: str) -> subprocess.CompletedProcess[str]:
-    command = ["sh", "-c", f'exec "$0" -m postmeter {line}', sys.executable]
-    return subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
-
-
-@pytest.mark.parametrize("line", ["--help >/dev/full", "check-config -c {empty} >/dev/full"])
-def test_a_full_disk_is_told_in_a_line(line: str, tmp_path: Path) -> None:
-    done = _as_shell(line.format(empty=_empty(tmp_path)))
-    assert (done.returncode, done.stderr) == (1, "postmeter: No space left on device\n")
-
-
-def test_nobody_needs_to_listen(tmp_path: Path) -> None:
-    done = _as_shell(f"check-config -c {_empty(tmp_path)} >&-")
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def _empty(folder: Path) -> Path:
-    """A configuration with nothing wrong in it."""
-    path = folder / "postmeter.yaml"
-    path.write_text(f"milter: {{listen: 'inet:127.0.0.1:8891'}}\njournal: {{path: {folder}/journal.db}}\n")
-    return path
 
 
 def test_what_help_says_of_a_command_fits_a_terminal_of_80_columns() -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from postmeter.cli import main as program
 from postmeter.cli.main import main
 from postmeter.cli.quota import moment, worded
 from postmeter.config.problem import MistakeError
@@ -21,7 +17,6 @@ from postmeter.store.accounts import Charge
 from postmeter.store.orders import Kind, Order
 from postmeter.store.settle import Settler
 
-SOURCE = Path(program.__file__).parents[2]
 ALICE = "alice@example.com"
 QUOTA = """
 quota:
@@ -206,16 +201,3 @@ def test_an_empty_login_is_no_login(line: str, place: Place, capsys: pytest.Capt
     assert place.run(*line.split(), "") == 64
     assert "LOGIN: it is empty" in capsys.readouterr().err
     assert place.orders() == []
-
-
-@pytest.mark.parametrize("line", ["quota show --all --json", "report", "suppress list", "links list"])
-def test_a_reader_of_a_list_may_have_seen_enough(line: str, place: Place) -> None:
-    """As `head` has: neither an error nor a word."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    place.run("links", "block", "--login", ALICE)
-    place.run("suppress", "add", ALICE)
-    command = [sys.executable, "-u", "-m", "postmeter", *line.split(), "-c", str(place.config)]
-    done = subprocess.run(command, cwd=SOURCE, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,78 @@
+"""What commands print goes to a pipe whose reader has left, to a full disk, or nowhere: real processes, real pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from postmeter.cli import main as program
+from postmeter.cli.main import main
+from postmeter.store import database
+
+SOURCE = Path(program.__file__).parents[2]
+ALICE = "alice@example.com"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    script = (
+        "from postmeter.cli import main as program\n"
+        "from postmeter.cli.command import Command, no_arguments\n"
+        "def run(args):\n"
+        "    for number in range(100_000): print(number)\n"
+        "    return 0\n"
+        "program.COMMANDS = [('try', '')]\n"
+        "program.load = lambda word: Command('try', 'x', 'x', no_arguments, run)\n"
+        "raise SystemExit(program.main(['try']))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=SOURCE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
+def _as_shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", f'exec "$0" -m postmeter {line}', sys.executable]
+    return subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("line", ["--help >/dev/full", "check-config -c {empty} >/dev/full"])
+def test_a_full_disk_is_told_in_a_line(line: str, tmp_path: Path) -> None:
+    done = _as_shell(line.format(empty=_empty(tmp_path)))
+    assert (done.returncode, done.stderr) == (1, "postmeter: No space left on device\n")
+
+
+def test_nobody_needs_to_listen(tmp_path: Path) -> None:
+    done = _as_shell(f"check-config -c {_empty(tmp_path)} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _empty(folder: Path) -> Path:
+    """A configuration with nothing wrong in it."""
+    path = folder / "postmeter.yaml"
+    path.write_text(f"milter: {{listen: 'inet:127.0.0.1:8891'}}\njournal: {{path: {folder}/journal.db}}\n")
+    return path
+
+
+@pytest.mark.parametrize("line", ["quota show --all --json", "report", "suppress list", "links list"])
+def test_a_reader_of_a_list_may_have_seen_enough(line: str, tmp_path: Path) -> None:
+    """As `head` has: neither an error nor a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    config = tmp_path / "postmeter.yaml"
+    config.write_text(f"journal: {{path: {tmp_path}/journal.db}}\n")
+    database.open(tmp_path / "journal.db").close()
+    assert main(["-c", str(config), "links", "block", "--login", ALICE]) == 0
+    assert main(["-c", str(config), "suppress", "add", ALICE]) == 0
+    command = [sys.executable, "-u", "-m", "postmeter", *line.split(), "-c", str(config)]
+    done = subprocess.run(command, cwd=SOURCE, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
