@@ -60,7 +60,8 @@ all: lint types  ## everything, whole corpora, nothing skipped, in a browser too
 
 all-debian12:
 	@$(INSTALL) debian12
-	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit tests/session
+	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/unit
+	POSTMETER_ALL=1 build/venv12/bin/python -m pytest -q tests/session
 
 bench: setup  ## what it costs behind Postfix, beside OpenDKIM, rspamd and others, and whether that is as it should be; a charge, a signature, links and a redirect beside peers'; a line of the log; a report; a bounce
 	@$(INSTALL) bench || echo "bench: without the peers"
