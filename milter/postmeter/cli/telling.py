@@ -25,7 +25,7 @@ from postmeter.store.accounts import Charge, Overdrawn
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 
-_STOP = 1.0  # seconds to wait for threads at the end; what they are at is done again after a restart
+_STOP = 0.5  # seconds to wait for threads at the end; what they are at is done again after a restart. A stop takes two at most
 
 OpenJournal = Callable[[], Journal]
 Check = Callable[[Sequence[Charge], float], "Overdrawn | None"]
