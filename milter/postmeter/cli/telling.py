@@ -25,7 +25,8 @@ from postmeter.store.accounts import Charge, Overdrawn
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 
-_STOP = 0.5  # seconds to wait for threads at the end; what they are at is done again after a restart. A stop takes two at most
+# A stop takes two seconds at most.
+_STOP = 0.5  # seconds to wait for threads at the end; what they are at is done again after a restart
 
 OpenJournal = Callable[[], Journal]
 Check = Callable[[Sequence[Charge], float], "Overdrawn | None"]
