@@ -130,6 +130,8 @@ class Rejudged(Fact):
     reason: str
     campaign: str
     from_domain: str
+    unique: bool | None = None
+    """Whether it is the first of its kind `by` such a one; None where privacy leaves nothing to tell it by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -415,6 +415,50 @@ def test_an_open_that_a_click_has_shown_is_judged_again_with_it(office: Office) 
     }  # fmt: skip
 
 
+def counted(office: Office) -> dict[str, int]:
+    """The figures of first opens and clicks."""
+    follower = Follower(office.journal, domains=[])
+    while follower.work():
+        pass
+    told = figures.read(office.journal.database, since=0, until=100_000)[""]
+    return {name: told[name] for name in told if name.startswith(("opened", "clicked"))}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_first_click_that_turned_out_a_machine_s_makes_no_repeat_of_a_person_s(
+    office: Office, *, restart: bool
+) -> None:
+    """The person is counted once, whether he comes with what changed that verdict, or later."""
+    office.journal.record([message(privacy="recipients", opens=True)])
+    office.writers[0].append([click(0, 1)])
+    office.read(5.0)
+    later = click(40, 1, address="9.9.9.9")
+    office.writers[0].append([click(30, 0), *([] if restart else [later])])
+    office.read(45.0)
+    if restart:
+        office.reader = office.another()
+        office.writers[0].append([later])
+        office.read(50.0)
+    assert [(hit.link, hit.by, hit.unique) for hit in office.events(Clicked)] == [
+        (1, "human", True), (0, "machine", True), (1, "human", True)
+    ]  # fmt: skip
+    assert counted(office) == {"clicked_human": 1, "clicked_machine": 2, "opened_human": 1, "opened_machine": 1}
+
+
+def test_a_repeat_that_turned_out_a_machine_s_counts_where_no_machine_was_before_it(office: Office) -> None:
+    """And a first one becomes a repeat where one was."""
+    office.journal.record([message(recipients=2, privacy="recipients")])
+    office.writers[0].append([click(0, 1, address="9.9.9.9"), click(3, 1), click(6, 2), click(9, 2, method="HEAD")])
+    office.read(12.0)
+    office.writers[0].append([click(30, 0)])
+    office.read(35.0)
+    assert [(hit.link, hit.by, hit.unique) for hit in office.events(Clicked)] == [
+        (1, "human", True), (1, "human", False), (2, "human", True), (2, "machine", True), (0, "machine", True)
+    ]  # fmt: skip
+    assert [hit.unique for hit in office.events(Rejudged)] == [True, False]
+    assert counted(office) == {"clicked_human": 1, "clicked_machine": 3}
+
+
 def test_an_open_that_was_seen_is_not_counted_again_by_a_click_even_after_a_restart(office: Office) -> None:
     image = (("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image"))
     office.journal.record([message(privacy="recipients", opens=True)])

@@ -163,7 +163,8 @@ def test_nothing_is_kept_that_leads_to_a_person_unless_privacy_allows_it(
     """The target of a shared message is the same for all. When a line was written says when somebody clicked."""
     origin = Origin(START - 3600, privacy, recipients, "spring", "example.com")
     again = replace(HUMAN, before=Verdict("unsure", "soon"))
-    made = (clicked(HUMAN, origin, unique=None), opened(HUMAN, origin, unique=None), rejudged(again, origin))
+    first = (clicked(HUMAN, origin, unique=None), opened(HUMAN, origin, unique=None))
+    made = (*first, rejudged(again, origin, unique=None))
     text = json.dumps([asdict(event) for event in made])
     assert {lead for lead in LEADS if lead in text} == kept
     assert HUMAN.seen.address not in text

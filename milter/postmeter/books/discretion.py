@@ -152,7 +152,7 @@ def opened(judged: Judged, origin: Origin, *, unique: bool | None) -> Opened:
     )
 
 
-def rejudged(judged: Judged, origin: Origin) -> Rejudged:
+def rejudged(judged: Judged, origin: Origin, *, unique: bool | None) -> Rejudged:
     assert judged.before is not None  # noqa: S101  (for the type checker)
     what = kept(judged.seen, origin)
     return Rejudged(
@@ -166,4 +166,5 @@ def rejudged(judged: Judged, origin: Origin) -> Rejudged:
         reason=judged.verdict.reason,
         campaign=origin.campaign,
         from_domain=origin.from_domain,
+        unique=unique,
     )

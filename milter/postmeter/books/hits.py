@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from postmeter.books import spooled
 from postmeter.books.discretion import Origin, clicked, open_source, opened, rejudged, unique_key
 from postmeter.books.spooled import Seen
 from postmeter.books.verdicts import MINUTE, About, Judge, Judged
-from postmeter.events import Event, Rejudged, Submitted
+from postmeter.events import Event, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.runtime import spool
 from postmeter.runtime.logs import OnceAMinute
@@ -82,7 +82,7 @@ class _Entry:
 
     events: list[Event] = field(default_factory=list)
     figures: Counter[Figure] = field(default_factory=Counter)
-    first: dict[bytes, float] = field(default_factory=dict)
+    first: dict[bytes, float | None] = field(default_factory=dict)
 
 
 class HitReader:
@@ -139,7 +139,7 @@ class HitReader:
         if changed:
             entry = _Entry()
             self._add_hits(entry, changed)
-            self._journal.record(entry.events)
+            self._journal.record(entry.events, first=entry.first)
 
     def _read_places(self, files: Iterable[Path]) -> dict[str, str]:
         """The places of those files; of files that are gone nothing needs to be kept."""
@@ -212,28 +212,34 @@ class HitReader:
         entry.figures.update(figures)
 
     def _add_hits(self, entry: _Entry, judged: Sequence[Judged]) -> None:
-        origins = [self._origin(one.seen.reference) for one in judged]
+        """What is judged anew comes before the new ones, which may be the first in its place."""
+        found = [(one, self._origin(one.seen.reference)) for one in judged]
         keys = {
-            key
-            for one, origin in zip(judged, origins, strict=True)
+            unique_key(told, origin, kind)
+            for one, origin in found
+            for told in (one, replace(one, verdict=one.before or one.verdict))
             for kind in ("click", "open")
-            if (key := unique_key(one, origin, kind))
         }
-        known = uniques.known(self._journal.database, keys)
-        for one, origin in zip(judged, origins, strict=True):
+        known = uniques.known(self._journal.database, keys - {b""})
+        for one, origin in found:
+            if one.before is not None:
+                self._add_anew(entry, one, origin, known)
+        for one, origin in found:
             if one.before is None:
                 self._add_new(entry, one, origin, known)
-            else:
-                entry.events += self._anew(rejudged(one, origin), opens=origin.opens)
 
-    def _anew(self, again: Rejudged, *, opens: bool) -> Iterator[Rejudged]:
-        """The open that a click has shown was whose the click was."""
-        yield again
+    def _add_anew(self, entry: _Entry, judged: Judged, origin: Origin, known: dict[bytes, float]) -> None:
+        """With it the open that a click has shown: that was whose the click was."""
+        unique = _first_now(entry, known, judged, origin, judged.seen.kind)
+        again = rejudged(judged, origin, unique=unique)
+        entry.events.append(again)
         shown = open_source(again.hit)
-        if opens and again.what == "click" and self._journal.has(shown):
-            yield replace(again, source=f"judged:{shown}:{again.by}", hit=shown, what="open")
+        if origin.opens and again.what == "click" and self._journal.has(shown):
+            unique = _first_now(entry, known, judged, origin, "open")
+            source = f"judged:{shown}:{again.by}"
+            entry.events.append(replace(again, source=source, hit=shown, what="open", unique=unique))
 
-    def _add_new(self, entry: _Entry, judged: Judged, origin: Origin, known: set[bytes]) -> None:
+    def _add_new(self, entry: _Entry, judged: Judged, origin: Origin, known: dict[bytes, float]) -> None:
         """A click counts as an open too, where nobody has seen one and opens are looked for."""
         hit, by = judged.seen, judged.verdict.by
         if hit.kind == "click":
@@ -287,12 +293,21 @@ class HitReader:
         )
 
 
-def _first(entry: _Entry, known: set[bytes], key: bytes, when: float) -> bool | None:
+def _first(entry: _Entry, known: dict[bytes, float], key: bytes, when: float) -> bool | None:
     """Whether it is the first of its kind; None where nobody can tell."""
     if not key:
         return None
     if key in known:
         return False
-    known.add(key)
-    entry.first[key] = when
+    known[key] = entry.first[key] = when
     return True
+
+
+def _first_now(entry: _Entry, known: dict[bytes, float], judged: Judged, origin: Origin, kind: str) -> bool | None:
+    """The same of a hit judged anew; if it was the first of what it was taken for, nobody is any more."""
+    when = judged.seen.time
+    was = unique_key(replace(judged, verdict=judged.before or judged.verdict), origin, kind)
+    if was and known.get(was) == when:
+        del known[was]
+        entry.first[was] = None
+    return _first(entry, known, unique_key(judged, origin, kind), when)

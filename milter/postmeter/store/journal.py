@@ -33,13 +33,13 @@ class Journal:
         *,
         figures: Mapping[Figure, int] | None = None,
         positions: Mapping[str, str] | None = None,
-        first: Mapping[bytes, float] | None = None,
+        first: Mapping[bytes, float | None] | None = None,
         also: Callable[[Connection, Set[str]], None] | None = None,
     ) -> int:
         """Record events, totals and positions in one transaction; returns how many events were new.
 
         Who unsubscribes is suppressed in the same one. `first`: keys of hits that came for the first time, and when
-        (`uniques`). `also` writes what must be true together with them, told the sources of those that were new.
+        (`uniques.save`). `also` writes what must be true together with them, told the sources of those that were new.
         """
         events = [personal.discreet(event) for event in events]
         encoded = [rows.encode(event, self._host) for event in events]
@@ -50,7 +50,7 @@ class Journal:
             totals.add(link, {**(figures or {}), **rows.counted(new)})
             save = "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position"
             link.executemany(save, (positions or {}).items())
-            uniques.add(link, first or {})
+            uniques.save(link, first or {})
             sources = {rows.source(row) for row in new}
             if also is not None:
                 also(link, sources)

@@ -28,9 +28,10 @@ def places(link: Connection, events: Iterable[Event]) -> Counter[Place]:
     found: Counter[Place] = Counter()
     for event in events:
         if isinstance(event, Rejudged):
-            unique = _unique(link, event.hit)
-            found.update(_hit(link, event, event.what, event.by, unique))
-            found.subtract(_hit(link, event, event.what, event.was, unique))
+            before = _unique(link, event)
+            now = before if event.unique is None else event.unique
+            found.update(_hit(link, event, event.what, event.by, now))
+            found.subtract(_hit(link, event, event.what, event.was, before))
         elif isinstance(event, Opened | Clicked):
             what = "open" if isinstance(event, Opened) else "click"
             found.update(_hit(link, event, what, event.by, event.unique))
@@ -52,8 +53,11 @@ def _place(link: Connection, event: Opened | Clicked | Rejudged, what: str) -> P
     return Place(figures.day(when), Group(group.from_domain, group.login, group.campaign), "", what)
 
 
-def _unique(link: Connection, source: str) -> bool | None:
-    """Of the hit that is judged anew, which the journal holds as long as hits are."""
-    row = link.execute("SELECT data FROM events WHERE source = ?", (source,)).fetchone()
-    found = json.loads(row[0]).get("unique") if row else None
-    return found if isinstance(found, bool) else None
+def _unique(link: Connection, event: Rejudged) -> bool | None:
+    """What the verdict before this one said of it, which the journal holds as long as hits are."""
+    for source in (f"judged:{event.hit}:{event.was}", event.hit):
+        row = link.execute("SELECT data FROM events WHERE source = ?", (source,)).fetchone()
+        found = json.loads(row[0]).get("unique") if row else None
+        if isinstance(found, bool):
+            return found
+    return None

@@ -14,13 +14,17 @@ KEEP = 400 * 86_400.0
 """Seconds; what comes again after that is new."""
 
 
-def known(database: Database, keys: Iterable[bytes]) -> set[bytes]:
-    sql = "SELECT 1 FROM hit_keys WHERE key = ?"
-    return {key for key in keys if database.query(sql, (key,))}
+def known(database: Database, keys: Iterable[bytes]) -> dict[bytes, float]:
+    """Those that came before, and when they came first."""
+    sql = "SELECT since FROM hit_keys WHERE key = ?"
+    return {key: float(found[0][0]) for key in keys if (found := database.query(sql, (key,)))}
 
 
-def add(link: Connection, keys: Mapping[bytes, float]) -> None:
-    link.executemany("INSERT OR IGNORE INTO hit_keys VALUES (?, ?)", keys.items())
+def save(link: Connection, keys: Mapping[bytes, float | None]) -> None:
+    """When each came first; None where what came turned out to be something else."""
+    since = "INSERT INTO hit_keys VALUES (?, ?) ON CONFLICT DO UPDATE SET since = excluded.since"
+    link.executemany(since, [(key, first) for key, first in keys.items() if first is not None])
+    link.executemany("DELETE FROM hit_keys WHERE key = ?", [(key,) for key, first in keys.items() if first is None])
 
 
 def sweep(database: Database, now: float, *, most: int) -> int:
