@@ -390,6 +390,36 @@ def test_a_bounce_that_a_report_told_of_first_is_not_told_again(room: Room) -> N
     assert [event.source for event in room.events() if isinstance(event, Bounced)] == ["dsn:1:0"]
 
 
+@pytest.mark.parametrize("ends", ["A00001: removed", "A00009: removed"])
+def test_nobody_is_unknown_of_whom_an_old_log_has_told(room: Room, ends: str) -> None:
+    """Neither at the end of a message whose lines were lost here, nor days later where that end was lost as well."""
+    room.take("A00001", "a@example.net", "B@Example.NET", "c@example.net")
+    room.read()
+    old = room.folder / "mail.log.1"
+    lost = (to("A00001", "a@example.net"), to("A00001", "b@example.net", "bounced"))
+    live = room.log.rename(room.folder / "aside")
+    room.write(*lost)
+    room.log.rename(old)
+    live.rename(room.log)
+    rules = Rules(provider=lambda said: "other", lifetime=HOUR, forget=HOUR, give=refunds.give, awaits=False)
+    with closing(
+        PostLog(room.journal, lambda *_: OldFiles([old], names=["postfix"], now=room.time), rules,
+                clock=lambda: room.time)
+    ) as once:  # fmt: skip
+        while once.work():
+            pass
+    room.write(ends)
+    room.read()
+    room.time += 7 * 24 * HOUR
+    for _ in range(2):
+        room.restart()
+        room.read()
+    told = [event for event in room.events() if isinstance(event, Sent | Bounced | Unknown)]
+    assert [(kind(event), event.recipient) for event in told] == [
+        ("sent", "a@example.net"), ("bounced", "B@Example.NET"), ("unknown", "c@example.net")
+    ]  # fmt: skip
+
+
 def test_reading_a_log_again_from_elsewhere_changes_nothing(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
     """Once from the live log, once from its compressed copy, with stamps of the old form, and twice."""
     room.take("A00001", "a@example.net", "b@example.net")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from postmeter.books.awaiting import Awaiting
@@ -183,7 +183,7 @@ class PostLog:
     def _judge(self, state: _State, entry: _Entry) -> None:
         """What follows from all that; each bounce is told once, by whoever was first."""
         now, awaiting = state.correlator.now, state.awaiting
-        events = self._first_bounces(entry.told.events)
+        events = self._news(entry.told.events)
         if self._rules.awaits:
             events += self._silent(state, now)
             for reference in awaiting.given_up(now, lifetime=self._rules.lifetime + _DAY):
@@ -197,18 +197,22 @@ class PostLog:
                     entry.refunds[event.source] = back
         entry.told.events = events
 
-    def _first_bounces(self, events: Sequence[Event]) -> list[Event]:
-        known: dict[str, set[str]] = {}
-        first: list[Event] = []
+    def _news(self, events: Sequence[Event]) -> list[Event]:
+        """Without bounces that were told of before, and without the unknown of whom another log has told."""
+        bounced: dict[str, set[str]] = {}
+        decided: dict[str, set[str]] = {}
+        news: list[Event] = []
         for event in events:
-            if isinstance(event, Bounced | Expired):
+            if isinstance(event, Bounced | Expired | Unknown):
+                lost = isinstance(event, Unknown)
+                known, read = (decided, self._journal.decided) if lost else (bounced, self._journal.bounced)
                 if event.reference not in known:
-                    known[event.reference] = set(map(name, self._journal.bounced(event.reference)))
+                    known[event.reference] = set(map(name, read(event.reference)))
                 if name(event.recipient) in known[event.reference]:
                     continue
                 known[event.reference].add(name(event.recipient))
-            first.append(event)
-        return first
+            news.append(event)
+        return news
 
     def _silent(self, state: _State, now: float) -> list[Event]:
         """Messages that were not taken, as nothing was heard of them."""
@@ -240,8 +244,9 @@ class PostLog:
 
     def _unknown(self, reference: str, now: float) -> list[Event]:
         message = self._journal.submitted(reference)
-        if message is None or self._journal.decided(reference) >= _people(message.recipients):
+        if message is None:
             return []
+        known = set(map(name, self._journal.decided(reference)))
         return [
             Unknown(
                 source=f"unknown:{reference}:{name(recipient)}",
@@ -255,6 +260,7 @@ class PostLog:
                 why=_LOST,
             )
             for recipient in message.recipients
+            if name(recipient) not in known
         ]
 
     def _record(self, state: _State, entry: _Entry, place: str) -> None:
@@ -316,11 +322,11 @@ def ours(journal: Journal, queue_id: str, since: float, until: float) -> Ours | 
         first=isinstance(event, Submitted),
         bounce=isinstance(event, Submitted) and not event.mail_from and not event.login,
         discarded=bool(facts.get("discarded")),
-        over=journal.decided(event.reference) >= _people(event.recipients),
+        over=_people(journal.decided(event.reference)) >= _people(event.recipients),
     )
 
 
-def _people(recipients: Sequence[str]) -> int:
+def _people(recipients: Iterable[str]) -> int:
     """Whoever was named twice gets it once."""
     return len(set(map(name, recipients)))
 

@@ -123,11 +123,11 @@ class Journal:
         found = self._entries(where, queue_id, since, until)
         return found[0].event if found else None
 
-    def decided(self, reference: str) -> int:
-        """Of how many recipients of that message the last word is known."""
-        sql = """SELECT count(DISTINCT data ->> 'recipient') FROM events
+    def decided(self, reference: str) -> set[str]:
+        """The recipients of that message of whom the last word is known, as they were written then."""
+        sql = """SELECT DISTINCT data ->> 'recipient' FROM events
             WHERE reference = ? AND reference != '' AND kind IN ('sent', 'bounced', 'expired', 'unknown')"""
-        return int(self.database.query(sql, (reference,))[0][0])
+        return {str(recipient) for (recipient,) in self.database.query(sql, (reference,))}
 
     def has(self, source: str) -> bool:
         """Whether the event of that source is recorded."""
