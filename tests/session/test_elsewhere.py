@@ -121,6 +121,21 @@ def test_what_no_host_knows_is_kept_for_a_person(sites: list[Site]) -> None:
     assert two.journal.totals()["feedback_total", ("untrusted",)] == 2
 
 
+def test_who_is_killed_between_counting_and_removing_counts_a_stranger_s_once(sites: list[Site]) -> None:
+    _, two = sites
+    for name in ("<nobody's@example.com>", "<another@example.com>"):
+        two.new.put(Envelope(time=two.now, sender="", recipients=("fbl@example.com",)), arf("x@y", message_id=name))
+    while two.returns.work():
+        pass
+    there = {name: (two.away.directory / name).read_bytes() for name in two.away.names()}
+    two.turn(taken())
+    last = max(there)
+    (two.away.directory / last).write_bytes(there[last])
+    two.turn()
+    assert (two.waiting(), sorted(two.kept.names())) == ([], sorted(there))
+    assert two.journal.totals()["feedback_total", ("untrusted",)] == 2
+
+
 def test_to_get_it_twice_records_it_once(sites: list[Site]) -> None:
     """Killed between its own disk and the database, a host fetches it again."""
     one, two = sites

@@ -14,6 +14,7 @@ from time import time
 
 from postmeter.events import REFERENCE
 from postmeter.feedback.arrivals import Arrival, Arrivals, Envelope
+from postmeter.mail.draft import Figure
 from postmeter.store import shared
 from postmeter.store.journal import Journal
 from postmeter.store.postgres import Postgres
@@ -25,6 +26,7 @@ GRACE = 3600.0
 
 _LOOKED = 50  # messages that are looked for in one turn
 _TAKEN = 5  # messages fetched in one turn
+_COUNTED = "elsewhere"
 
 
 class Elsewhere:
@@ -62,7 +64,9 @@ class Elsewhere:
             if tagged and 0 <= self._now() - envelope.time < GRACE:
                 return
             self._kept.put(replace(envelope, why="no host knows the message"), arrival.raw, name=arrival.name)
-            self._journal.record((), figures={("feedback_total", ("untrusted",)): 1})
+            if self._journal.position(_COUNTED) != arrival.name:  # else killed before it was removed
+                figures: dict[Figure, int] = {("feedback_total", ("untrusted",)): 1}
+                self._journal.record((), figures=figures, positions={_COUNTED: arrival.name})
         self._away.drop(arrival.name)
 
     def _take(self, postgres: Postgres, ours: Registered) -> bool:
