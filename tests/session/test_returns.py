@@ -389,6 +389,27 @@ def test_what_is_kept_is_bounded_by_age_and_number_and_counted(desk: Desk) -> No
     assert desk.figures() == {"dropped": 1005}
 
 
+def test_who_is_killed_while_what_was_kept_goes_counts_each_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.kept.directory.mkdir(parents=True)
+    for number in range(5):
+        (desk.kept.directory / f"{number:06}.eml").write_bytes(b"{}\n")
+    desk.now = os.stat(desk.kept.directory / "000000.eml").st_mtime + 31 * 86400
+    drop = Arrivals.drop
+
+    def killed(kept: Arrivals, name: str) -> None:
+        if name == "000003.eml":
+            raise KeyboardInterrupt
+        drop(kept, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Arrivals, "drop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            desk.returns.sweep()
+    assert len(desk.kept.names()) == 2
+    desk.reader().sweep()
+    assert (desk.kept.names(), desk.figures()) == ([], {"dropped": 5})
+
+
 # --- the listener
 
 

@@ -48,7 +48,7 @@ NEW, KEPT, FORWARD, AWAY = "new", "kept", "forward", "away"
 what another host may know more of (`elsewhere`)."""
 
 _BATCH = 100  # messages in one transaction
-_POSITION = "returns"
+_POSITION, _DROPPED = "returns", "returns:dropped"
 _HEADER = 1 << 17  # octets; Postfix's header_size_limit is 102,400
 _COPIES = 100  # messages of one Message-ID that are looked at
 _MOST_HOPS = 50  # Postfix's hopcount_limit
@@ -112,10 +112,15 @@ class Returns:
             arrivals.sweep(now=now)
 
     def _trim(self) -> None:
-        gone = self._kept.trim(now=self._clock(), age=_AGE, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES)
-        if gone:
-            once.log(logging.WARNING, "kept", "%d messages that came back and were kept for a person are gone", gone)
-            self._journal.record([], figures={_figure("dropped"): gone})
+        self._kept.trim(
+            now=self._clock(), age=_AGE, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES, before=self._count_dropped
+        )
+
+    def _count_dropped(self, names: Sequence[str]) -> None:
+        """Those that were counted the last time are still there when we were killed then."""
+        new = set(names).difference(json.loads(self._journal.position(_DROPPED) or "[]"))
+        once.log(logging.WARNING, "kept", "%d messages that came back and were kept for a person go", len(new))
+        self._journal.record([], figures={_figure("dropped"): len(new)}, positions={_DROPPED: json.dumps(names)})
 
     def _keep(self, arrival: Arrival, why: str) -> None:
         """For a person. However many strangers send, what is to be recorded does not wait for room here."""

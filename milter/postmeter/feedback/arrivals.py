@@ -16,7 +16,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -114,18 +114,24 @@ class Arrivals:
         self.drop(name)
         return True
 
-    def trim(self, *, now: float, age: float, most: int, most_bytes: int) -> int:
-        """Drop the oldest and what is older than `age` seconds, until the rest is within bounds; how many went."""
+    def trim(
+        self, *, now: float, age: float, most: int, most_bytes: int, before: Callable[[Sequence[str]], None]
+    ) -> None:
+        """Drop the oldest and what is older than `age` seconds, until the rest is within bounds. `before` that it is
+        told their names."""
         sizes = [(name, state.st_size, state.st_mtime) for name in self.names() if (state := self._state(name))]
         total, left = sum(size for _, size, _ in sizes), len(sizes)
-        gone = 0
+        surplus = []
         for name, size, written in sizes:
             if left <= most and total <= most_bytes and now - written <= age:
                 continue
+            surplus.append(name)
+            total, left = total - size, left - 1
+        if surplus:
+            before(surplus)
+        for name in surplus:
             self.drop(name)
-            total, left, gone = total - size, left - 1, gone + 1
         self._looked = float("-inf")
-        return gone
 
     def sweep(self, *, now: float, age: float = 3600.0) -> None:
         """Remove what somebody began to write and never finished."""
