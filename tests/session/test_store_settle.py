@@ -21,8 +21,9 @@ import pytest
 
 from postmeter.events import Refused, Submitted
 from postmeter.mail.draft import Figure
-from postmeter.store import ledger
+from postmeter.store import batch, ledger, rows
 from postmeter.store.accounts import Charge, Settled
+from postmeter.store.batch import Job
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
@@ -130,6 +131,35 @@ def test_settling_a_message_twice_records_and_charges_it_once(settler: Settler, 
     for _ in range(2):
         assert settler.settle((charge(limit=1),), submitted("a"), ONE, NOW) == DONE
     assert (kept(path), total(path), used(path)) == (["a"], 1, 1)
+
+
+def test_a_message_that_has_no_room_leaves_no_trace_and_may_come_again(settler: Settler, path: Path) -> None:
+    settler.settle((charge(limit=1),), submitted("a"), ONE, NOW)
+    for later in (1, 3600):
+        outcome = settler.settle((charge(limit=1),), submitted("b"), ONE, NOW + later)
+        assert (outcome.refused is None) == (later == 3600)
+        assert (len(kept(path)), total(path)) == ((2, 2) if later == 3600 else (1, 1))
+    assert settler.settle((charge(limit=1),), submitted("a"), ONE, NOW + 3601) == DONE, "it was settled long ago"
+    assert (kept(path), total(path)) == (["a", "b"], 2)
+
+
+def test_messages_that_are_committed_together_know_each_other(settler: Settler, path: Path) -> None:
+    """The same one twice, and two for which there is room for one."""
+    sources = ["a", "a", "b", "b", "c"]
+    jobs = [Job((charge(limit=2),), rows.encode(submitted(source), "mx1"), ONE, NOW) for source in sources]
+    with closing(Journal(path)) as journal, journal.database.transaction() as link:
+        batch.write(link, jobs, {}, host="mx1")
+    assert [job.outcome.refused is None for job in jobs] == [True, True, True, True, False]
+    assert (kept(path), total(path), used(path)) == (["a", "b"], 2, 2)
+
+
+@pytest.mark.parametrize("count", [1, 29, 30, 31, 100])
+def test_any_number_of_figures_is_added_up(settler: Settler, path: Path, count: int) -> None:
+    figures: dict[Figure, int] = {("callback_seconds_sum", (f"stage {nth}",)): nth for nth in range(count)}
+    for _ in range(2):
+        settler.settle((), None, figures, NOW)
+    with closing(Journal(path, readonly=True)) as journal:
+        assert journal.totals() == {figure: 2 * value for figure, value in figures.items() if value}
 
 
 def test_refusals_of_a_minute_are_one_event_with_a_count(settler: Settler, path: Path) -> None:

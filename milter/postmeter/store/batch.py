@@ -46,7 +46,6 @@ class _Page:
     link: Connection
     host: str
     ledger: Ledger
-    known: set[str]
     rows: list[Row] = field(default_factory=list)
     figures: dict[Figure, int] = field(default_factory=dict)
 
@@ -57,9 +56,7 @@ class _Page:
 
 def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], *, host: str) -> None:
     """Decide every job in turn and write what came of it, with `figures` besides. The cost does not grow with keys."""
-    sources = {rows.source(job.row) for job in jobs if job.row and not rows.counts_up(job.row)}
-    found = ledger.load(link, (charge for job in jobs for charge in job.charges))
-    page = _Page(link, host, found, rows.known(link, sources))
+    page = _Page(link, host, ledger.load(link, (charge for job in jobs for charge in job.charges)))
     if figures:
         page.add(figures)
     for job in jobs:
@@ -72,16 +69,18 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], 
 
 
 def _decide(job: Job, page: _Page) -> None:
-    """A job whose event is known was settled before; to settle it again must not charge it again."""
-    if not (page.known and job.row and rows.source(job.row) in page.known):
+    """A job whose event is known was settled before; to settle it again must not charge it again.
+
+    To write the event is to ask whether it is known, in one statement instead of two.
+    """
+    if job.row is None or rows.add(page.link, job.row):
         job.outcome = _hold(job, job.hold, page) if job.hold else _charge(job, page)
         if job.outcome.refused or job.outcome.full:
+            if job.row:
+                rows.take_back(page.link, job.row)
             return
         page.add(job.figures)
-        if job.row:
-            page.rows += [job.row, *job.besides]
-            if not rows.counts_up(job.row):
-                page.known.add(rows.source(job.row))
+        page.rows += job.besides
     if job.held:
         held.leaves(page.link, job.held, goes=job.goes)
 

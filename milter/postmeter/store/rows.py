@@ -84,6 +84,16 @@ def decode(row: Row) -> Entry:
     return Entry(seq, host, cls(**values))
 
 
+def add(link: Connection, row: Row) -> bool:
+    """Insert one; false when the journal holds it already."""
+    return link.execute(_INSERT, row).rowcount > 0
+
+
+def take_back(link: Connection, row: Row) -> None:
+    """One that `add` inserted in the same transaction. What counts up stays: it is charged to nobody."""
+    link.execute("DELETE FROM events WHERE source = ? AND kind != 'refused'", (source(row),))
+
+
 def insert(link: Connection, rows: Iterable[Row]) -> None:
     link.executemany(_INSERT, rows)
 
