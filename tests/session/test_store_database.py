@@ -239,6 +239,58 @@ def test_the_turn_goes_on_at_once_to_who_waits(tmp_path: Path) -> None:
     theirs.close()
 
 
+def test_a_turn_that_is_over_in_a_moment_is_taken_without_the_waiting_thread(tmp_path: Path) -> None:
+    naps: list[float] = []
+    threads = set(threading.enumerate())
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            theirs.give()
+
+    theirs = Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    ours = Turn(os.open(tmp_path / "lock", os.O_RDWR), nap=nap)
+    assert theirs.take(1)
+    assert ours.take(10)
+    assert (len(naps), sum(naps) < 0.001) == (3, True)
+    assert set(threading.enumerate()) <= threads
+    ours.close()
+    theirs.close()
+
+
+def test_who_knocks_in_vain_stands_in_line(tmp_path: Path) -> None:
+    theirs = Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    naps: list[float] = []
+    ours = Turn(os.open(tmp_path / "lock", os.O_RDWR), nap=naps.append)
+    assert theirs.take(1)
+    thread = threading.Thread(target=ours.take, args=(10,))
+    thread.start()
+    wait_for(lambda: is_waited_for(tmp_path / "lock"))
+    theirs.give()
+    thread.join()
+    assert 0 < sum(naps) < 0.002
+    assert not theirs.take(0.05)
+    ours.close()
+    theirs.close()
+
+
+def test_nobody_naps_on_when_their_patience_is_over(tmp_path: Path) -> None:
+    """A nap may last: the processor is somebody else's then."""
+    theirs = Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        time.sleep(0.06)
+
+    ours = Turn(os.open(tmp_path / "lock", os.O_RDWR), nap=nap)
+    assert theirs.take(1)
+    assert not ours.take(0.05)
+    assert len(naps) == 1
+    ours.close()
+    theirs.close()
+
+
 def test_who_gave_up_waiting_does_not_get_the_turn_later(tmp_path: Path) -> None:
     first, second = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
     assert first.take(1)

@@ -2,7 +2,8 @@
 
 SQLite lets a writer that finds the database busy sleep and try again: under load some wait for seconds while others
 pass. A flock wakes who waits at once, and is gone when its holder is killed. What flock lacks is a time limit: so one
-thread of ours does the waiting, and whoever asked it to waits no longer than they can afford.
+thread of ours does the waiting, and whoever asked it to waits no longer than they can afford. Before that they knock a
+few times themselves: a turn is mostly over sooner than two threads have handed it on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ import fcntl
 import os
 import signal
 import threading
+from collections.abc import Callable
+from time import monotonic, sleep
+
+_NAPS = (50e-6, 100e-6, 100e-6, 200e-6, 200e-6, 400e-6)
+"""Seconds between two knocks: a transaction takes 0.4 ms, and 1 to 1.4 where others want the processor."""
 
 
 def deaf() -> None:
@@ -21,23 +27,17 @@ def deaf() -> None:
 class Turn:
     """The right to write, between processes. Within one process, one thread at a time may ask for it or hold it."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, *, nap: Callable[[float], None] = sleep) -> None:
         self._file = file
+        self._nap = nap
         self._changed = threading.Condition()
         self._wanted = self._got = self._blocked = self._closed = False
         self._waiter: threading.Thread | None = None
 
     def take(self, patience: float) -> bool:
         """True once it is ours; False when it was not within `patience` seconds."""
-        with self._changed:
-            if not self._blocked and self._try():
-                return True
-            self._wanted = True
-            self._send_waiter()
-            self._changed.wait_for(lambda: self._got, patience)
-            got = self._got
-            self._wanted = self._got = False
-            return got
+        until = monotonic() + patience
+        return self._knock(until) or self._wait_for(until)
 
     def give(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -48,6 +48,27 @@ class Turn:
             self._changed.notify_all()
             if self._waiter is None:
                 os.close(self._file)
+
+    def _knock(self, until: float) -> bool:
+        """Not where the waiting thread is at it already, for somebody who gave up."""
+        if self._blocked:
+            return False
+        for seconds in _NAPS:
+            if self._try():
+                return True
+            if monotonic() >= until:
+                return False
+            self._nap(seconds)
+        return self._try()
+
+    def _wait_for(self, until: float) -> bool:
+        with self._changed:
+            self._wanted = True
+            self._send_waiter()
+            self._changed.wait_for(lambda: self._got, until - monotonic())
+            got = self._got
+            self._wanted = self._got = False
+            return got
 
     def _try(self) -> bool:
         try:
