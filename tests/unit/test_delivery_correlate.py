@@ -532,9 +532,9 @@ def test_one_dead_address_behind_an_alias_makes_no_hard_bounce_of_it() -> None:
 def test_what_postfix_has_taken_in_but_not_yet_looked_at_is_known() -> None:
     desk = Desk()
     desk.begin("A00001")
-    assert desk.correlator.coming() == {"A00001"}
+    assert desk.correlator.lives.coming() == {"A00001"}
     desk.say("A00001: milter-reject: END-OF-MESSAGE from c[192.0.2.1]: 4.7.1 no; from=<a@b.c>", daemon="cleanup")
-    assert desk.correlator.coming() == set()
+    assert desk.correlator.lives.coming() == set()
 
 
 @pytest.mark.parametrize(
@@ -602,3 +602,20 @@ def test_lines_in_any_order_are_borne(lines: list[tuple[str, str]]) -> None:
     desk.submit("A00001", "aa", "a@b.c")
     for who, queue_id in lines:
         desk.say(SAID[who].format(queue_id), daemon=who.partition("/")[0])
+
+
+def test_what_ends_after_a_long_time_without_us_ends_some_at_a_time() -> None:
+    """Each is a row and an event of one transaction, for which mail waits; in the end all are told of and forgotten."""
+    desk = Desk()
+    for number in range(1200):
+        desk.take(f"A{number:05X}", f"{number:016x}", f"r{number}@example.net", message_id=f"<{number}@example.com>")
+    for days, ends in ((7, "unknown"), (15, "")):
+        slices: list[int] = []
+        while not slices or slices[-1]:
+            desk.correlator.wait(BEGIN + days * DAY)
+            told = desk.correlator.told()
+            assert set(kinds(told.events)) <= {ends}
+            slices.append(len(told.events) + len(told.changed) + len(told.gone))
+        assert max(slices) <= 600
+        assert sum(slices) == (2400 if ends else 1200)
+    assert list(desk.correlator.lives) == []

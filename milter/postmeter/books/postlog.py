@@ -218,7 +218,7 @@ class PostLog:
         """Messages that were not taken, as nothing was heard of them."""
         events: list[Event] = []
         references = list(state.awaiting.silent(now))
-        coming = state.correlator.coming() if references else set()
+        coming = state.correlator.lives.coming() if references else set()
         for reference in references:
             message = self._journal.submitted(reference)
             if message is not None and message.queue_id in coming:

@@ -13,6 +13,7 @@ stands only if that says nothing. FILTER_README, pickup(8), qmgr(8), cleanup(8),
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 
 from postmeter.delivery import word
 from postmeter.delivery.ours import Lookup, Ours, Provider
@@ -29,6 +30,7 @@ queue id has yet to say that it handed it over."""
 _SLACK = 2.0  # seconds: stamps of a log may be whole seconds
 _TRANSFER = 7200.0  # seconds from the first line to the message's end; postconf(5), smtpd_timeout, for each command
 _SWEEP = 60.0  # seconds between two looks at what has been waiting for too long
+_SLICE = 500  # events and lives of one transaction that such a look may make
 _DAY = 86_400.0
 _FOREIGN = 20_000  # queue ids known not to be ours; a forgotten one is looked up again
 _NO_WORD = "the log tells its end, but not this"
@@ -80,14 +82,12 @@ class Correlator:
             self._ciphers.begin(line)
         elif line.queue_id and (act := self._acts.get(line.what)):
             act(line)
-        if not 0 <= self.now - self._swept <= _SWEEP:
-            self._sweep()
+        self._sweep()
 
     def wait(self, clock: float) -> None:
         """The log has been read to its end: nothing happened until now."""
         self.now = clock
-        if not 0 <= self.now - self._swept <= _SWEEP:
-            self._sweep()
+        self._sweep()
 
     def told(self) -> Told:
         """What came of all that was taken since the last time."""
@@ -95,16 +95,12 @@ class Correlator:
         told.changed, told.gone = self.lives.changes()
         return told
 
-    def coming(self) -> set[str]:
-        """Queue ids that were begun and neither refused nor put into the queue: its `incoming` may hold them."""
-        return {life.queue_id for life in self.lives if life.begun and not (life.reference or life.shown or life.ended)}
-
     # --- lines
 
     def _begin(self, line: Line) -> None:
         """Of mail that postsuper(1) queued again its old life goes on under the new id."""
-        self._foreign.forget(_key(line))
-        old = self.lives.get(_key(line))
+        self._foreign.forget(line.key)
+        old = self.lives.get(line.key)
         if old is not None and old.begun and not old.ended and abs(old.arrival - self._at(line)) <= _SLACK:
             return  # the same line, from another source
         self._give_up(old, _REUSED)
@@ -112,11 +108,11 @@ class Correlator:
         if moved is not None:
             self.lives.drop(moved)
             moved.queue_id, moved.arrival = line.queue_id, self._at(line)
-        self._put(moved or Life(*_key(line), self._at(line), begun=True))
+        self._put(moved or Life(*line.key, self._at(line), begun=True))
 
     def _name(self, line: Line) -> None:
         message_id = line.values.get("message_id", "")
-        life = self.lives.get(_key(line))
+        life = self.lives.get(line.key)
         if life is not None and life.shown and life.message_id != message_id:
             self._give_up(life, _REUSED)
             life = None
@@ -126,7 +122,7 @@ class Correlator:
         self.lives.rename(life, message_id)
 
     def _queue(self, line: Line) -> None:
-        life = self.lives.get(_key(line))
+        life = self.lives.get(line.key)
         if life is None or life.ended:
             self._give_up(life, "")
             life = self._new(line)
@@ -162,8 +158,8 @@ class Correlator:
         self._put(life)
 
     def _remove(self, line: Line) -> None:
-        self._foreign.forget(_key(line))
-        life = self.lives.get(_key(line))
+        self._foreign.forget(line.key)
+        life = self.lives.get(line.key)
         if life is None:
             return
         deleted = line.daemon == "postsuper"
@@ -179,14 +175,14 @@ class Correlator:
         """After the end of the message only: before that we have not said anything about it either."""
         if line.what == "milter_reject" and line.values.get("stage") != "END-OF-MESSAGE":
             return
-        life = self.lives.get(_key(line)) or self._new(line)
+        life = self.lives.get(line.key) or self._new(line)
         if self._join(life, line.time, within=_TRANSFER) and life.first and not life.shown:
             why = line.values.get("reply", "") or line.values.get("text", "")
             self._told.events.append(word.untaken(life, why=why, time=self._at(line)))
         self._disown(life)
 
     def _discard(self, line: Line) -> None:
-        life = self.lives.get(_key(line)) or self._new(line)
+        life = self.lives.get(line.key) or self._new(line)
         if line.values.get("stage") != "END-OF-MESSAGE":
             self._put(life)
             return
@@ -196,14 +192,14 @@ class Correlator:
         self._disown(life)
 
     def _hold(self, line: Line) -> None:
-        life = self.lives.get(_key(line)) or self._new(line)
+        life = self.lives.get(line.key) or self._new(line)
         life.held = True
         if life.reference or self._join(life, line.time):
             self._show(life)
         self._put(life)
 
     def _release(self, line: Line) -> None:
-        if (life := self.lives.get(_key(line))) is not None:
+        if (life := self.lives.get(line.key)) is not None:
             life.held = False
             self._put(life)
 
@@ -218,10 +214,9 @@ class Correlator:
 
     def _known(self, line: Line) -> Life | None:
         """The life that a line is about, if it is ours or may be; one whose first lines were never read, too."""
-        key = _key(line)
-        if key in self._foreign:
+        if line.key in self._foreign:
             return None
-        life = self.lives.get(key) or self._new(line)
+        life = self.lives.get(line.key) or self._new(line)
         if life.reference or life.shown or self._join(life, line.time) or life.kin or self.late:
             return life
         self._disown(life)
@@ -245,9 +240,7 @@ class Correlator:
 
     def _plausible(self, ours: Ours) -> bool:
         """Whether a life whose beginning was not seen can be that message, and no later one under its queue id."""
-        if ours.bounce or ours.over:
-            return False
-        return not ours.first or not self.lives.owned(ours.reference)
+        return not (ours.bounce or ours.over) and not (ours.first and self.lives.owned(ours.reference))
 
     def _retry(self, life: Life) -> None:
         """Of a life whose owner is not known: it may be by now."""
@@ -360,12 +353,11 @@ class Correlator:
 
     def _new(self, line: Line) -> Life:
         """A life whose beginning was not seen; not kept yet."""
-        return Life(*_key(line), self._at(line))
+        return Life(*line.key, self._at(line))
 
     def _put(self, life: Life) -> None:
         self.lives.put(life)
-        if (oldest := self.lives.too_many()) is not None:
-            self._give_up(oldest, "too many messages were in the queue at a time")
+        self._give_up(self.lives.too_many(), "too many messages were in the queue at a time")
 
     def _give_up(self, life: Life | None, why: str) -> None:
         if life is not None:
@@ -373,28 +365,34 @@ class Correlator:
             self.lives.drop(life)
 
     def _sweep(self) -> None:
-        self._swept = self.now
-        for life in self.lives:
-            if not life.reference and (life.held or life.shown):
-                self._retry(life)
-            age = self.now - life.arrival
-            if life.reference and not life.ended:
-                if age > self._lifetime + _DAY and not life.held and not life.told:
-                    self._finish(life, "the log tells no end, for longer than Postfix tries")
-                    life.told = True
-                    self._put(life)
-                over = age > max(self._forget, self._lifetime + _DAY)
-            elif life.held:
-                over = age > self._forget
-            else:
-                over = self.now - (life.ended or life.shown or life.arrival + _TRANSFER - LINGER) > LINGER
-            if over:
-                self._give_up(life, "the log tells no end")
+        """Some at a time, for mail waits while they are written down."""
+        if 0 <= self.now - self._swept <= _SWEEP or not self._room():
+            return
+        for life in takewhile(lambda _: self._room(), self.lives):
+            self._look_after(life)
+        if self._room():
+            self._swept = self.now
+
+    def _room(self) -> bool:
+        return len(self._told.events) + self.lives.unsaved() < _SLICE
+
+    def _look_after(self, life: Life) -> None:
+        if not life.reference and (life.held or life.shown):
+            self._retry(life)
+        age = self.now - life.arrival
+        if life.reference and not life.ended:
+            if age > self._lifetime + _DAY and not life.held and not life.told:
+                self._finish(life, "the log tells no end, for longer than Postfix tries")
+                life.told = True
+                self._put(life)
+            over = age > max(self._forget, self._lifetime + _DAY)
+        elif life.held:
+            over = age > self._forget
+        else:
+            over = self.now - (life.ended or life.shown or life.arrival + _TRANSFER - LINGER) > LINGER
+        if over:
+            self._give_up(life, "the log tells no end")
 
     def _at(self, line: Line) -> float:
         """When it was; nothing happens in the future."""
         return line.time if line.time < self.now else self.now
-
-
-def _key(line: Line) -> Key:
-    return line.host, line.instance, line.queue_id

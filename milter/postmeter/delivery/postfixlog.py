@@ -37,6 +37,11 @@ class Line(NamedTuple):
     """See `wording`; `suppressed` where a log daemon dropped lines; `broken`, cut or damaged; else `other`."""
     values: Mapping[str, str]
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """By which the lines about one message are known."""
+        return self.host, self.instance, self.queue_id
+
 
 def parse(line: bytes, *, now: float, names: Collection[str] = NAMES) -> Line | None:
     """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines."""

@@ -108,6 +108,10 @@ class Shelf:
         """The oldest, while there are more than can be held."""
         return next(iter(self._lives.values())) if len(self._lives) > self._most else None
 
+    def unsaved(self) -> int:
+        """How many have changed or are over since the last time."""
+        return len(self._changed) + len(self._gone)
+
     def changes(self) -> tuple[list[Life], list[Gone]]:
         """What is to be written down, and what is to be forgotten, since the last time."""
         changed = [self._lives[key] for key in self._changed if key in self._lives]
@@ -129,6 +133,10 @@ class Shelf:
                     count, since = found.get((state, provider), (0, life.arrival))
                     found[state, provider] = count + 1, min(since, life.arrival)
         return found
+
+    def coming(self) -> set[str]:
+        """Queue ids that were begun and neither refused nor put into the queue: its `incoming` may hold them."""
+        return {life.queue_id for life in self if life.begun and not (life.reference or life.shown or life.ended)}
 
     def _link(self, life: Life) -> None:
         self._instances.setdefault(life.instance)
