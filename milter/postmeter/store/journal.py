@@ -131,7 +131,7 @@ class Journal:
 
     def has(self, source: str) -> bool:
         """Whether the event of that source is recorded."""
-        return bool(self.database.query("SELECT 1 FROM events WHERE source = ?", (source,)))
+        return rows.has(self.database, source)
 
     def of_queue_id(self, queue_id: str) -> list[Entry]:
         return self._entries("WHERE queue_id = ? AND queue_id != '' ORDER BY seq LIMIT ?", queue_id, _SLICE)

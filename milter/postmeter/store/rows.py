@@ -11,7 +11,7 @@ from typing import Any
 
 from postmeter.events import KINDS, Event, kind
 from postmeter.mail.draft import Figure
-from postmeter.store.database import Row
+from postmeter.store.database import Database, Row
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
 _TEXTS = tuple(column for column in _COLUMNS if column != "time")
@@ -31,6 +31,7 @@ _INSERT = """
     WHERE excluded.kind = 'refused'
 """
 
+_KNOWN = "SELECT 1 FROM events WHERE source = ?"
 
 _COUNTED: dict[str, Figure] = {"unsubscribed": ("unsubscribes_total", ())}
 """Figures of events that may be told of again and again: they count with the event."""
@@ -100,5 +101,9 @@ def insert(link: Connection, rows: Iterable[Row]) -> None:
 
 def known(link: Connection, sources: Collection[str]) -> set[str]:
     """Those that the journal holds already."""
-    sql = "SELECT 1 FROM events WHERE source = ?"
-    return {source for source in sources if link.execute(sql, (source,)).fetchone()}
+    return {source for source in sources if link.execute(_KNOWN, (source,)).fetchone()}
+
+
+def has(database: Database, source: str) -> bool:
+    """As `known`, without a transaction."""
+    return bool(database.query(_KNOWN, (source,)))

@@ -128,7 +128,7 @@ class Settler:
     def knows(self, event: Event) -> bool:
         """Whether the journal has that event already, as far as it can be read just now."""
         try:
-            return bool(self._reader.query("SELECT 1 FROM events WHERE source = ?", (event.source,)))
+            return rows.has(self._reader, event.source)
         except StoreError:
             return False
 
