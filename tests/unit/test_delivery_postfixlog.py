@@ -148,6 +148,28 @@ def test_a_priority_before_the_stamp_is_skipped() -> None:
     assert line.what == "removed"
 
 
+@pytest.mark.parametrize("head", ["<22>1 ", "1 "])
+@pytest.mark.parametrize(
+    "data", ["-", '[timeQuality tzKnown="1"]', '[a@1 b="\\] - \\" ["][c]'], ids=["none", "one", "two, escaped"]
+)
+@pytest.mark.parametrize("before", [" ", "  ", " \ufeff"], ids=["plain", "rsyslog", "marked"])
+def test_a_line_of_rfc_5424_says_the_same(head: str, data: str, before: str) -> None:
+    """As syslog-ng writes it, and rsyslog where it is told to leave the daemon's name whole."""
+    who, said = "mx postfix/submission/smtpd", "0F5383D: client=c[192.0.2.1]"
+    line = parse(f"{head}2026-11-22T13:00:00.25+01:00 {who} 4711 - {data}{before}{said}".encode(), now=0)
+    assert line == parse(f"2026-11-22T12:00:00.25Z {who}[4711]: {said}".encode(), now=0)
+    assert line is not None
+    assert (line.what, line.service, line.pid, line.time) == ("client", "submission", 4711, NOW + 0.25)
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "-", "- - - - - -", "2026-11-22T12:00:00Z mx postfix/smtp 7 -", "2026-11-22T12:00:00Z mx cron 7 - - x",
+             "2026-11-22T12:00:00Z mx postfix/smtp 7 - [a", "2026-11-22T12:00:00Z mx postfix 7 - - x"]
+)  # fmt: skip
+def test_what_only_begins_like_rfc_5424_is_none_of_postfix_s(rest: str) -> None:
+    assert parse(f"<22>1 {rest}".encode(), now=NOW) is None
+
+
 def test_an_entry_of_the_journal_says_the_same_as_its_line() -> None:
     text = "4F1A: to=<a@example.com>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (é \ud800)"
     line = entry(NOW, "mx", "postfix/submission/smtp", 7, f"0F5383{text}")
@@ -385,8 +407,8 @@ STARTS = (
 @settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(raw: bytes) -> None:
-    for line in (raw, b"Nov 22 12:00:00 " + raw, b"2026-11-22T12:00:00Z mx " + raw, b"<22>" + raw):
-        parse(line, now=NOW)
+    for start in ("", "Nov 22 12:00:00 ", "2026-11-22T12:00:00Z mx ", "<22>", "1 ", "1 - - - - [", "1 - - - - - "):
+        parse(start.encode() + raw, now=NOW)
 
 
 @settings(max_examples=100)
@@ -410,6 +432,15 @@ def test_time_grows_with_the_length_only(piece: str) -> None:
         return [parse(f"{start}{piece * count}".encode(), now=NOW) for start in starts]
 
     assert growth(work, 250, 2000) < 32  # a square would be 64
+
+
+@pytest.mark.parametrize("piece", ["x", "\\", "\\]", "[]", "[", "] ", " - "])
+def test_time_grows_with_the_length_of_structured_data_only(piece: str) -> None:
+    def work(count: int) -> object:
+        return [parse(f"1 2026-11-22T12:00:00Z mx postfix/smtp 1 - {start}{piece * count}".encode(), now=NOW)
+                for start in ("", "[", "[a]", "- ")]  # fmt: skip
+
+    assert growth(work, 2000, 16_000) < 32  # a square would be 64
 
 
 def test_a_reply_without_end_is_cut() -> None:

@@ -5,11 +5,12 @@ log is foreign text. Senders choose addresses, the other side chooses replies, a
 comes in, no exception goes out, and the time it takes grows with the line's length only.
 
 Formats: postlog(1), the log lines of bounce(8), cleanup(8), pickup(8), qmgr(8), smtp(8), smtpd(8), postsuper(1); stamps
-of RFC 3164 section 4.1.2 and RFC 3339; `tls=` of Postfix 3.11; rsyslog's `message repeated`.
+of RFC 3164 section 4.1.2 and RFC 3339; RFC 5424; `tls=` of Postfix 3.11; rsyslog's `message repeated`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
@@ -18,6 +19,8 @@ from postmeter.delivery import stamps, wording
 
 NAMES = ("postfix",)
 _TAG = 400  # characters of a host and a tag: RFC 1035 gives a host 253
+_NEW_FORM = re.compile(r"\A1 ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) [^ ]+ (?:-|(?:\[(?:[^]\\]|\\.)*\])+) \ufeff? ?")
+"""RFC 5424 section 6: version, stamp, host, program, process, an id that Postfix has none of, data in brackets."""
 
 
 class Line(NamedTuple):
@@ -46,8 +49,10 @@ class Line(NamedTuple):
 def parse(line: bytes, *, now: float, names: Collection[str] = NAMES) -> Line | None:
     """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines."""
     text = _text(line)
-    if text[:1] == "<":  # the priority of RFC 3164, where a daemon was told to write it
+    if text[:1] == "<":  # the priority, where a daemon was told to write it
         text = text[1:].partition(">")[2]
+    if text[:2] == "1 ":
+        text = _NEW_FORM.sub(r"\1 \2 \3[\4]: ", text)
     time, rest = stamps.split(text, now)
     if time is None:
         return None
