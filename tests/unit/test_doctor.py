@@ -151,6 +151,31 @@ def test_how_a_service_has_the_milter(options: dict[str, str], level: str, about
     assert (finding.level, finding.about, words in finding.what) == (level, about, True), finding
 
 
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [
+        (SMTP, True),
+        (Service("smtpd/pass", "smtpd"), True),  # behind postscreen(8)
+        (Service("0.0.0.0:2525/inet", "smtpd", options={"smtpd_milters": "unix:other"}), True),
+        (replace(SMTP, options={"smtpd_sasl_auth_enable": "no"}), False),
+        (replace(SMTP, options={"smtpd_milters": OURS}), False),
+        (Service("127.0.0.1:10025/inet", "smtpd"), False),
+        (Service("[::1]:10025/inet", "smtpd"), False),
+        (Service("localhost:10025/inet", "smtpd"), False),
+        (Service("10.0.0.1:10025/inet", "smtpd", options={"content_filter": "", "smtpd_milters": ""}), False),
+    ],
+)
+def test_logins_where_nothing_meters_them_are_told(service: Service, *, told: bool) -> None:
+    """A login in main.cf is offered on port 25 too."""
+    values = {**VALUES, "smtpd_sasl_auth_enable": "yes"}
+    here = replace(GOOD, mailer=Mailer(values, services=(service, SUBMISSION)))
+    assert [(each.level, each.about) for each in found(here)] == [("warning", "postfix")] * told
+    if told:
+        assert service.name in only(here).what
+        assert only(here).fix.startswith(f"postconf -P -e {service.name}/smtpd_sasl_auth_enable=no && postfix reload")
+        assert found(replace(here, mailer=Mailer(VALUES, services=(service, SUBMISSION)))) == []
+
+
 def test_other_milters_before_ours_are_right() -> None:
     assert found(postfix(submission={"smtpd_milters": f"unix:dmarc.sock, {OURS}"})) == []
 

@@ -25,6 +25,7 @@ _HARMS = {
 _SIGNERS = {"opendkim": "OpenDKIM", "dkimpy": "dkimpy-milter", "rspamd": "rspamd", ":11332": "rspamd"}
 """By a word of the address: a path that says it, or the port that rspamd has by default."""
 
+_LOOPBACK = ("localhost", "[::1]", "::1")
 _PROTOCOL = 6  # of libmilter 8.14 and later
 _MACROS = {
     "milter_connect_macros": ("{daemon_name}",),
@@ -68,6 +69,27 @@ def attached(facts: Facts) -> Iterator[Finding]:
     if None not in has:
         what = "mail by sendmail(1), of cron and PHP for example, passes unmetered and unsigned"
         yield Finding(WARNING, "postfix", what, "postconf -x non_smtpd_milters does not name postmeter", _ATTACH)
+
+
+def logins(facts: Facts) -> Iterator[Finding]:
+    """A login in main.cf is offered on port 25 as well: whoever sends there by it passes unmetered."""
+    has = [service for _, service, _, _ in _found(facts)]
+    if facts.mailer is None or not has:
+        return
+    for service in facts.mailer.smtpd():
+        if service in has or service in facts.mailer.submissions() or _is_inside(service):
+            continue
+        if facts.mailer.value("smtpd_sasl_auth_enable", service) == "yes":
+            what = f"whoever logs in at {service.name} sends unmetered and unsigned"
+            known = f"smtpd_sasl_auth_enable = yes in main.cf, and no postmeter in {_list(service)}"
+            off = mending.given(service, "smtpd_sasl_auth_enable", "no")
+            yield Finding(WARNING, "postfix", what, known, f"{off}, or postmeter attach --service {service.name}")
+
+
+def _is_inside(service: Service) -> bool:
+    """For programs of this host, or what a content filter gives back: nobody logs in there."""
+    host = service.name.rpartition(":")[0]
+    return host in _LOOPBACK or host.startswith("127.") or service.options.get("content_filter") == ""
 
 
 def order(facts: Facts) -> Iterator[Finding]:
@@ -221,4 +243,4 @@ def _list(service: Service | None) -> str:
     return f"postconf -Px {service.name}/smtpd_milters" if service else "postconf -x non_smtpd_milters"
 
 
-CHECKS = (attached, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice)
+CHECKS = (attached, logins, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice)

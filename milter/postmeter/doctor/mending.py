@@ -52,6 +52,11 @@ def switched(mailer: Mailer, service: Service, name: str, *, word: str, on: bool
     return _commands(attaching.give(service, name, ",".join(words)))
 
 
+def given(service: Service, name: str, value: str) -> str:
+    """A value for that service alone."""
+    return _commands(attaching.give(service, name, value))
+
+
 def _list(service: Service | None) -> str:
     return "smtpd_milters" if service else "non_smtpd_milters"
 
