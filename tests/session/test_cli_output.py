@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from postmeter.books.returns import KEPT, place
 from postmeter.cli import main as program
 from postmeter.cli.main import main
+from postmeter.feedback.arrivals import Arrivals, Envelope
 from postmeter.store import database
 
 SOURCE = Path(program.__file__).parents[2]
@@ -62,7 +64,7 @@ def _empty(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("line", ["quota show --all --json", "report", "suppress list", "links list"])
+@pytest.mark.parametrize("line", ["quota show --all --json", "report", "suppress list", "links list", "feedback list"])
 def test_a_reader_of_a_list_may_have_seen_enough(line: str, tmp_path: Path) -> None:
     """As `head` has: neither an error nor a word."""
     reader, writer = os.pipe()
@@ -72,6 +74,7 @@ def test_a_reader_of_a_list_may_have_seen_enough(line: str, tmp_path: Path) -> N
     database.open(tmp_path / "journal.db").close()
     assert main(["-c", str(config), "links", "block", "--login", ALICE]) == 0
     assert main(["-c", str(config), "suppress", "add", ALICE]) == 0
+    Arrivals(place(tmp_path, KEPT)).put(Envelope(time=0), b"Subject: x\r\n\r\n")
     command = [sys.executable, "-u", "-m", "postmeter", *line.split(), "-c", str(config)]
     done = subprocess.run(command, cwd=SOURCE, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30)
     os.close(writer)

@@ -6,6 +6,7 @@ heavy (libmilter, aiohttp, prometheus_client) only inside `run`: help stays quic
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,14 @@ def said(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
+def failed(name: str, error: Exception) -> int:
+    """A command's own words for what it could not do. That nobody reads on is none of it: `main` knows what that is."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    print(f"postmeter {name}: {said(error)}", file=sys.stderr)
+    return FOUND_A_PROBLEM
 
 
 def given(text: str) -> str:

@@ -15,7 +15,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, sentence
 
 if TYPE_CHECKING:
     from postmeter.feedback.arrivals import Arrival, Arrivals
@@ -64,11 +64,8 @@ def run(args: Namespace) -> int:
         if args.action == "show":
             return _show(kept, _named(args.id))
         return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.all else [_named(args.id)])
-    except BrokenPipeError:  # nobody reads on: `main` knows what that is
-        raise
     except OSError as error:
-        print(f"postmeter feedback: {said(error)}", file=sys.stderr)
-        return FOUND_A_PROBLEM
+        return failed("feedback", error)
 
 
 def _take(args: Namespace) -> int:

@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, sentence
 from postmeter.events import REFERENCE
 
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ def run(args: Namespace) -> int:
             return _list(blocks)
         code = _change(blocks, args)
         Blocking(opened, path.parent).refresh()
-    except BrokenPipeError:  # nobody reads on: `main` knows what that is
-        raise
     except (database.StoreError, OSError) as error:
-        print(f"postmeter links: {said(error)}", file=sys.stderr)
-        return FOUND_A_PROBLEM
+        return failed("links", error)
     return code
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from math import isfinite
 
 from postmeter.cli import release, usage
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, given, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, given
 from postmeter.config import amounts
 from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
@@ -35,11 +35,8 @@ def run(args: Namespace) -> int:
     except StoreDownError as error:
         print(usage.gone(error), file=sys.stderr)
         return FOUND_A_PROBLEM
-    except BrokenPipeError:  # nobody reads on: `main` knows what that is
-        raise
     except (StoreError, OSError) as error:
-        print(f"postmeter quota: {said(error)}", file=sys.stderr)
-        return FOUND_A_PROBLEM
+        return failed("quota", error)
     except MistakeError as error:
         print(f"postmeter quota: {error}", file=sys.stderr)
         return USAGE

@@ -16,7 +16,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, said
 from postmeter.config.problem import MistakeError, quoted
 
 if TYPE_CHECKING:
@@ -40,11 +40,8 @@ def run(args: Namespace) -> int:
     except MistakeError as error:
         print(f"postmeter report: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # nobody reads on: `main` knows what that is
-        raise
     except (StoreError, OSError) as error:
-        print(f"postmeter report: {said(error)}", file=sys.stderr)
-        return FOUND_A_PROBLEM
+        return failed("report", error)
 
 
 def _asked(args: Namespace, config: Config) -> int:

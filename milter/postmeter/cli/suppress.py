@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, said, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, sentence
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -46,11 +46,8 @@ def run(args: Namespace) -> int:
     except _MistakeError as error:
         print(f"postmeter suppress: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # nobody reads on: `main` knows what that is
-        raise
     except (database.StoreError, OSError) as error:
-        print(f"postmeter suppress: {said(error)}", file=sys.stderr)
-        return FOUND_A_PROBLEM
+        return failed("suppress", error)
     return done
 
 
