@@ -125,7 +125,7 @@ def parts(one: Message) -> dict[str, Callable[[], object]]:
     raw = one.body[page.body_start : page.end]
     decoded = coding.decode(raw, page.encoding) or b""
     url = b"https://click.example.com/c/" + b"A" * 150
-    edits = [coding.Edit(link.start, link.end, url) for link in html.read(decoded, most=100_000).links]
+    edits = [coding.Edit(*link.value, url) for link in html.read(decoded, most=100_000).links]
     return {
         "  mime.leaves": lambda: mime.leaves(one.fields, one.body),
         "  coding.decode": lambda: coding.decode(raw, page.encoding),

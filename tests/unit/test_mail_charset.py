@@ -56,7 +56,7 @@ def test_utf_16_goes_by_its_label_or_its_mark() -> None:
         assert seen.octets[-1:] == b"a"
     marked = view("\ufeffä<".encode("utf-16be"), "UTF-16")
     assert marked is not None
-    assert (marked.octets, marked.utf8(1, 3)) == (b"\xff\xe4<", ("ä<".encode(), True))
+    assert (marked.octets, marked.utf8(1, 3), marked.known) == (b"\xff\xe4<", "ä<".encode(), True)
 
 
 @pytest.mark.parametrize(

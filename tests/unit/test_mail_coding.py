@@ -6,6 +6,7 @@ import base64
 import binascii
 import quopri
 import re
+from collections.abc import Sequence
 from io import BytesIO
 
 import pytest
@@ -32,15 +33,15 @@ def edited(draw: st.DrawFn) -> tuple[bytes, list[Edit]]:
     return document, edits
 
 
-def plainly(document: bytes, edits: list[Edit]) -> bytes:
+def plainly(document: bytes, edits: Sequence[coding.Plain]) -> bytes:
     """The same edits from the last to the first: no arithmetic to get wrong."""
-    for edit in reversed(edits):
-        document = document[: edit.start] + edit.new + document[edit.end :]
+    for start, end, new in reversed(edits):
+        document = document[:start] + new + document[end:]
     return document
 
 
 def made(raw: bytes, change: coding.Change) -> bytes:
-    return plainly(raw, list(change.edits))
+    return plainly(raw, change.edits)
 
 
 @given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.integers(30, 76))

@@ -41,16 +41,18 @@ class View:
     text: bytes
     charset: str
     width: int = 1
+    known: bool = True
+    """Whether `utf8` gives what is meant, and not merely what stands there."""
 
     def place(self, at: int) -> int:
         """Where in the text that octet of the view is."""
         return at * self.width
 
-    def utf8(self, start: int, end: int) -> tuple[bytes, bool]:
-        """That piece as it would stand in a document in UTF-8; whether this is known, or taken as it stands."""
+    def utf8(self, start: int, end: int) -> bytes:
+        """That piece as it would stand in a document in UTF-8, or where this is not known as it stands."""
         if self.width == 1:
-            return self.octets[start:end], self.charset in ("utf-8", "utf8")
-        return self.text[2 * start : 2 * end].decode(self.charset, "replace").encode(), True
+            return self.octets[start:end]
+        return self.text[2 * start : 2 * end].decode(self.charset, "replace").encode()
 
     def write(self, ascii_text: bytes) -> bytes:
         """ASCII in the charset of the text."""
@@ -68,7 +70,7 @@ def view(text: bytes, charset: str) -> View | None:
         return _shifted(text, charset)
     if not _ASCII_INSIDE.fullmatch(charset) or (b"\x1b" in text and _ESCAPED.search(text)):
         return None
-    return View(text, text, charset)
+    return View(text, text, charset, known=charset in ("utf-8", "utf8"))
 
 
 def _wide(text: bytes, charset: str) -> View | None:
@@ -99,7 +101,7 @@ def _shifted(text: bytes, charset: str) -> View | None:
     octets = _SHIFT[charset].sub(_covered, b"".join([*pieces, text[at:]]))
     if _ROMAN in text:
         octets = octets.replace(b"\\", b"\xff").replace(b"~", b"\xff")
-    return View(octets, text, charset)
+    return View(octets, text, charset, known=False)
 
 
 def _covered(found: re.Match[bytes]) -> bytes:

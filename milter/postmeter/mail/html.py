@@ -69,11 +69,10 @@ _REFERENCE = re.compile(
 
 
 class Link(NamedTuple):  # one a link, of which a page has many: made in a third of a dataclass's time
-    """A start tag, html[tag:after], and the value of its first `href`, html[start:end], without quotes."""
+    """A start tag, html[tag:after], and where the value of its first `href` is, without quotes."""
 
     tag: int
-    start: int
-    end: int
+    value: tuple[int, int]
     after: int
     text_end: int = -1
     """Where the text behind the tag ends, if that is text alone and then the end tag; else -1."""
@@ -122,7 +121,7 @@ class _Reader:
             if plain and plain.lastindex:
                 _, (tag, after), double, single, (_, text_end) = plain.regs
                 if len(links) < self._most:
-                    links.append(Link(tag, *(single if double[0] < 0 else double), after, text_end))
+                    links.append(Link(tag, single if double[0] < 0 else double, after, text_end))
                 continue
             token = _TOKEN.match(document, at, end)
             if token is None:  # the end, or the bound on repetitions
@@ -136,7 +135,7 @@ class _Reader:
         """Behind the tag, whose link is kept if it has one."""
         after, href, switches = self._attributes(tag.end(), end)
         if after >= 0 and href and len(self.page.links) < self._most:
-            self.page.links.append(Link(tag.start(), *href, after, switches=tuple(switches)))
+            self.page.links.append(Link(tag.start(), href, after, switches=tuple(switches)))
         return after
 
     def _attributes(self, at: int, end: int) -> tuple[int, tuple[int, int] | None, list[tuple[int, int]]]:

@@ -7,7 +7,7 @@ octet, and whoever needs text for a log or a journal asks `address.text` for it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ class Message:
         return sum([len(field.name) + len(field.value) + 3 for field in self.fields]) + 2 + len(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):  # one a link
     """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, where they are many."""
 
     start: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -40,8 +40,7 @@ _Raw: TypeAlias = dict[bytes, tuple[bytes, tuple[int, int] | None]]
 """The fields that matter, by name in lower case: value, and where in the header it stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):  # made in a third of a dataclass's time
     """A leaf: all that is not a multipart cut into its own parts. Among `entities` those multiparts too.
 
     `start` is the first octet of its header in the body, `body_start` that behind its blank line, `end` that behind its
@@ -134,7 +133,7 @@ class _Walk:
         cut = bool(spans) and len(self.found) + len(spans) <= MAX_PARTS
         if self.whole or not cut:
             part = _leaf(head, path or "1", start, end, enclosing, disposition)
-            self.found.append(replace(part, path=path or "0", broken=False) if cut else part)
+            self.found.append(part._replace(path=path or "0", broken=False) if cut else part)
         if not cut:
             if self.whole and kind == "message/rfc822" and not part.broken:
                 self._attached(part)

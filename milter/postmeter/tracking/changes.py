@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from postmeter.mail import coding
-from postmeter.mail.coding import Edit
+from postmeter.mail.coding import Plain
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Field, PartChange, Span
 from postmeter.mail.mime import Part
@@ -32,18 +32,18 @@ class Changes:
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._shift = 0
-        self.edits: list[Edit] = []
+        self.edits: list[Plain] = []
         self.made: list[PartChange] = []
         self.recoded = False
         """The message has no parts, and is quoted-printable now."""
         self.clipped: list[tuple[str, bool]] = []
         """Pages that Gmail does not show to their end, and whether they were so before."""
 
-    def make(self, leaf: Leaf, edits: Sequence[Edit], done: Sequence[str], links: int) -> str:
+    def make(self, leaf: Leaf, edits: Sequence[Plain], done: Sequence[str], links: int) -> str:
         """Put those octets at those places of the leaf's view; why not, if not."""
         part, view = leaf.part, leaf.view
         if view.width > 1:
-            edits = [Edit(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
+            edits = [(view.place(start), view.place(end), view.write(new)) for start, end, new in edits]
         size = len(leaf.decoded) + sum([len(new) - (end - start) for start, end, new in edits])
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
@@ -61,7 +61,7 @@ class Changes:
             self.clipped.append((part.path, len(leaf.decoded) > opens.CLIPPED))
         return ""
 
-    def _spans(self, edits: Sequence[Edit]) -> tuple[Span, ...]:
+    def _spans(self, edits: Sequence[Plain]) -> tuple[Span, ...]:
         """Where they are in the changed body."""
         spans: list[Span] = []
         body, shift = self._body, self._shift
@@ -77,13 +77,13 @@ class Changes:
         return coding.splice(self._body, self.edits)
 
 
-def _label(body: bytes, part: Part) -> list[Edit]:
+def _label(body: bytes, part: Part) -> list[Plain]:
     """The change in a part's header that says it is quoted-printable now."""
     if part.encoding_span:
         start, end = part.encoding_span
-        return [Edit(start, end, _QUOTED + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
+        return [(start, end, _QUOTED + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
     line_end = b"\r\n" if body[: part.start].endswith(b"\r\n") else b"\n"
-    return [Edit(part.start, part.start, _ENCODING_FIELD + b":" + _QUOTED + line_end)]
+    return [(part.start, part.start, _ENCODING_FIELD + b":" + _QUOTED + line_end)]
 
 
 def label_message(draft: Draft) -> None:

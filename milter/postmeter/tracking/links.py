@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from postmeter.config.schema import Tracking
 from postmeter.mail import html, mime
 from postmeter.mail.charset import View
-from postmeter.mail.coding import Edit
+from postmeter.mail.coding import Plain
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Field
 from postmeter.token import Mint
@@ -47,24 +47,15 @@ class _Memory:
     texts: Callable[[bytes], str]
 
 
-class _Spot(NamedTuple):
-    """A link that may be tracked: its place in the view of its part, and its target."""
-
-    start: int
-    end: int
-    url: str
-    line: int = -1
-    """Of text: where its line starts."""
-    room: int = 0
-    """Of text: octets that its line may grow by."""
-
-
 @dataclass(slots=True)
 class _Plan:
     """What is to change in a part."""
 
     leaf: Leaf
-    spots: list[_Spot] = field(default_factory=list)
+    spots: list[tuple[int, int, str]] = field(default_factory=list)
+    """Links that may be tracked: from where to where in the view of the part, and their targets."""
+    lines: list[tuple[int, int]] = field(default_factory=list)
+    """Of text: where the line of each spot starts, and octets that it may grow by."""
     removed: list[tuple[int, int]] = field(default_factory=list)
     end: int = -1
     """Of a page: where something can be put that shall come last."""
@@ -189,25 +180,23 @@ class _Rewrite:
         for link in page.links:
             if len(plan.spots) > most:
                 break
-            value, utf8 = view.utf8(link.start, link.end)
+            start, end = link.value
+            value = view.utf8(start, end)
             judge = remembered if len(value) <= _REMEMBERED else Rules.judge
-            url, reason = judge(rules, value, utf8, base)
-            reason = reason or self._refuse(view.octets, link, url)
+            url, reason = judge(rules, value, view.known, base)
             if link.switches:
                 plan.removed += link.switches
                 self._off.add(url)
-            if reason:
+                reason = reason or targets.SWITCHED_OFF
+            if reason := reason or self._refuse(html.visible_text(view.octets, link), url):
                 self._skipped[reason] += 1
             else:
-                plan.spots.append(_Spot(link.start, link.end, url))
+                plan.spots.append((start, end, url))
         return plan
 
-    def _refuse(self, octets: bytes, link: html.Link, url: str) -> str:
-        if link.switches:
-            return targets.SWITCHED_OFF
+    def _refuse(self, shown: bytes, url: str) -> str:
         if url in self._unsubscribe:
             return targets.UNSUBSCRIBE
-        shown = html.visible_text(octets, link)
         return self._memory.texts(shown) if len(shown) <= _REMEMBERED else targets.refuse_text(shown)
 
     def _text(self, leaf: Leaf) -> _Plan:
@@ -227,7 +216,8 @@ class _Rewrite:
             if reason:
                 self._skipped[reason] += 1
             else:
-                plan.spots.append(_Spot(found.start, found.end, url, found.line, found.room))
+                plan.spots.append((found.start, found.end, url))
+                plan.lines.append((found.line, found.room))
         return plan
 
     def _changes(self, plans: Sequence[_Plan]) -> Changes:
@@ -238,31 +228,30 @@ class _Rewrite:
             before = tokens.number
             edits = self._tracked(plan, tokens)
             done = [changes.LINKS] * bool(edits) + [changes.SWITCHES] * bool(plan.removed)
-            edits += [Edit(start, end, b"") for start, end in plan.removed]
+            edits += [(start, end, b"") for start, end in plan.removed]
             if plan.leaf.part is last and (added := self._added(plan, tokens, done)):
-                edits.append(Edit(plan.end, plan.end, added))
+                edits.append((plan.end, plan.end, added))
             reason = made.make(plan.leaf, sorted(edits), done, tokens.number - before) if edits else ""
             if reason:
                 self._skipped[reason] += 1
                 tokens.number = before
         return made
 
-    def _tracked(self, plan: _Plan, tokens: _Tokens) -> list[Edit]:
+    def _tracked(self, plan: _Plan, tokens: _Tokens) -> list[Plain]:
         if plan.leaf.part.kind != TEXT:
-            urls = tokens.links([spot.url for spot in plan.spots])
-            return [Edit(spot.start, spot.end, url) for spot, url in zip(plan.spots, urls, strict=True)]
-        edits: list[Edit] = []
-        line, grown = -1, 0
-        for spot in plan.spots:
-            url = text.closed(tokens.link(spot.url))
-            more = len(url) - (spot.end - spot.start)
-            line, grown = spot.line, (grown if spot.line == line else 0) + more
-            if grown > spot.room:
+            return tokens.links(plan.spots)
+        edits: list[Plain] = []
+        before, grown = -1, 0
+        for (start, end, target), (line, room) in zip(plan.spots, plan.lines, strict=True):
+            url = text.closed(tokens.link(target))
+            more = len(url) - (end - start)
+            before, grown = line, (grown if line == before else 0) + more
+            if grown > room:
                 grown -= more
                 self._skipped[targets.LONG_LINE] += 1
                 tokens.number -= 1
             else:
-                edits.append(Edit(spot.start, spot.end, url))
+                edits.append((start, end, url))
         return edits
 
     def _added(self, plan: _Plan, tokens: _Tokens, done: list[str]) -> bytes:
@@ -310,10 +299,10 @@ class _Tokens:
         self.number += 1
         return self._url(self.number, target)
 
-    def links(self, targets: Sequence[str]) -> list[bytes]:
-        first = self.number + 1
-        self.number += len(targets)
-        return list(map(self._url, range(first, self.number + 1), targets))
+    def links(self, spots: Sequence[tuple[int, int, str]]) -> list[Plain]:
+        url, first = self._url, self.number + 1
+        self.number += len(spots)
+        return [(start, end, url(number, target)) for number, (start, end, target) in enumerate(spots, first)]
 
     def trap(self) -> str:
         return self._url(0, f"{self._base.rstrip('/')}/").decode("ascii")
@@ -326,8 +315,7 @@ def _base(view: View, page: html.Page) -> str:
     """What the page's relative links are relative to; empty where they lead nowhere, or who knows where."""
     if page.base is None:
         return ""
-    value, utf8 = view.utf8(*page.base)
-    return targets.target_of(value, utf8=utf8)[0]
+    return targets.target_of(view.utf8(*page.base), utf8=view.known)[0]
 
 
 def _unsubscribe_urls(fields: Sequence[Field]) -> frozenset[str]:
