@@ -135,7 +135,7 @@ def test_a_worker_that_can_go_on_no_more_is_relieved_while_it_sees_its_sessions_
         place = Milter(listen=UnixAddress(tmp_path / "milter.sock"), socket_group=None)
         os._exit(Prefork(listen(place), Generation(serve, 1, 0.1), reload=lambda: None, beat=lambda: None).run())
     try:
-        wait_for(lambda: (tmp_path / "second").exists() and (tmp_path / "told").exists())
+        wait_for(lambda: all(path.exists() and path.read_bytes() for path in (tmp_path / "second", tmp_path / "told")))
         first, second = (int((tmp_path / name).read_text()) for name in ("first", "second"))
         os.kill(first, 0)
         assert first != second

@@ -7,6 +7,7 @@ one tries it in packaging/try-restart.sh.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -46,9 +47,10 @@ class Store:
         lines = told.decode().split("\n")
         said = dict(line.split("=", 1) for line in lines)
         if "FDSTORE" in said:
+            assert not self.held, "FileDescriptorStoreMax=1"
             self.held[said["FDNAME"]] = socket.socket(fileno=descriptors[0])
-        if "FDSTOREREMOVE" in said:
-            self.held.pop(said["FDNAME"]).close()
+        if "FDSTOREREMOVE" in said and (held := self.held.pop(said["FDNAME"], None)):
+            held.close()
         return lines
 
     def kept(self) -> Kept:
@@ -141,6 +143,40 @@ def test_a_session_open_at_a_reload_outlives_the_drain_but_not_a_stop(running: R
         wait_for(lambda: not set(old) & set(running.workers()), within=1.5)
     assert send(held) == "a"
     assert running.stop() == 0  # within the drain
+
+
+def test_a_socket_that_somebody_removed_is_there_again(running: Running, store: Store) -> None:
+    """As soon as its directory is; sessions that there are go on."""
+    running.address = running.folder / "spool" / "milter.sock"
+    running.address.parent.mkdir()
+    begin(running, store)
+    with running.session() as held:
+        (old,), workers = store.held, running.workers()
+        shutil.rmtree(running.address.parent)
+        with pytest.raises(AssertionError):  # a look is made each second
+            wait_for(lambda: running.workers() != workers, within=1.5)
+        running.address.parent.mkdir()
+        store.hear("READY=1")
+        with running.session() as mta:
+            assert send(mta) == "a"
+        assert send(held) == "a"
+    assert len(store.held) == 1
+    assert old not in store.held
+    assert running.stop() == 0
+    assert not running.address.exists()
+
+
+def test_another_s_socket_in_the_place_of_ours_is_left_alone(running: Running) -> None:
+    running.start(Stage("sign", sign))
+    workers = running.workers()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(running.folder / "other"))
+        (running.folder / "other").rename(running.address)
+        inode = running.address.stat().st_ino
+        with pytest.raises(AssertionError):
+            wait_for(lambda: running.workers() != workers, within=2.5)
+    assert running.stop() == 0
+    assert running.address.stat().st_ino == inode
 
 
 def test_without_anybody_who_keeps_the_socket_nothing_is_handed_over(running: Running) -> None:

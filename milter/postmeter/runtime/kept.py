@@ -67,6 +67,10 @@ class Kept:
         """Takes the variables out of the environment: no child shall think that they mean it."""
         return cls(Notifier.from_environment(environ), _receive(environ, os.getpid()))
 
+    def nothing(self) -> Kept:
+        """The same, which has handed over all that it had."""
+        return Kept(self._notifier)
+
     def find(self, family: int, place: Place) -> Received | None:
         """What listens there. Elsewhere, ours is given up, and a socket unit's raises KeptError."""
         found = None

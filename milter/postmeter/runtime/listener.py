@@ -10,7 +10,9 @@ import errno
 import grp
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from postmeter.config.schema import Milter
@@ -29,6 +31,12 @@ class Listener:
     inode: int = 0
     kept: str = ""
     """Its name in systemd's store, from which a stop takes it."""
+    again: Callable[[], Listener] | None = None
+    """Binds its path once more; raises OSError."""
+
+    def lost(self) -> bool:
+        """Whether its name is gone, so that nobody finds it any more."""
+        return self.path is not None and not os.path.lexists(self.path)
 
     def forget(self) -> None:
         """Close our end and remove the name, unless another socket lies there by now (D23)."""
@@ -57,7 +65,8 @@ def _unix(address: UnixAddress, milter: Milter, kept: Kept) -> Listener:
         os.chown(path, -1, grp.getgrnam(milter.socket_group or "").gr_gid)
     path.chmod(milter.socket_mode)
     inode = path.stat().st_ino
-    return Listener(_share(bound), path, inode, kept.keep(bound, found, inode))
+    again = partial(_unix, address, milter, kept.nothing())
+    return Listener(_share(bound), path, inode, kept.keep(bound, found, inode), again)
 
 
 def _bind(path: Path) -> socket.socket:

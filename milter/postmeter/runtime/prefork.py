@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import NoReturn
 
@@ -134,6 +134,7 @@ class Prefork:
                 self._relieve()
                 self._replace_the_dead()
                 self._kill_the_late()
+                self._listen_again()
                 self._beat()
                 if self._watched:
                     self._notifier.watchdog()
@@ -196,8 +197,27 @@ class Prefork:
             log.exception("not reloaded, the old configuration goes on: a bug")
             following = None
         if following is not None:
-            self._former, self._generation = self._former or self._generation, following
-            self._fill()
+            self._follow(following)
+
+    def _follow(self, following: Generation) -> None:
+        self._former, self._generation = self._former or self._generation, following
+        self._fill()
+
+    def _listen_again(self) -> None:
+        """Of a socket whose name somebody removed: new workers get one that is found, old ones keep their sessions."""
+        old = self._listener
+        if self._stopping or not self._announced or old.again is None or not old.lost():
+            return
+        self._notifier.discard(old.kept)  # first, for systemd keeps one and no second
+        try:
+            self._listener = old.again()
+        except OSError as error:
+            once.log(logging.ERROR, "gone", "nobody can connect, the socket is gone: %s", error)
+            return
+        log.warning("%s was removed, and is there again", old.path)
+        old.socket.close()
+        self._announced = False
+        self._follow(replace(self._generation))
 
     def _retire_the_former(self) -> None:
         """Once every new worker serves, those of older generations leave."""
