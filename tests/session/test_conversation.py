@@ -279,7 +279,7 @@ def test_a_recipient_costs_the_same_however_many_there_are() -> None:
     def cost() -> float:
         start = process_time()
         for _ in range(3000):
-            session.rcpt(ctx, [b"<reader@example.net>"])
+            session.rcpt(ctx, b"<reader@example.net>")
         return process_time() - start
 
     costs = [cost() for _ in range(10)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import random
+from dataclasses import astuple
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -256,7 +257,8 @@ def test_what_was_decided_for_one_is_not_taken_for_another() -> None:
     for login, service, client, sender, domain, now in asked[:1500]:
         envelope = Envelope(mail_from=b"x", login=login, service=service, client=client)
         alone = shared._decide(login.lower(), service, client.address, client.local, sender, domain, int(now // 86_400))
-        assert shared.of(envelope, sender=sender, domain=domain, now=now) == alone
+        known = shared.of(envelope, sender=sender, domain=domain, now=now)
+        assert list(map(astuple, known)) == list(map(astuple, alone))
 
 
 @pytest.mark.parametrize(

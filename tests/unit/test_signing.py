@@ -221,7 +221,7 @@ def test_a_key_that_vanished_tempfails_or_passes_unsigned_as_configured(
         reply = signing.step(section, keys_, may_sign=lambda draft: "")(message)
         assert (reply and (reply.code, reply.status)) == (code and (code, "4.7.5"))
         assert message.figures["errors_total", ("dkim",)] == 1
-        assert message.figures["dkim_unsigned_total", ("error",)] == (reply is None)
+        assert (message.figures.get(("dkim_unsigned_total", ("error",))) == 1) == (reply is None)
         assert not message.changes
         assert str(first) in caplog.text, "the log names the file"
 

@@ -591,7 +591,7 @@ def test_html_that_gmail_will_cut_is_counted_and_told() -> None:
     assert grown.facts["clipped"] is True
     assert any("Gmail" in note.text for note in grown.notes)
     was = run(page + "x" * 300)
-    assert was.figures["html_clipped_total", ()] == 0
+    assert ("html_clipped_total", ()) not in was.figures
     assert any("Gmail" in note.text for note in was.notes)
 
 

@@ -83,7 +83,7 @@ class Draft:
     body: bytes = b""
     changes: list[Change] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
-    figures: Counter[Figure] = field(default_factory=Counter)
+    figures: dict[Figure, int] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
     """What the journal keeps besides the envelope: signatures, links, changed parts. JSON values only."""
     besides: list[Event] = field(default_factory=list)
@@ -95,20 +95,22 @@ class Draft:
 
     def state(self) -> State:
         """All that a step may alter, to go back to with `restore`, once. Cheap: it is asked for often, wanted never."""
-        return _values(self), [known.copy() for known in _lists(self)], dict(self.figures), self.facts.copy()
+        lists = [*self.fields], [*self.changes], [*self.notes], [*self.besides]
+        return _values(self), lists, self.figures.copy(), self.facts.copy()
 
     def restore(self, state: State) -> None:
         """Be again what the draft was when it gave that state, whatever was done to it meanwhile."""
         values, lists, figures, facts = state
         for name, value in zip((*_VALUES, *_LISTS), (*values, *lists), strict=True):
             setattr(self, name, value)
-        self.figures, self.facts = Counter(figures), facts
+        self.figures, self.facts = figures, facts
 
     def note(self, step: str, text: str) -> None:
         self.notes.append(Note(step, text))
 
     def count(self, metric: str, *labels: str, by: int = 1) -> None:
-        self.figures[metric, labels] += by
+        figure = metric, labels
+        self.figures[figure] = self.figures.get(figure, 0) + by
 
     def replace_body(self, body: bytes, parts: tuple[PartChange, ...]) -> None:
         self.body = body
@@ -156,12 +158,12 @@ class Draft:
         return hits[nth - 1]
 
 
-State: TypeAlias = tuple[tuple[Any, ...], list[list[Any]], dict[Figure, int], dict[str, object]]
+State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...], dict[Figure, int], dict[str, object]]
 """Of a draft, at some moment."""
 
 _LISTS = ("fields", "changes", "notes", "besides")
 _VALUES = tuple(one.name for one in fields(Draft) if one.name not in (*_LISTS, "figures", "facts"))
-_lists, _values = attrgetter(*_LISTS), attrgetter(*_VALUES)
+_values = attrgetter(*_VALUES)
 
 
 def drops(name: bytes, count: int) -> list[DropField]:

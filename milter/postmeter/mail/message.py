@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Field:
     """A header field as it stood on the wire.
 
@@ -23,8 +23,11 @@ class Field:
     key: bytes = field(init=False, repr=False, compare=False)
     """The name in lower case, for comparisons (RFC 5322 section 1.2.2): made once, and asked for a dozen times."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.name.lower())
+    def __init__(self, name: bytes, value: bytes) -> None:
+        put = object.__setattr__
+        put(self, "name", name)
+        put(self, "value", value)
+        put(self, "key", name.lower())
 
     def wire(self) -> bytes:
         """The field as it goes over SMTP: CRLF between folded lines and at the end."""
@@ -40,10 +43,10 @@ class Client:
     port: int = 0
     certificate: str = ""
     """Common name of a client certificate that Postfix verified; empty without one."""
+    local: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def local(self) -> bool:
-        return self.port == 0
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "local", self.port == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,16 @@ class Envelope:
     """Recipients for whom the client wants no report of a failure (RFC 3461 section 4.1: NOTIFY without FAILURE)."""
     waits: bool = True
     """Whether an SMTP client waits for our reply: not for sendmail(1)'s mail, which is queued already (D2, D42)."""
+    name: str = field(init=False, repr=False, compare=False)
+    """Who answers for it: the login, or else the name on the client's certificate, empty without either. In lower case,
+    so that spelling gains nobody a quota."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", (self.login or self.client.certificate).lower())
+
+    def to(self, rcpt_to: tuple[bytes, ...], quiet: frozenset[bytes]) -> Envelope:
+        """The same with all its recipients, which MAIL does not know yet."""
+        return Envelope(self.mail_from, self.args, rcpt_to, self.client, self.login, self.service, quiet, self.waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +88,18 @@ class Message:
     time: float
     reference: bytes
     """Eight random bytes that stand for this message in tokens and in the journal."""
+    keys: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    """The names of its fields in lower case: most steps look for some that hardly any message has."""
+    _size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        header = sum([len(one.name) + len(one.value) + 3 for one in self.fields])
+        object.__setattr__(self, "keys", frozenset([one.key for one in self.fields]))
+        object.__setattr__(self, "_size", header + 2 + len(self.body))
 
     def size(self) -> int:
         """Octets of header and body as they go over SMTP (RFC 1870)."""
-        return sum([len(field.name) + len(field.value) + 3 for field in self.fields]) + 2 + len(self.body)
+        return self._size
 
 
 class Span(NamedTuple):  # one a link

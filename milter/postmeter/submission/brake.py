@@ -22,7 +22,6 @@ from postmeter.runtime.logs import OnceAMinute
 from postmeter.store.accounts import Charge, Overdrawn, Settled
 from postmeter.store.database import StoreError
 from postmeter.store.profiles import HOUR, House, Past, Profiles
-from postmeter.submission.identity import answerable
 from postmeter.submission.network import network
 
 log = logging.getLogger(__name__)
@@ -176,7 +175,7 @@ class Watch:
 
     def charge(self, draft: Draft, now: float) -> Charge | None:
         """What the login's hour is charged; None for mail that is not watched, or as long as too little is known."""
-        name = answerable(draft.message.envelope)
+        name = draft.message.envelope.name
         if not name or not draft.message.envelope.mail_from or draft.free or self._spared(name, now):
             return None
         try:
@@ -194,7 +193,7 @@ class Watch:
 
     def suspect(self, draft: Draft, over: Overdrawn, now: float) -> Braked | None:
         """Who sends more than usual and shows a second sign; None for who may go on: it is looked at again later."""
-        name, recipients = answerable(draft.message.envelope), over.used + over.charge.amount
+        name, recipients = draft.message.envelope.name, over.used + over.charge.amount
         if self._reprieved(name, now, at_once=True):
             return None
         try:
@@ -254,7 +253,7 @@ class Watch:
 
     def _look(self, draft: Draft, measure: _Measure, now: float) -> Look:
         envelope, place = draft.message.envelope, self._network(draft)
-        name = answerable(envelope)
+        name = envelope.name
         since = now - self._settings.learn
         own, users = self._profiles.users(place, login=name, since=since, before=now - RIPE)
         nothing = not place or not 0 < self._house.networks <= now - WEEK

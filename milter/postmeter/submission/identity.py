@@ -85,7 +85,7 @@ class Identity:
         """Second: a login that puts on a domain it may not use is counted, gains no quota, is refused where asked."""
         action = self._senders.from_mismatch
         if draft.from_domain and draft.mark is None and not self._may_use(draft):
-            name = answerable(draft.message.envelope)
+            name = draft.message.envelope.name
             draft.borrowed = action != "report"
             draft.count("from_mismatch_total", action)
             draft.note("from", f"{name} may not use From addresses of {draft.from_domain}: {action}")
@@ -113,7 +113,7 @@ class Identity:
 
     def _may_use(self, draft: Draft) -> bool:
         """Whether the login's own domain or its list covers the From domain; who has no name is trusted by place."""
-        name, domain = answerable(draft.message.envelope), draft.from_domain
+        name, domain = draft.message.envelope.name, draft.from_domain
         if not name:
             return True
         return self._kept(name, domain) if len(domain) <= _LONGEST else self._allows(name, domain)
@@ -128,16 +128,10 @@ class Identity:
         return from_domain == own or any(from_domain in allowed for allowed in lists)
 
 
-def answerable(envelope: Envelope) -> str:
-    """The login, or else the name on the client's certificate; in lower case, so that spelling gains nobody a quota."""
-    return (envelope.login or envelope.client.certificate).lower()
-
-
 def sender(envelope: Envelope) -> str:
     """Whom quotas count: login, certificate's name, client address (an IPv6 one by its /64), or `local`."""
-    name = answerable(envelope)
-    if name:
-        return name
+    if envelope.name:
+        return envelope.name
     return "local" if envelope.client.local else _place(envelope.client.address)
 
 
@@ -153,8 +147,18 @@ def _place(client: str) -> str:
 def from_domain(fields: Sequence[Field]) -> str:
     """Domain of the only address of the only From field, as DNS has it; empty otherwise (RFC 6376, RFC 7489 6.6.1)."""
     froms = [field.value for field in fields if field.key == b"from"]
-    found = address.mailboxes(froms[0]) if len(froms) == 1 else []
+    if len(froms) != 1:
+        return ""
+    return _known_domain(froms[0]) if len(froms[0]) <= _SHORT else _domain(froms[0])
+
+
+def _domain(value: bytes) -> str:
+    found = address.mailboxes(value)
     return address.domain(found[0]) if len(found) == 1 else ""
+
+
+_SHORT = 256  # octets: senders cannot fill what is kept with longer ones
+_known_domain = lru_cache(maxsize=1024)(_domain)
 
 
 def _why_no_domain(fields: Sequence[Field]) -> str:

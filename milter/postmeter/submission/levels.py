@@ -17,7 +17,6 @@ from postmeter.config.problem import ConfigError, MistakeError, Problem
 from postmeter.config.schema import Limit, Network, Quota, Ramp, Rule
 from postmeter.mail.message import Envelope
 from postmeter.submission import ramp
-from postmeter.submission.identity import answerable
 from postmeter.submission.logins import Names, NamesInFile
 from postmeter.submission.network import of_address
 
@@ -46,9 +45,10 @@ class Allowance:
         return self if self.ramp is None else _grown(self, self.ramp, day)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What one level says about a message, and whose account of that level is charged."""
+    """What one level says about a message, and whose account of that level is charged. Equal to itself alone, so that
+    what follows from remembered ones can be looked up by them."""
 
     level: str
     key: str
@@ -157,7 +157,7 @@ class Levels:
         None for a domain is MAIL, where it is not known: then only what does not depend on it. Remembered, since a
         message asks twice, unless a rule depends on a file.
         """
-        client, login, day = envelope.client, answerable(envelope), int(now // ramp.DAY)
+        client, login, day = envelope.client, envelope.name, int(now // ramp.DAY)
         short = len(login) + len(sender) + len(domain or "") < _SHORT
         decide = self._known if short else self._decide
         return decide(login, envelope.service, client.address, client.local, sender, domain, day)

@@ -124,7 +124,7 @@ def last_pass_only(step: Step) -> Step:
 
 def drop(draft: Draft) -> Reply | None:
     """Take every mark off. So many that they cannot be taken off are no work of ours, nor of a filter's."""
-    return draft.drop_fields(NAME)
+    return draft.drop_fields(NAME) if KEY in draft.message.keys else None
 
 
 def _authentic(message: Message, marker: Marker) -> list[Mark]:

@@ -15,7 +15,7 @@ from postmeter.mail.message import Client
 
 def network(client: Client, prefix: Sequence[int]) -> str:
     """Empty for sendmail(1), and for what is no address. `prefix`: bits of IPv4 and of IPv6."""
-    return "" if client.local else of_address(client.address, prefix)
+    return "" if client.local else _network(client.address, prefix[0], prefix[1])
 
 
 def of_address(address: str, prefix: Sequence[int]) -> str:

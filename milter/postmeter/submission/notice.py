@@ -38,7 +38,7 @@ class Notices:
 
     def step(self, draft: Draft) -> Reply | None:
         """Set the message free, or not; the field goes in any case."""
-        if not _values(draft.fields):
+        if _KEY not in draft.message.keys:
             return None
         ident = self._known(draft.fields)
         reply = draft.drop_fields(_NAME)

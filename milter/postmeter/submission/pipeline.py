@@ -93,13 +93,13 @@ def submitted(draft: Draft, *, network: str = "") -> Submitted:
         time=message.time,
         queue_id=message.queue_id,
         reference=message.reference.hex(),
-        message_id=_first(draft, b"message-id"),
+        message_id=_message_id(draft),
         login=envelope.login,
         sender=draft.sender,
         service=envelope.service,
         mail_from=address.text(envelope.mail_from),
         from_domain=draft.from_domain,
-        recipients=tuple(address.text(rcpt) for rcpt in envelope.rcpt_to),
+        recipients=tuple([address.text(rcpt) for rcpt in envelope.rcpt_to]),
         size=message.size(),
         network=network,
         facts=draft.facts,
@@ -137,5 +137,8 @@ def refused(envelope: Envelope, reply: Reply, *, sender: str, reason: str, time:
     )
 
 
-def _first(draft: Draft, name: bytes) -> str:
-    return next((address.text(field.value).strip() for field in draft.fields if field.key == name), "")
+def _message_id(draft: Draft) -> str:
+    for field in draft.fields:
+        if field.key == b"message-id":
+            return address.text(field.value).strip()
+    return ""

@@ -113,7 +113,7 @@ class Quotas:
 
     def refuse(self, draft: Draft, overdrawn: Overdrawn) -> Reply:
         """The reply for a message without room, in the step or at `settle`; what cannot be held is deferred."""
-        draft.figures[_figure(overdrawn.charge)] += 1
+        _count(draft, _figure(overdrawn.charge))
         reject = self.over(draft, overdrawn) == "reject" or not _waits(draft.message.envelope)
         return refusal.reply(overdrawn, draft.message.time, reject=reject)
 
@@ -135,16 +135,15 @@ class Quotas:
         if recipient is not None or self._exempt or not envelope.mail_from or not _waits(envelope):
             return None
         decisions = self._decide(envelope, sender=sender(envelope), domain=None, now=now)
-        enforced = [decision for decision in decisions if decision.allowance.over in ("defer", "reject")]
         try:
-            over = self._accounts.glance(_charges(enforced, _LEAST, ()), now)
+            over = self._accounts.glance(_least(decisions), now)
         except StoreError:
             self._accounts.add({_STORE_ERROR: 1})
             return None
         if over is None:
             return None
         self._accounts.add({_figure(over.charge): 1})
-        return refusal.reply(over, now, reject=_of(enforced, over.charge.level).over == "reject")
+        return refusal.reply(over, now, reject=_of(decisions, over.charge.level).over == "reject")
 
     def limits_of(self, level: str, key: str) -> tuple[Limit, ...]:
         """The limits that a key of a level has by name alone: rules that ask for more are left out.
@@ -217,7 +216,7 @@ class Quotas:
             watched = [replace(charge, enforce=True) for charge in charges if not charge.enforce]
             seen = self._accounts.check(watched, now)
         except StoreError as error:
-            draft.figures[_STORE_ERROR] += 1
+            _count(draft, _STORE_ERROR)
             draft.note("quota", f"not checked: {error}")
             return None
         if seen is not None:
@@ -251,6 +250,12 @@ def _limits(order: str) -> tuple[Limit, ...] | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def _least(decisions: Sequence[Decision]) -> tuple[Charge, ...]:
+    """What any message is charged at least where it would be refused for it."""
+    return _charges([one for one in decisions if one.allowance.over in ("defer", "reject")], _LEAST, ())
+
+
 def _charges(decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]) -> tuple[Charge, ...]:
     """One for each limit with a window; what counts nothing is not charged."""
     return tuple(
@@ -278,12 +283,17 @@ def _charge(decision: Decision, limit: Limit, amounts: Mapping[str, int], warn: 
 
 
 def _watch(draft: Draft, over: Overdrawn) -> None:
-    draft.figures[_figure(over.charge)] += 1
+    _count(draft, _figure(over.charge))
     draft.note("quota", _watched(over, draft.message.time))
 
 
 def _watched(over: Overdrawn, now: float) -> str:
     return f"over, and only observed: {refusal.sentence(over, now)}"
+
+
+def _count(draft: Draft, figure: Figure) -> None:
+    metric, labels = figure
+    draft.count(metric, *labels)
 
 
 def _figure(charge: Charge) -> Figure:

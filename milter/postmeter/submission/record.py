@@ -6,7 +6,7 @@ Knows nothing of libmilter or of how limits are chosen. The journal's failure po
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import time
@@ -69,6 +69,7 @@ class Recorder:
         self._prefix = prefix
         self._told = ""
         self._stopwatch = Stopwatch()
+        self.took = self._stopwatch.observe
 
     def accepted(self, draft: Draft) -> Reply | None:
         """Charge every limit and record the message; a reply means that it must be refused after all."""
@@ -101,9 +102,6 @@ class Recorder:
 
     def failed(self, where: str) -> None:
         self._settler.add({("errors_total", (where,)): 1})
-
-    def took(self, stage: str, seconds: float) -> None:
-        self._stopwatch.observe(stage, seconds)
 
     def tick(self) -> None:
         """Timings ride along with the next transaction; they cost none of their own."""
@@ -149,9 +147,6 @@ class Recorder:
             self._settler.settle((), braked, {}, braked.time)
         return settled, braked
 
-    def _network(self, draft: Draft) -> str:
-        return network(draft.message.envelope.client, self._prefix)
-
     def _stop(self, draft: Draft, charges: Sequence[Charge], braked: Braked) -> Reply | None:
         """From this message on the login is stopped; what comes next meets the order (`standing`)."""
         self._brake(braked)
@@ -166,7 +161,10 @@ class Recorder:
         now = time()
         if "charged" in draft.facts:
             draft.facts["charged_at"] = now
-        event = submitted(draft, network=self._network(draft)) if draft.mark is None else refiltered(draft, draft.mark)
+        if draft.mark is None:
+            event: Event = submitted(draft, network=network(draft.message.envelope.client, self._prefix))
+        else:
+            event = refiltered(draft, draft.mark)
         return self._settler.settle(charges, event, self._figures(draft), now, hold=hold, besides=draft.besides)
 
     def _hold(self, draft: Draft, charges: Sequence[Charge], over: Overdrawn | None) -> Reply | None:
@@ -202,11 +200,14 @@ class Recorder:
         figures = _always(draft) if self._observe else dict(draft.figures)
         service, recipients = draft.message.envelope.service, len(draft.message.envelope.rcpt_to)
         if draft.mark is not None:
-            return figures | {("messages_total", (service, "refiltered")): 1}
+            figures["messages_total", (service, "refiltered")] = 1
+            return figures
         if draft.wishes.test and not self._observe:  # what was done to it reaches nobody
             return _always(draft) | {("messages_total", (service, "discarded")): 1}
         result = "observed" if self._observe else "held" if draft.hold else "accepted"
-        return figures | {("messages_total", (service, result)): 1, ("recipients_total", ()): recipients}
+        figures["messages_total", (service, result)] = 1
+        figures["recipients_total", ()] = recipients
+        return figures
 
     def _charges(self, draft: Draft) -> tuple[Charge, ...]:
         charges = self._quotas.charges(draft)
@@ -216,7 +217,7 @@ class Recorder:
         """The store of the quotas is gone: nothing was charged. The journal may be well, and has its own policy."""
         policy = "accept" if self._uncharged else "tempfail"
         once.log(logging.ERROR, "store", "quotas are not kept, on_store_down: %s: %s", policy, error)
-        draft.figures["quota_store_errors_total", ()] += 1
+        draft.count("quota_store_errors_total")
         draft.facts.pop("charged", None)
         draft.facts.pop("charged_at", None)
         draft.hold = ""
@@ -241,5 +242,4 @@ class Recorder:
 
 
 def _always(draft: Draft) -> dict[Figure, int]:
-    figures: Mapping[Figure, int] = draft.figures
-    return {figure: count for figure, count in figures.items() if figure[0] in _ALWAYS}
+    return {figure: count for figure, count in draft.figures.items() if figure[0] in _ALWAYS}

@@ -52,6 +52,8 @@ _GRACE = 5  # seconds beyond, after which the kernel ends a process that hangs: 
 Callback = Callable[..., int]
 Hearer = Callable[..., None]
 """What a session does with an event that is not answered; gets the session, then the event as libmilter tells it."""
+Speaker = Callable[..., int]
+"""What a session answers to an event; gets the session, the context, then the event as libmilter tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +220,6 @@ def _actions(desk: Desk) -> int:
 def _callbacks(desk: Desk) -> dict[str, Callback]:
     """libmilter's callbacks. Each finds its session, and answers as the negotiation promised, whatever happens (D6)."""
 
-    def envfrom(ctx: milter.milterContext, *args: bytes) -> int:
-        return ctx.getpriv().mail(ctx, args)  # type: ignore[no-any-return]
-
-    def envrcpt(ctx: milter.milterContext, *args: bytes) -> int:
-        return ctx.getpriv().rcpt(ctx, args)  # type: ignore[no-any-return]
-
-    def eoh(ctx: milter.milterContext) -> int:
-        return ctx.getpriv().end_of_header()  # type: ignore[no-any-return]
-
-    def eom(ctx: milter.milterContext) -> int:
-        return ctx.getpriv().end_of_message(ctx)  # type: ignore[no-any-return]
-
     def abort(ctx: milter.milterContext) -> int:
         ctx.getpriv().abort()
         return milter.CONTINUE
@@ -243,32 +233,33 @@ def _callbacks(desk: Desk) -> dict[str, Callback]:
         return milter.CONTINUE
 
     silent: dict[str, Hearer] = {"connect": Session.connect, "header": Session.header, "body": Session.body}
-    spoken: dict[str, Callback] = {"envfrom": envfrom, "eoh": eoh, "eom": eom}
+    spoken: dict[str, Speaker] = {"eoh": Session.end_of_header, "eom": Session.end_of_message}
+    spoken["envfrom"] = Session.mail
     if desk.rcpt_gates:
-        spoken["envrcpt"] = envrcpt
+        spoken["envrcpt"] = Session.rcpt
     else:
         silent["envrcpt"] = Session.recipient
     return {
         **{name: _silent(name, hear) for name, hear in silent.items()},
-        **{name: _spoken(desk, name, callback) for name, callback in spoken.items()},
+        **{name: _spoken(desk, name, speak) for name, speak in spoken.items()},
         "abort": abort,
         "close": close,
     }
 
 
-def _spoken(desk: Desk, name: str, callback: Callback) -> Callback:
+def _spoken(desk: Desk, name: str, speak: Speaker) -> Callback:
     """A callback that is answered: timed, and never left by an exception."""
-    stage = {"envfrom": "mail", "envrcpt": "rcpt"}.get(name, name)
+    stage, took = {"envfrom": "mail", "envrcpt": "rcpt"}.get(name, name), desk.recorder.took
 
     def guarded(ctx: milter.milterContext, *args: Any) -> int:
         start = perf_counter()
         try:
-            return callback(ctx, *args)
+            return speak(ctx.getpriv(), ctx, *args)
         except Exception:  # the last boundary before C: a bug becomes the policy's answer, once
             log.exception("bug in callback %s", name)
             return _after_bug(ctx, name)
         finally:
-            desk.recorder.took(stage, perf_counter() - start)
+            took(stage, perf_counter() - start)
 
     return guarded
 

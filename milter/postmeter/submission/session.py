@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _NOBODY = Envelope(b"")
 _EACH = 150  # octets that a field takes in memory besides its text
+_SPARE = 4096  # octets of memory taken at once, most headers: each time locks all sessions
 
 
 class Recorder(Protocol):
@@ -97,26 +98,14 @@ class Desk:
 class Session:
     """State of one connection; a message's state is reset at MAIL and let go at its end (D4, D31)."""
 
-    __slots__ = (
-        "_body",
-        "_desk",
-        "_fields",
-        "_held",
-        "_marked",
-        "_overflow",
-        "_quiet",
-        "_rcpt_to",
-        "_whose",
-        "broken",
-        "client",
-        "envelope",
-    )
+    __slots__ = ("_body", "_desk", "_fields", "_held", "_marked", "_overflow", "_quiet", "_rcpt_to", "_room", "_whose",
+                 "broken", "client", "envelope")  # fmt: skip
 
     _body: bytes | BytesIO
+    _overflow: bool
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._overflow = False
         self.client = Client(name="unknown", address="", port=-1)
         self._held = 0
         self._reset()
@@ -128,7 +117,7 @@ class Session:
         else:
             self.client = Client(name=name, address="", port=-1)
 
-    def mail(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
+    def mail(self, ctx: milter.milterContext, *args: bytes) -> int:
         self._reset()
         desk = self._desk
         self.envelope = self._open(ctx, args)
@@ -141,7 +130,7 @@ class Session:
             return milter.ACCEPT
         return self._gate(ctx, desk.gates, None)
 
-    def rcpt(self, ctx: milter.milterContext, args: Sequence[bytes]) -> int:
+    def rcpt(self, ctx: milter.milterContext, *args: bytes) -> int:
         verdict = self._gate(ctx, self._desk.rcpt_gates, bare(args[0]))
         if verdict == milter.CONTINUE:
             self.recipient(*args)
@@ -156,18 +145,21 @@ class Session:
 
     def header(self, name: str, value: bytes) -> None:
         one = Field(name.encode(), value)
-        self._marked += one.key == KEY
-        if self._whose is not Whose.FOREIGN and self._hold(2 * len(name) + len(value) + _EACH):
+        if one.key == KEY:
+            self._marked += 1
+        octets = 2 * len(name) + len(value) + _EACH
+        if self._whose is not Whose.FOREIGN and (octets <= self._room or self._hold(octets)):
+            self._room -= octets
             self._fields.append(one)
 
-    def end_of_header(self) -> int:
+    def end_of_header(self, ctx: milter.milterContext) -> int:
         """The last moment to step aside: mail that only passes through costs nothing from here on.
 
         What must lose marks goes on to its end, and is not kept in memory.
         """
         rcpt_to, quiet = tuple(self._rcpt_to), frozenset(self._quiet)  # once: there may be a hundred thousand
-        self.envelope = replace(self.envelope, rcpt_to=rcpt_to, quiet=quiet)
-        if not self._overflow:
+        self.envelope = self.envelope.to(rcpt_to, quiet)
+        if self._whose is not Whose.OURS and not self._overflow:
             self._whose = self._by_header()
         if self._whose is not Whose.FOREIGN:
             return milter.CONTINUE
@@ -177,8 +169,10 @@ class Session:
         return self._pass()
 
     def body(self, chunk: bytes) -> None:
-        if self._whose is Whose.FOREIGN or not self._hold(len(chunk)):
+        octets = len(chunk)
+        if self._whose is Whose.FOREIGN or not (octets <= self._room or self._hold(octets)):
             return
+        self._room -= octets
         if not self._body:
             self._body = chunk
             return
@@ -189,7 +183,7 @@ class Session:
         self._body.write(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
-        load, held = self._desk.load, self._held
+        load, held = self._desk.load, self._held - self._room
         begun = load.begin(held)
         try:
             self._overflow = self._overflow or not begun
@@ -201,7 +195,9 @@ class Session:
         return verdict
 
     def abort(self) -> None:
-        self._reset()
+        """Comes behind every message, and mostly finds that it has been let go."""
+        if self.envelope is not _NOBODY or self._held:
+            self._reset()
 
     def fail(self, ctx: milter.milterContext, where: str) -> int:
         """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
@@ -244,7 +240,7 @@ class Session:
                 send(ctx, drops(NAME, self._marked))
             return self._turn_away(ctx, TOO_MUCH)
         draft = Draft(self._message(ctx))
-        if self._whose is Whose.FOREIGN or not self._believed(draft):
+        if self._whose is not Whose.OURS and not self._believed(draft):
             send(ctx, drops(NAME, self._marked))
             return self._pass()
         outcome = desk.pipeline.run(draft)
@@ -256,7 +252,7 @@ class Session:
     def _believed(self, draft: Draft) -> bool:
         """Of what comes back from a content filter only that is ours whose mark holds."""
         marks = self._desk.marks
-        return self._whose is not Whose.RETURNED or (marks is not None and marks.believe(draft))
+        return self._whose is Whose.RETURNED and marks is not None and marks.believe(draft)
 
     def _take(self, ctx: milter.milterContext, outcome: Outcome) -> int:
         """Edits first, the transaction last: a charge refused there is answered 451, and Postfix drops the edits.
@@ -329,12 +325,12 @@ class Session:
         )
 
     def _hold(self, octets: int) -> bool:
-        """Whether there is memory for so many more octets; when not, what we have of the message is let go."""
-        if self._overflow:
-            return False
-        if self._desk.load.hold(octets):
-            self._held += octets
-            return True
+        """Make room for so many more octets, and for what may follow; without any what we have of it is let go."""
+        for wanted in () if self._overflow else (octets + _SPARE, octets):
+            if self._desk.load.hold(wanted):
+                self._held += wanted
+                self._room += wanted
+                return True
         self._let_go()
         self._overflow = True
         return False
@@ -342,7 +338,7 @@ class Session:
     def _let_go(self) -> None:
         if self._held:
             self._desk.load.release(self._held)
-        self._held = 0
+        self._held = self._room = 0
         self._fields: list[Field] = []
         self._body = b""
 

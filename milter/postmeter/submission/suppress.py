@@ -86,7 +86,8 @@ class Suppress:
 
     def step(self, draft: Draft) -> Reply | None:
         """Remove who is suppressed for this message. The field that asks to let it be goes from all mail of ours."""
-        asked = [field.value for field in draft.fields if field.key == _KEY]
+        asks = _KEY in draft.message.keys
+        asked = [field.value for field in draft.fields if field.key == _KEY] if asks else []
         refused = draft.drop_fields(NAME) if asked else None
         if refused is not None or draft.free or not draft.message.envelope.mail_from:
             return refused

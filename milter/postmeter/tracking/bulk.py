@@ -25,8 +25,7 @@ _REPLY = frozenset({b"in-reply-to", b"references"})
 
 def is_bulk(draft: Draft, tracking: Tracking) -> bool:
     """Asked of the message as it was submitted: the fields that tell may be gone by now, or others be there."""
-    fields = draft.message.fields
-    keys = {field.key for field in fields}
+    fields, keys = draft.message.fields, draft.message.keys
     if not _REPLY.isdisjoint(keys):
         return False
     if _BY_WHOM in keys and not all(_by_hand(field.value) for field in fields if field.key == _BY_WHOM):

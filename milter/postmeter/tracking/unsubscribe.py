@@ -49,9 +49,9 @@ def step(tracking: Tracking, tokens: Mint, *, nonce: Callable[[], bytes], size_l
 
 def _refuse(draft: Draft, section: Tracking) -> str:
     """Why the message gets none; or nothing."""
-    keys = {field.key for field in draft.fields}
     if not is_bulk(draft, section):
         return "it is not bulk mail"
+    keys = {field.key for field in draft.fields}
     if keys & _OURS:
         return "it has one of its own"
     if keys & _SIGNATURES:
