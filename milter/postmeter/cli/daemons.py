@@ -6,7 +6,7 @@ The one place that knows all rooms. Decides nothing about mail.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -170,11 +170,11 @@ def settler(config: Config) -> Accounts:
 
 
 def reference() -> bytes:
-    return secrets.token_bytes(8)
+    return os.urandom(8)
 
 
 def nonce() -> bytes:
-    return secrets.token_bytes(12)
+    return os.urandom(12)
 
 
 def _tracking(material: Material) -> list[Stage]:

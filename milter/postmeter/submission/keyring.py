@@ -131,7 +131,7 @@ class Keyring:
 
     def _own(self, domain: str) -> str:
         """The domain of the entry that covers a From domain; empty when none does."""
-        name = ascii_domain(domain)
+        name = domain if domain in self._entries else ascii_domain(domain)
         if name in self._entries:
             return name
         above = _parents(name) if self._parents else ()

@@ -126,7 +126,7 @@ def _fragile(draft: Draft, reason: str) -> None:
 
 def _needs_smtputf8(envelope: Envelope, fields: Sequence[Field]) -> bool:
     """Such mail goes only to hops that take 8 bits, for SMTPUTF8 comes with 8BITMIME (RFC 6531 section 3.1)."""
-    if not any(arg.upper() == b"SMTPUTF8" for arg in envelope.args):
+    if not envelope.args or not any(arg.upper() == b"SMTPUTF8" for arg in envelope.args):
         return False
     addresses = (envelope.mail_from, *envelope.rcpt_to)
     return not all(text.isascii() for text in (*addresses, *(one.value for one in fields)))

@@ -6,9 +6,9 @@ nothing of who may use a domain (`may_sign` tells) nor of where keys come from. 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,7 +86,7 @@ def step(dkim: Dkim, keyring: Keyring, *, may_sign: MaySign) -> Step:
             keys = () if reason else keyring.for_domain(draft.from_domain, local_part(draft, dkim))
             rules = headers.without_long(draft.fields, listed) if dkim.make_safe else listed
             order = usual if rules is listed else headers.Order(rules)
-            identity = _identity(draft, dkim.identity)
+            identity = _identity(draft, dkim.identity) if dkim.identity else ""
             new = signatures(draft, keys, order=order, form=form, expire=dkim.expire, identity=identity) if keys else []
         except (KeyProblem, ValueError, InternalError) as problem:
             return _failed(draft, str(problem), tempfail=dkim.on_error == "tempfail")
@@ -118,7 +118,8 @@ def signatures(
     now = int(draft.message.time)
     times = [b" t=%d;" % now] if expire is None else [b" t=%d;" % now, b" x=%d;" % (now + int(expire))]
     for key in keys:
-        who = auid(key.identity or identity, key.domain)
+        named = key.identity or identity
+        who = auid(named, key.domain) if named else b""
         more = [b" i=%b;" % who, *times] if who else times
         value = _tags(key, form=form, names=choice.names, body_hash=body_hash, more=more)
         # The field itself comes last, with b= empty and no line end (RFC 6376 section 3.7).
@@ -157,7 +158,7 @@ def local_part(draft: Draft, dkim: Dkim) -> str:
     return authors[0].rpartition("@")[0] if len(authors) == 1 else ""
 
 
-def _identity(draft: Draft, wanted: str | None) -> str:
+def _identity(draft: Draft, wanted: str) -> str:
     """The address that i= shall name. `sender` is the login, also of what a content filter has given back."""
     if wanted == "login":
         return draft.sender
@@ -169,7 +170,7 @@ def _body_hash(body: bytes, form: Form) -> bytes:
     digest = hashlib.sha256()
     for piece in form.body(body):
         digest.update(piece)  # lets go of the GIL from 2 kB on
-    return base64.b64encode(digest.digest())
+    return b2a_base64(digest.digest(), newline=False)
 
 
 def _tags(key: SigningKey, *, form: Form, names: tuple[bytes, ...], body_hash: bytes, more: list[bytes]) -> bytes:
@@ -212,10 +213,9 @@ def _fold(tags: Sequence[bytes], width: int) -> tuple[bytes, int]:
 
 
 def _folded_base64(signature: bytes) -> bytes:
-    text = base64.b64encode(signature)
+    text = b2a_base64(signature, newline=False)
     first, others = _WIDTH - 3, _WIDTH - 1  # " b=" stands before the first line, a space before the others
-    lines = [text[:first], *(text[at : at + others] for at in range(first, len(text), others))]
-    return b"\n ".join(lines)
+    return b"\n ".join([text[:first], *[text[at : at + others] for at in range(first, len(text), others)]])
 
 
 def _record(draft: Draft, keys: Sequence[SigningKey]) -> None:

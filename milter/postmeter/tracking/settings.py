@@ -23,9 +23,13 @@ class Sections(Generic[T]):
         self._build = build
         self._logins = {name.lower(): name for name in tracking.logins}
         self._made: dict[tuple[str, str], T] = {}
+        differs = tracking.domains or tracking.logins
+        self._only = None if differs else build(tracking)
 
     def of(self, from_domain: str, login: str) -> T:
         """For a From domain, empty when there is none such, and a login in any case, empty without one."""
+        if self._only is not None:
+            return self._only
         key = (
             from_domain if from_domain in self._tracking.domains else "",
             self._logins.get(login.lower(), ""),
