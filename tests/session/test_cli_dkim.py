@@ -38,12 +38,14 @@ class Place:
     zones: Zones
     out: pytest.CaptureFixture[str]
     dkim: dict[str, Any] = field(default_factory=dict)
+    mode: str = "enforce"
     said: str = ""
     complained: str = ""
 
     def configure(self) -> Path:
         (self.folder / "state").mkdir(exist_ok=True)
         settings = {
+            "mode": self.mode,
             "journal": {"path": str(self.folder / "state" / "journal.db")},
             "dkim": {"keys_dir": str(self.folder / "keys"), "resolvers": [self.zones.address], **self.dkim},
         }
@@ -91,6 +93,14 @@ def test_three_commands_from_nothing_to_a_signing_domain(place: Place) -> None:
     place.dkim["sign"] = [{"domain": "example.com", "keys": "auto"}]
     assert place.run("check") == 0
     assert sorted(keydir.active(place.keys)) == sorted(names)
+
+
+@pytest.mark.parametrize(("mode", "when"), [("enforce", "from now on"), ("observe", "once mode is enforce")])
+def test_first_keys_say_when_they_sign(place: Place, mode: str, when: str) -> None:
+    """That is before anybody has published them, unless nothing is signed yet."""
+    place.dkim, place.mode = {"sign": [{"domain": "example.com", "keys": "auto"}]}, mode
+    steps = place.json("new", "example.com")["next"]
+    assert steps[0].endswith(f"mail is signed with these keys {when}")
 
 
 def test_both_forms_of_a_record_say_the_same(place: Place) -> None:

@@ -115,7 +115,8 @@ def _next(config: Config, domain: str, entry: SignEntry | None, before: Sequence
     if entry is not None and entry.keys == "auto":
         if before:
             return _until_they_sign(config, domain)
-        return ["publish these records now: mail is signed with these keys from now on", _check_line(domain)]
+        when = "once mode is enforce" if config.mode == "observe" else "from now on"
+        return [f"publish these records now: mail is signed with these keys {when}", _check_line(domain)]
     steps = ["publish these records", _check_line(domain)]
     if entry is None:
         steps.append(f"add to dkim.sign: {{domain: {domain}, keys: auto}}, and reload postmeter")
