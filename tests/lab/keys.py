@@ -49,6 +49,12 @@ def make_key(folder: Path, *, domain: str, selector: str, algorithm: str = "rsa"
     return DkimKey(domain, selector, file, record)
 
 
+@cache
+def any_rsa_key() -> rsa.RSAPrivateKey:
+    """One of 2048 bits for all who do not care which."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 @cache  # the same key for the same name: making one takes as long as a test may
 def _rsa(domain: str, selector: str) -> tuple[bytes, str]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -1,14 +1,12 @@
-"""The page's content, read back by prometheus_client's own parsers and, where it is installed, judged by promtool."""
+"""The page's content, read back by prometheus_client's own parsers; promtool judges it in session/test_promtool.py."""
 
 from __future__ import annotations
 
 import math
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -21,7 +19,6 @@ from postmeter.books.families import SERVICES, Collector, Gauges, Scope
 from postmeter.cli import keycare
 from postmeter.mail.draft import Figure
 from postmeter.metrics import BUCKETS, METRICS, Stopwatch
-from tests.lab import promtool
 
 SCOPE = Scope(domains=("example.com", "example.org"), services=("ORIGINATING", "local"))
 NOW: Gauges = {("quota_store_up", ()): 1.0, ("build_info", ("0.1.0",)): 1.0}
@@ -170,20 +167,6 @@ def test_openmetrics_is_given_to_who_asks_and_is_valid() -> None:
     assert page.endswith("# EOF\n")
     families = parse_openmetrics(page)  # type: ignore[no-untyped-call]
     assert any(family.name == "postmeter_messages" for family in families)
-
-
-@pytest.mark.skipif(not promtool.find(), reason="promtool (Debian package prometheus) is there after `make all` only")
-def test_promtool_finds_nothing_to_say() -> None:
-    checked = subprocess.run([promtool.find(), "check", "metrics"], input=_page(FULL), capture_output=True, text=True)
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-
-
-@pytest.mark.skipif(not promtool.find(), reason="promtool (Debian package prometheus) is there after `make all` only")
-def test_promtool_reads_the_alert_rules() -> None:
-    rules = [str(path) for path in Path("packaging/prometheus").glob("*.rules.yml")]
-    assert rules
-    checked = subprocess.run([promtool.find(), "check", "rules", *rules], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_every_name_is_a_good_one() -> None:

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -25,9 +24,10 @@ from postmeter.cli.carried import Carried
 from postmeter.cli.main import main
 from postmeter.cli.opendkimconf import Setting
 from postmeter.config.problem import MistakeError
+from tests.lab.keys import any_rsa_key
 
 CASES = Path(__file__).parent.parent / "data" / "signers"
-PRIVATE = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+PRIVATE = any_rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 SAMPLE = Path("/usr/share/doc/opendkim/examples/opendkim.conf.sample")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ def test_every_test_that_is_named_exists() -> None:
     assert missing == []
 
 
+@cache
 def _functions(place: str) -> set[str]:
     """The tests of a file, or of all files of a folder."""
     path = TESTS / place

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from postmeter.submission import keyrecord
 from postmeter.submission.keyrecord import Expected, judge
+from tests.lab.keys import any_rsa_key
 
 _DER = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-RSA_KEY = rsa.generate_private_key(65537, 2048).public_key()
+RSA_KEY = any_rsa_key().public_key()
 RSA = Expected("rsa", RSA_KEY.public_bytes(*_DER), 2048)
 OTHER = Expected("rsa", rsa.generate_private_key(65537, 2048).public_key().public_bytes(*_DER), 2048)
 SHORT = Expected("rsa", rsa.generate_private_key(65537, 1024).public_key().public_bytes(*_DER), 1024)

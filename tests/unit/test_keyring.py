@@ -8,17 +8,18 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from postmeter.config.schema import Dkim, KeyEntry, SignEntry
-from postmeter.submission import kept, keydir
+from postmeter.submission import kept, keydir, keyring
 from postmeter.submission.keydir import KeyState
 from postmeter.submission.keyfiles import KeyProblem
-from postmeter.submission.keyring import AT_START, Keyring, load
+from postmeter.submission.keyring import Keyring, load
+from tests.lab.keys import any_rsa_key
 
 FORM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-RSA = rsa.generate_private_key(65537, 2048).private_bytes(*FORM)
+RSA = any_rsa_key().private_bytes(*FORM)
 
 
 def ed() -> bytes:
@@ -230,17 +231,16 @@ def test_what_fails_at_first_use_fails_alone_and_heals(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_found_at_first_use_too(tmp_path: Path) -> None:
     at = 150
-    pem = rsa.generate_private_key(65537, 2048).private_bytes(
-        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
-    )
+    pem = any_rsa_key().private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     file = write(tmp_path / "a.pem", pem[:at] + (b"A" if pem[at : at + 1] != b"A" else b"B") + pem[at + 1 :])
     with pytest.raises(KeyProblem, match=r"is damaged|can be read"):
         Keyring(Dkim(sign=(listed(file),))).for_domain("example.com")
 
 
-def test_the_start_looks_at_so_many_keys_and_no_more(tmp_path: Path) -> None:
+def test_the_start_looks_at_so_many_keys_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "AT_START", 50)
     good = write(tmp_path / "good.pem", FIRST)
-    first = [listed(good, domain=f"d{nth}.example") for nth in range(AT_START)]
+    first = [listed(good, domain=f"d{nth}.example") for nth in range(50)]
     late = listed(tmp_path / "absent.pem", domain="late.example")
     ring = load(Dkim(sign=(*first, late)))
     assert ring.holds("late.example")

@@ -30,8 +30,9 @@ from postmeter.mail.address import ascii_domain
 from postmeter.submission import keyring, keys
 from postmeter.submission.keyfiles import Guard, KeyProblem
 from postmeter.submission.keyring import Keyring
+from tests.lab.keys import any_rsa_key
 
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = any_rsa_key()
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 PLAIN = NoEncryption()
 
