@@ -110,6 +110,18 @@ def test_as_root_it_becomes_the_web_user_who_can_read_neither_journal_nor_keys(p
         assert process.wait(5) == 0
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+@pytest.mark.parametrize("user", ["", USER])
+def test_a_server_that_stays_root_says_so(place: Place, user: str, capfd: pytest.CaptureFixture[str]) -> None:
+    place.user = user
+    place.write()
+    place.keep_secrets(place.secret)
+    with place.running():
+        pass
+    assert ("warning web[" in (said := capfd.readouterr().err)) == (not user), said
+    assert ("runs as root: name another user, web.user" in said) == (not user)
+
+
 def _may_read(path: Path) -> bool:
     tried = subprocess.run(["/bin/cat", path], user=USER, group=pwd.getpwnam(USER).pw_gid, extra_groups=[],
                            capture_output=True, check=False)  # fmt: skip

@@ -65,6 +65,8 @@ def run_web(loaded: Loaded, file: Path) -> int:
     config = loaded.config.web
     if config.user and os.geteuid() == 0:
         become(config.user)
+    if os.geteuid() == 0:
+        log.warning("what answers the world runs as root: name another user, web.user")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError([_closed(loaded, directory)])
     scheme, names = "https" if material.certificate else "http", ", ".join(sorted(material.site.hosts))
