@@ -321,8 +321,9 @@ class _Line:
         if len(atoms) <= room:
             self._column += len(atoms)
             return lead + atoms
-        rest = range(room, len(atoms), _ENCODED_LINE - 1)
-        lines = [atoms[:room], *[atoms[at : at + _ENCODED_LINE - 1] for at in rest]]
+        lines = [atoms[:room]]
+        for at in range(room, len(atoms), _ENCODED_LINE - 1):
+            lines.append(atoms[at : at + _ENCODED_LINE - 1])
         self._column = len(lines[-1])
         return lead + self._break.join(lines)
 

@@ -24,12 +24,13 @@ _RAW = rb"(?i:script|style|title|textarea|xmp|iframe|noembed|noframes|plaintext)
 _LINK = rb"(?:[aA]|[aA][rR][eE][aA]|[vV]:[a-zA-Z]+)" + _NAME
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[a-zA-Z0-9#%_.:-]++(?=[\t\n\f\r >]))"
 _PLAIN_NAME = (  # end tags, and start tags whose first letters tell that they are none of those in _TOKEN
-    rb"(?:/(?![bB][oO])[a-zA-Z]|[tT](?![iIeE])|[c-hj-loqruwyzC-HJ-LOQRUWYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])"
+    rb"(?:/[ac-zAC-Z]|/[bB](?![oO])|[tT](?![iIeE])|[c-hj-loqruwyzC-HJ-LOQRUWYZ]|[pP](?![lL])|[sS](?![cCvV]|[tT][yY])"
     rb"|[iI](?![fF])|[mM](?![aA])|[nN](?![oO])|[aA](?![\t\n\f\r />rR])|[bB](?![aA][sS])|[vV](?!:))[a-zA-Z0-9:-]*+"
 )
+_PLAIN_END = rb"(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE + rb"[\t\n\f\r /]*+>"
 _PLAIN = (  # text and tags as most are written; whatever it does not match is read at leisure
-    rb"[^<]*+(?:<(?:/(?![bB][oO])[a-zA-Z][a-zA-Z0-9]*+>|" + _PLAIN_NAME
-    + rb"(?:>|(?:" + _WS + rb"++[a-zA-Z:_-]++=" + _VALUE + rb")" + _AT_ONCE + rb"[\t\n\f\r /]*+>)"
+    rb"[^<]*+(?:<(?:/[ac-zAC-Z][a-zA-Z0-9]*+>|" + _PLAIN_NAME
+    + rb"(?:>|" + _WS + rb"++[a-zA-Z:_-]++=\"[^\"]*+\"(?:>|" + _PLAIN_END + rb")|" + _PLAIN_END + rb")"
     + rb"|(?![a-zA-Z/!?]))[^<]*+)" + _AT_ONCE
 )
 _OTHER = (  # an attribute beside the `href` of a link, and none of _SWITCHES
