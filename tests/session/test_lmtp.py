@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import smtplib
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from postmeter.cli.receiving import Receiving
+from postmeter.config.load import load_with_lines
 from postmeter.feedback.arrivals import Arrivals
 from postmeter.feedback.lmtp import Conversation
+from postmeter.store.journal import Journal
 
 ENVELOPE = b"LHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
 pieces = st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"x", b"\xff", b"y" * 70_000]) | st.binary(max_size=9))
@@ -56,3 +59,30 @@ def test_only_a_dot_alone_between_crlf_ends_a_message(raw: bytes) -> None:
     ends = (b"\r\n" + raw).find(b"\r\n.\r\n")
     assert len(kept) >= (ends >= 0)
     assert bool(kept) == (ends >= 0)
+
+
+# --- the listener
+
+
+def test_a_socket_that_somebody_removed_is_there_again(tmp_path: Path) -> None:
+    """And a connection that there is goes on."""
+    file, path = tmp_path / "postmeter.yaml", tmp_path / "feedback.sock"
+    secrets = tmp_path / "bounces.secrets"
+    secrets.write_text("00" * 32 + "\n")
+    secrets.chmod(0o600)
+    file.write_text(
+        f"journal: {{path: {tmp_path}/journal.db}}\nmilter: {{socket_group: null}}\n"
+        f"bounces: {{domains: {{example.com: b@example.com}}, lmtp: 'unix:{path}', secrets: {secrets}}}\n"
+    )
+    loaded = load_with_lines(file)
+    receiving = Receiving(failed=lambda chore: None)
+    receiving.take(loaded, host="mx.example.com")
+    with closing(receiving), closing(Journal(tmp_path / "journal.db")) as journal:
+        returns = next(chore for chore in receiving.chores(loaded.config, lambda: journal) if chore.name == "returns")
+        with smtplib.LMTP(str(path), local_hostname="x") as held:
+            path.unlink()
+            returns.work()
+            with smtplib.LMTP(str(path), local_hostname="x") as link:
+                assert link.noop()[0] == 250
+            assert held.noop()[0] == 250
+    assert not path.exists()

@@ -5,6 +5,7 @@ Decides nothing about messages.
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from socket import socket
 
 from postmeter.books import returns
 from postmeter.books.apart import Apart
@@ -32,6 +34,8 @@ from postmeter.store.journal import Journal
 from postmeter.tag import Tagger
 from postmeter.token import Mint, host_of, parse_secrets
 
+log = logging.getLogger(__name__)
+
 
 class Receiving:
     """`failed` counts a failure by the name of its chore."""
@@ -41,6 +45,7 @@ class Receiving:
         self._where: object = None
         self._listener: Listener | None = None
         self._lmtp: Lmtp | None = None
+        self._serve: Callable[[socket], Lmtp]
         self._thread: Apart | None = None
         self._tagger: Tagger | None = None
 
@@ -64,8 +69,13 @@ class Receiving:
                 made.append(desk(journal(), state, clock=time.time))
             return made[0]
 
+        def work() -> bool:
+            more = opened().work()
+            self._listen_again()
+            return more
+
         return [
-            Chore("returns", lambda: opened().work(), returns.EVERY),
+            Chore("returns", work, returns.EVERY),
             Chore("kept", lambda: opened().sweep(), returns.SWEEP_EVERY),
         ]
 
@@ -91,7 +101,20 @@ class Receiving:
         self._where, self._listener = where, listener
         if listener is not None:
             arrivals = Arrivals(place(loaded.config.journal.path.parent, NEW))
-            self._lmtp = Lmtp(listener.socket, arrivals, host=_name(host))
+            self._serve = partial(Lmtp, arrivals=arrivals, host=_name(host))
+            self._lmtp = self._serve(listener.socket)
+
+    def _listen_again(self) -> None:
+        """At a path that somebody removed; connections that there are go on."""
+        old = self._listener
+        if old is None or old.again is None or not old.lost():
+            return
+        self._listener = old.again()
+        log.warning("%s was removed, and is there again", old.path)
+        if self._lmtp is not None:
+            self._lmtp.close()
+        old.forget()
+        self._lmtp = self._serve(self._listener.socket)
 
     def _hang_up(self) -> None:
         if self._lmtp is not None:
