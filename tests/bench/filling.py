@@ -34,6 +34,7 @@ _LOGINS = """
     ORDER BY name
 """
 _YEAR = 365 * 86_400
+_ONE_BY_ONE = 5  # the last of so many parts; after less, pages are emptier than those of a grown journal
 
 
 def fill(path: Path, *, events: int, logins: int) -> float:
@@ -47,28 +48,44 @@ def fill(path: Path, *, events: int, logins: int) -> float:
     return time.monotonic() - begun
 
 
+def recall(path: Path) -> None:
+    """Into the memory of the kernel, all of it."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
 def hand_over(path: Path, user: str) -> None:
     for file in path.parent.glob(path.name + "*"):
         shutil.chown(file, user)
 
 
 def _fill_events(path: Path, events: int, logins: int) -> None:
-    """Indexes are made afterwards: to put 10 million values by chance into one takes an hour."""
-    data = encode(submitted("4A0", 0), "lab")[-1]
-    begun = time.time() - _YEAR
+    """To put 10 million values by chance into an index takes an hour, so they are made when most events are in.
+
+    But then their pages are full, and each message would split two of them, as none does where a journal has grown:
+    the last events come one by one, and leave the pages as filled as messages do.
+    """
+    most = events - events // _ONE_BY_ONE
     with closing(_quick(path)) as link:
         indexes = link.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'events'")
         made = [(name, sql) for name, sql in indexes.fetchall() if sql]
         for name, _ in made:
             link.execute(f"DROP INDEX {name}")
-        for first in range(0, events, _SLICE):
-            last = min(first + _SLICE, events)
-            values = {"first": first, "last": last, "begun": begun, "pace": _YEAR / events}
-            link.execute(_EVENTS, values | {"logins": logins, "data": data})
-            link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        for first in range(0, most, _SLICE):
+            _insert(link, range(first, min(first + _SLICE, most)), events=events, logins=logins)
         for _, sql in made:
             link.execute(sql)
-        link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if most < events:
+            _insert(link, range(most, events), events=events, logins=logins)
+
+
+def _insert(link: sqlite3.Connection, part: range, *, events: int, logins: int) -> None:
+    """In one transaction, so that a page in which several end up is written once."""
+    data = encode(submitted("4A0", 0), "lab")[-1]
+    values = {"first": part.start, "last": part.stop, "begun": time.time() - _YEAR, "pace": _YEAR / events}
+    link.execute(_EVENTS, values | {"logins": logins, "data": data})
+    link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _fill_ledger(path: Path, logins: int) -> None:
