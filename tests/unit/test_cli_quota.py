@@ -120,6 +120,15 @@ def test_an_address_without_a_login_is_no_domain(place: Place, capsys: pytest.Ca
     assert {line["level"] for line in json.loads(capsys.readouterr().out)["accounts"]} == {"sender"}
 
 
+def test_where_nothing_is_refused_other_limits_are_not_in_force(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.config.write_text(f"mode: observe\n{place.config.read_text()}")
+    assert place.run("quota", "set", ALICE, "unlimited") == 0
+    told = f"{ALICE}: unlimited, until they are cleared; but mode is observe: nothing is refused\n"
+    assert capsys.readouterr().out == told
+
+
 def test_other_limits_can_be_taken_back(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run("quota", "set", ALICE, "unlimited") == 0
     assert capsys.readouterr().out == f"{ALICE}: unlimited, until they are cleared; in force within a second\n"

@@ -62,7 +62,8 @@ def put(args: Namespace, config: Config) -> int:
         return FOUND_A_PROBLEM
     end = "until they are cleared" if until is None else f"until {usage.iso(until)}"
     done = "has the limits of the configuration again" if args.clear else f"{text}, {end}"
-    print(f"{args.login}: {done}; in force within a second")
+    force = "but mode is observe: nothing is refused" if config.mode == "observe" else "in force within a second"
+    print(f"{args.login}: {done}; {force}")
     return OK
 
 
