@@ -8,7 +8,9 @@ covered. Text that decoders read in different ways, and UTF-7, has no view: nobo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 
 _ASCII_INSIDE = re.compile(  # charsets in which an octet below 0x40 is always that ASCII character
     r"(?:|us-ascii|ascii|ansi_x3\.4-1968|utf-?8|iso[-_]?8859[-_][0-9]{1,2}(?:-[ei])?|latin-?[0-9]{1,2}"
@@ -30,6 +32,7 @@ _DESIGNATOR = {"iso-2022-jp": b"", "iso-2022-kr": rb"\x1b\$\)C|"}  # what SO lea
 _SHIFT = {name: re.compile(_DESIGNATOR[name] + b"|".join(pair)) for name, pair in _ISO_2022.items()}
 _CONTROLS = re.compile(rb"[\x0e\x0f\x1b]")
 _ROMAN = b"\x1b(J"  # as ASCII but for two characters: the yen sign and the overline
+_NO_ROMAN = re.compile(rb"[\\~]")
 _ESCAPED = re.compile(rb"\x1b[($]")
 
 
@@ -89,20 +92,27 @@ def _wide(text: bytes, charset: str) -> View | None:
 
 def _shifted(text: bytes, charset: str) -> View | None:
     """Other sets are covered. A shift in a place of its own, or one that does not end in its line, is in doubt."""
-    if _CONTROLS.search(_SHIFT[charset].sub(b"", text)):
+    if _strays(text, charset) or any(found[1] is not None for found in _AWAY[charset].finditer(text)):
         return None
-    pieces: list[bytes] = []
+    whole = BytesIO(text)
+    with whole.getbuffer() as octets:  # covered in place: as pieces a text of many shifts takes twenty times its size
+        _cover(octets, _AWAY[charset].finditer(text))
+        _cover(octets, _SHIFT[charset].finditer(octets))
+        if _ROMAN in text:
+            _cover(octets, _NO_ROMAN.finditer(octets))
+    return View(whole.getvalue(), text, charset, known=False)
+
+
+def _strays(text: bytes, charset: str) -> bool:
+    """Whether a control character stands outside the shifts of that charset."""
     at = 0
-    for found in _AWAY[charset].finditer(text):
-        if found[1] is not None:
-            return None
-        pieces += text[at : found.start()], _covered(found)
+    for found in _SHIFT[charset].finditer(text):
+        if _CONTROLS.search(text, at, found.start()):
+            return True
         at = found.end()
-    octets = _SHIFT[charset].sub(_covered, b"".join([*pieces, text[at:]]))
-    if _ROMAN in text:
-        octets = octets.replace(b"\\", b"\xff").replace(b"~", b"\xff")
-    return View(octets, text, charset, known=False)
+    return _CONTROLS.search(text, at) is not None
 
 
-def _covered(found: re.Match[bytes]) -> bytes:
-    return bytes([_COVER]) * len(found[0])
+def _cover(octets: memoryview, places: Iterable[re.Match[bytes]]) -> None:
+    for found in places:
+        octets[found.start() : found.end()] = bytes([_COVER]) * (found.end() - found.start())

@@ -47,7 +47,7 @@ def converts(fields: Sequence[Field], body: bytes) -> bool:
 def labels(fields: Sequence[Field], body: bytes) -> Iterator[tuple[int, int]]:
     """Where in the body the values of the fields stand that declare 8bit or binary. May raise TooMuchError."""
     reader = _Reader(body)
-    kind = reader.kind([(one.key, one.value) for one in fields if one.key == _TYPE], b"text")
+    kind = reader.kind([one.value for one in fields if one.key == _TYPE], b"text")
     if reader.boundaries or kind == _MESSAGE:
         yield from reader.labels(kind)
 
@@ -81,24 +81,26 @@ class _Reader:
                 at, default = self._next_part(at)
             if at < 0:
                 return
-            named = []
+            types = []  # and nothing else of the header: it may be large
             while one := _FIELD.match(self.body, at):
                 at = one.end()
                 self._count()
-                named.append((one[1].lower(), one[2]))
-                if named[-1][0] == _ENCODING and declared(one[2]):
+                name = one[1].lower()
+                if name == _TYPE:
+                    types.append(one[2])
+                elif name == _ENCODING and declared(one[2]):
                     yield one.span(2)
-            kind = self.kind(named, default)
+            kind = self.kind(types, default)
             if blank := _BLANK.match(self.body, at):
                 at = blank.end()
             else:
                 kind = b"text"  # no header: smtp(8) takes what follows for the body
 
-    def kind(self, named: Sequence[tuple[bytes, bytes]], default: bytes) -> bytes:
-        """What a header says that the body is; the boundaries of a multipart are remembered."""
+    def kind(self, types: Sequence[bytes], default: bytes) -> bytes:
+        """What Content-Type fields say that the body is; the boundaries of a multipart are remembered."""
         kind = default
-        for name, value in named:
-            if name != _TYPE or not (found := _KIND.match(value)):
+        for value in types:
+            if not (found := _KIND.match(value)):
                 continue
             kind = found[1].lower() + b"/" + (found[2] or b"").lower()
             if kind.startswith(b"multipart/"):
