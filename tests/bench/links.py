@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from postmeter.config.schema import Tracking
-from postmeter.mail import coding, html, mime
+from postmeter.mail import anew, coding, html, mime
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field, Message
 from postmeter.token import Mint
@@ -130,7 +130,7 @@ def parts(one: Message) -> dict[str, Callable[[], object]]:
         "  mime.leaves": lambda: mime.leaves(one.fields, one.body),
         "  coding.decode": lambda: coding.decode(raw, page.encoding),
         "  html.read": lambda: html.read(decoded, most=100_000),
-        "  coding.change": lambda: coding.change(raw, decoded, page.encoding, edits),
+        "  anew.change": lambda: anew.change(raw, decoded, page.encoding, edits),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from postmeter.mail import coding
+from postmeter.mail import anew, coding
 from postmeter.mail.coding import Edit
 
 pieces = st.sampled_from(
@@ -40,8 +40,18 @@ def plainly(document: bytes, edits: Sequence[coding.Plain]) -> bytes:
     return document
 
 
-def made(raw: bytes, change: coding.Change) -> bytes:
-    return plainly(raw, change.edits)
+def made(raw: bytes, change: anew.Change) -> bytes:
+    return plainly(raw, [(start, end, octets(new)) for start, end, new in change.edits])
+
+
+def octets(new: bytes | anew.Anew) -> bytes:
+    """What is written where it stands, of the length that was told before."""
+    if isinstance(new, bytes):
+        return new
+    into = BytesIO()
+    assert new.write(into)
+    assert len(into.getvalue()) == len(new)
+    return into.getvalue()
 
 
 @given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.integers(30, 76))
@@ -54,7 +64,7 @@ def test_quoted_printable_decodes_to_the_edited_document(
         document = document.replace(b"\r\n", b"\n\n")  # as long, so that the edits stay where they are
     raw = quoted(document, eol, width)
     assert coding.decode(raw, "quoted-printable") == document
-    changed = coding.change(raw, document, "quoted-printable", edits)
+    changed = anew.change(raw, document, "quoted-printable", edits)
     assert changed is not None
     assert quopri.decodestring(made(raw, changed)) == plainly(document, edits)
     assert all(len(line) <= 76 for line in re.split(rb"\r?\n", made(raw, changed)))
@@ -71,7 +81,7 @@ def test_an_edit_finds_its_place_among_needless_escapes_and_breaks_anywhere(raw:
     assume(all(document[at - 1 : at + 1] != b"\r\n" for at in (start, end)))
     edits = [Edit(start, end, b"new")]
     body = b"before" + raw + b"=\r\nnew"
-    changed = coding.change(body, document, "quoted-printable", edits, start=6, end=6 + len(raw))
+    changed = anew.change(body, document, "quoted-printable", edits, start=6, end=6 + len(raw))
     assert changed is not None
     whole = made(body, changed)
     assert whole.startswith(b"before")
@@ -98,7 +108,7 @@ def test_only_lines_with_an_edit_change_in_quoted_printable(given_: tuple[bytes,
     """What stands before the line of the first edit and behind the line of the last stays octet for octet."""
     document, edits = given_
     raw = quoted(document, b"\r\n", 60)
-    changed = coding.change(raw, document, "quoted-printable", edits)
+    changed = anew.change(raw, document, "quoted-printable", edits)
     assert changed is not None
     if not edits:
         assert made(raw, changed) == raw
@@ -119,7 +129,7 @@ def test_base64_decodes_to_the_edited_document(
     text = base64.b64encode(document)
     raw = eol.join(text[at : at + width] for at in range(0, len(text), width)) + eol * ends
     assert coding.decode(raw, "base64") == document
-    changed = coding.change(raw, document, "base64", edits)
+    changed = anew.change(raw, document, "base64", edits)
     assert changed is not None
     assert base64.b64decode(made(raw, changed)) == plainly(document, edits)
     assert made(raw, changed).endswith(eol) == ends
@@ -128,21 +138,20 @@ def test_base64_decodes_to_the_edited_document(
 
 
 @given(edited(), st.sampled_from(sorted(coding.IDENTITY)))
-def test_other_encodings_are_spliced_or_become_quoted_printable(
-    given_: tuple[bytes, list[Edit]], encoding: str
-) -> None:
+def test_other_encodings_are_spliced_or_encoded_as_a_whole(given_: tuple[bytes, list[Edit]], encoding: str) -> None:
     """The latter only where a line with an edit would pass 998, and equal when decoded."""
     document, edits = given_
-    changed = coding.change(document, document, encoding, edits)
+    changed = anew.change(document, document, encoding, edits)
     expected = plainly(document, edits)
     assert changed is not None
     if changed.encoding == encoding:
         assert made(document, changed) == expected
         assert not edits or longest(expected) <= 998 or longest(document) > 998
     else:
-        assert changed.encoding == "quoted-printable"
         assert longest(expected) > 998
-        assert quopri.decodestring(made(document, changed)) == expected
+        raw = made(document, changed)
+        quoted = changed.encoding == "quoted-printable"
+        assert (quopri.decodestring(raw) if quoted else base64.b64decode(raw)) == expected
 
 
 def longest(document: bytes) -> int:
@@ -151,8 +160,8 @@ def longest(document: bytes) -> int:
 
 def test_a_line_of_998_octets_may_stay() -> None:
     line = b"x" * 990 + b"\r\n"
-    fits = coding.change(line, line, "7bit", [Edit(0, 0, b"y" * 8)])
-    passes = coding.change(line, line, "7bit", [Edit(0, 0, b"y" * 9)])
+    fits = anew.change(line, line, "7bit", [Edit(0, 0, b"y" * 8)])
+    passes = anew.change(line, line, "7bit", [Edit(0, 0, b"y" * 9)])
     assert fits is not None
     assert passes is not None
     assert (fits.encoding, passes.encoding) == ("7bit", "quoted-printable")
@@ -183,24 +192,24 @@ def test_unknown_encodings_are_not_decoded() -> None:
 def test_mixed_line_ends_are_not_made_quoted_printable() -> None:
     """binascii would make them one kind: another difference than the edit."""
     line = b"a\r\nb\n" + b"x" * 990
-    assert coding.change(line, line, "8bit", [Edit(6, 6, b"y" * 20)]) is None
+    assert anew.change(line, line, "8bit", [Edit(6, 6, b"y" * 20)]) is None
     assert binascii.b2a_qp(line, istext=True) != line
 
 
 @pytest.mark.parametrize("line", ["Grüße\r\n", "ж" * 30 + "\r\n", "é " * 600_000], ids=["quoted", "base64", "one line"])
 def test_what_is_large_is_encoded_as_if_in_one_piece(line: str) -> None:
-    octets = (line * (2_200_000 // len(line.encode()) + 1)).encode() + b"and an end that is no whole line "
+    text = (line * (2_200_000 // len(line.encode()) + 1)).encode() + b"and an end that is no whole line "
     into = BytesIO()
-    encoding = coding.encode(b"x" + octets + b"y", into, start=1, end=len(octets) + 1, head=str.encode)
+    encoding = anew.encode(b"x" + text + b"y", into, start=1, end=len(text) + 1, head=str.encode)
     assert into.getvalue().startswith(encoding.encode())
     coded = into.getvalue()[len(encoding) :]
     lines = coded.split(b"\r\n")
-    assert coding.decode(coded, encoding) == octets
+    assert coding.decode(coded, encoding) == text
     assert max(map(len, lines)) <= 76
     if encoding == "base64":
-        assert lines == base64.encodebytes(octets).split()
+        assert lines == base64.encodebytes(text).split()
     else:
-        assert coded == binascii.b2a_qp(octets, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        assert coded == binascii.b2a_qp(text, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 @given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.sampled_from([30, 57, 76]), st.integers(2, 60))
@@ -212,13 +221,14 @@ def test_pieces_of_any_size_come_out_as_one(
     lines = eol.join(text[at : at + width] for at in range(0, len(text), width))
     raws = {"base64": eol + lines + eol, "quoted-printable": quoted(document, b"\r\n", width), "8bit": document}
     for encoding, raw in raws.items():
-        whole = coding.change(raw, document, encoding, edits)
+        whole = anew.change(raw, document, encoding, edits)
         assert whole is not None
         body, end = b"before" + raw + b"behind", 6 + len(raw)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(coding, "_PIECE", size)
+            patched.setattr(coding, "PIECE", size)
+            patched.setattr(anew, "PIECE", size)
             assert coding.decode(body, encoding, start=6, end=end) == document
-            changed = coding.change(body, document, encoding, edits, start=6, end=end)
+            changed = anew.change(body, document, encoding, edits, start=6, end=end)
         if whole.encoding == encoding:
             assert changed is not None
             assert made(body, changed) == b"before" + made(raw, whole) + b"behind"
@@ -226,17 +236,47 @@ def test_pieces_of_any_size_come_out_as_one(
             assert changed is None or changed.encoding == whole.encoding
 
 
-@pytest.mark.parametrize("text", ["word ", "==", "some text, and Grüße "])
+@pytest.mark.parametrize("text", ["word ", "=      ", "some text, and a few more for Grüße "])
 def test_a_line_of_megabytes_is_made_quoted_printable_as_if_in_one_piece(text: str) -> None:
     line = b"a first one\r\n" + (text * (2_200_000 // len(text))).encode() + b"\r\n"
     start = line.find(text[:2].encode())
-    changed = coding.change(line, line, "8bit", [Edit(start, start, b"x")])
+    changed = anew.change(line, line, "8bit", [Edit(start, start, b"x")])
     assert changed is not None
-    [(begin, end, quoted)] = changed.edits
+    [(begin, end, new)] = changed.edits
     wanted = line[:start] + b"x" + line[start:]
     assert (changed.encoding, begin, end) == ("quoted-printable", 0, len(line))
-    assert quoted.split(b"\r\n") == binascii.b2a_qp(wanted).split(b"\r\n")
-    assert coding.decode(quoted, "quoted-printable") == wanted
+    assert octets(new).split(b"\r\n") == binascii.b2a_qp(wanted).split(b"\r\n")
+    assert coding.decode(octets(new), "quoted-printable") == wanted
+
+
+@pytest.mark.parametrize("text", ["==", "漢字 ", "some text, and Grüße "])
+@pytest.mark.parametrize("size", [3_000, 2_200_000])
+def test_a_long_line_that_needs_many_escapes_becomes_base64(text: str, size: int) -> None:
+    """Quoted-printable would be up to three times as much; beside another part no line end is added."""
+    line = (text * (size // len(text.encode()))).encode() + b"\r\n"
+    for body, end, closed in (
+        (b"before" + line, 6 + len(line), b"\r\n"),
+        (b"before" + line + b"--", 6 + len(line), b""),
+    ):
+        changed = anew.change(body, line, "8bit", [Edit(0, 0, b"x")], start=6, end=end)
+        assert changed is not None
+        [(begin, stop, new)] = changed.edits
+        assert (changed.encoding, begin, stop) == ("base64", 6, end)
+        assert octets(new) == base64.encodebytes(b"x" + line).replace(b"\n", b"\r\n")[:-2] + closed
+        assert anew.splice(body, changed.edits) == body[:6] + octets(new) + body[end:]
+
+
+@given(edited(), st.integers(1, 40))
+def test_edits_fit_while_no_line_with_one_grows_too_long(given_: tuple[bytes, list[Edit]], most: int) -> None:
+    document, edits = given_
+    after, shift, held = plainly(document, edits), 0, set()
+    for start, end, new in edits:
+        held.add(after.count(b"\n", 0, start + shift))
+        shift += len(new) - (end - start)
+    lines = [line.removesuffix(b"\r") for line in after.split(b"\n")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(coding, "MAX_LINE", most)
+        assert coding.fits(document, edits) == all(len(lines[at]) <= most for at in held)
 
 
 @given(st.lists(st.sampled_from([*b"YQ=*\r\n", b"YWJj", b"YQ==", b"\r\n"]), max_size=12), st.integers(2, 9))
@@ -245,7 +285,7 @@ def test_what_is_broken_is_not_decoded_in_pieces_either(pieces: list[int | bytes
     raw = b"".join(piece if isinstance(piece, bytes) else bytes([piece]) for piece in pieces)
     whole = [coding.decode(raw, encoding) for encoding in ("quoted-printable", "base64")]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(coding, "_PIECE", size)
+        patched.setattr(coding, "PIECE", size)
         cut = [coding.decode(raw, encoding) for encoding in ("quoted-printable", "base64")]
     assert cut == whole or (cut == [whole[0], None] and re.search(rb"(?:[^=\s]\s*){4}=", raw))
 

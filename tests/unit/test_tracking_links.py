@@ -62,6 +62,16 @@ def run(
     return draft
 
 
+@pytest.mark.parametrize(("octets", "kept"), [(10, memoryview), (100_000, bytes)])
+def test_the_record_keeps_a_body_only_where_most_of_it_was_written_anew(octets: int, kept: type) -> None:
+    """A part that is less than half of it is copied: a view would keep the other parts too."""
+    page = base64.encodebytes(b'<a href="https://shop.example.com/x">go</a>' + b"text " * 10_000).decode()
+    html = f"Content-Type: text/html\nContent-Transfer-Encoding: base64\n\n{page}"
+    draft = run(multipart("mixed", html, "Content-Type: application/pdf\n\n" + "word " * octets))
+    [change] = [change for change in draft.changes if isinstance(change, ReplaceBody)]
+    assert [type(span.old) for part in change.parts for span in part.spans] == [kept]
+
+
 def skipped(draft: Draft) -> dict[str, int]:
     return {labels[0]: count for (name, labels), count in draft.figures.items() if name == "rewrite_skipped_total"}
 

@@ -103,7 +103,7 @@ class Message:
 
 
 class Span(NamedTuple):  # one a link
-    """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, where they are many."""
+    """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, if most of it."""
 
     start: int
     end: int

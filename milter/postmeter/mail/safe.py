@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 
-from postmeter.mail import coding, hop, mime
+from postmeter.mail import anew, coding, hop, mime
 from postmeter.mail.coding import MAX_LINE, Edit
 from postmeter.mail.message import Field, PartChange
 from postmeter.mail.mime import Part
@@ -179,7 +179,7 @@ class _Work:
             return self._label(part, header, "7bit")
         self._keep(part.start)
         head = partial(_head, part=part, header=header)
-        encoding = coding.encode(octets, self._new, start=start, end=end, head=head)
+        encoding = anew.encode(octets, self._new, start=start, end=end, head=head)
         if part.end == len(self.body) and encoding == "base64":
             self._new.write(b"\r\n")
         self._at = part.end

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from postmeter.mail import coding
+from postmeter.mail import anew
+from postmeter.mail.anew import Placed
 from postmeter.mail.coding import Plain
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Field, PartChange, Span
@@ -20,8 +21,6 @@ LINKS, SWITCHES, TRAP, OPENS, RECODED = "links", "switches", "honeypot", "opens"
 """What was done to a part, as the journal and `explain` say it."""
 
 _ENCODING_FIELD = b"Content-Transfer-Encoding"
-_QUOTED = b" quoted-printable"
-_MANY = 1 << 16  # octets: a part that was encoded anew as a whole
 
 
 class Changes:
@@ -32,10 +31,10 @@ class Changes:
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._shift = 0
-        self.edits: list[Plain] = []
+        self.edits: list[Placed] = []
         self.made: list[PartChange] = []
-        self.recoded = False
-        """The message has no parts, and is quoted-printable now."""
+        self.recoded = ""
+        """The message has no parts, and this transfer encoding now."""
         self.clipped: list[tuple[str, bool]] = []
         """Pages that Gmail does not show to their end, and whether they were so before."""
 
@@ -48,12 +47,13 @@ class Changes:
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
         at, end = part.body_start, part.end
-        changed = coding.change(self._body, leaf.decoded, part.encoding, edits, start=at, end=end)
+        changed = anew.change(self._body, leaf.decoded, part.encoding, edits, start=at, end=end)
         if changed is None:
             return parts.ENCODING
         label = changed.encoding != part.encoding
-        self.recoded = self.recoded or (label and not part.enclosing)
-        edits_here = [*(_label(self._body, part) if label and part.enclosing else ()), *changed.edits]
+        if label and not part.enclosing:
+            self.recoded = changed.encoding
+        edits_here = [*(_label(self._body, part, changed.encoding) if label and part.enclosing else ()), *changed.edits]
         reason = ", ".join([*done, RECODED] if label else done)
         self.made.append(PartChange(part.path, reason, links, self._spans(edits_here)))
         self.edits += edits_here
@@ -61,38 +61,41 @@ class Changes:
             self.clipped.append((part.path, len(leaf.decoded) > opens.CLIPPED))
         return ""
 
-    def _spans(self, edits: Sequence[Plain]) -> tuple[Span, ...]:
+    def _spans(self, edits: Sequence[Placed]) -> tuple[Span, ...]:
         """Where they are in the changed body."""
         spans: list[Span] = []
         body, shift = self._body, self._shift
         for start, end, new in edits:
             stop = start + shift + len(new)
-            old = memoryview(body)[start:end] if end - start > _MANY else body[start:end]
+            # A view keeps the whole body, which others may need no more.
+            old = memoryview(body)[start:end] if 2 * (end - start) > len(body) else body[start:end]
             spans.append(Span(start + shift, stop, old))
             shift = stop - end
         self._shift = shift
         return tuple(spans)
 
     def body(self) -> bytes:
-        return coding.splice(self._body, self.edits)
+        return anew.splice(self._body, self.edits)
 
 
-def _label(body: bytes, part: Part) -> list[Plain]:
-    """The change in a part's header that says it is quoted-printable now."""
+def _label(body: bytes, part: Part, encoding: str) -> list[Plain]:
+    """The change in a part's header that says how it is encoded now."""
+    value = b" " + encoding.encode("ascii")
     if part.encoding_span:
         start, end = part.encoding_span
-        return [(start, end, _QUOTED + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
+        return [(start, end, value + (b"\r" if body[end - 1 : end] == b"\r" else b""))]
     line_end = b"\r\n" if body[: part.start].endswith(b"\r\n") else b"\n"
-    return [(part.start, part.start, _ENCODING_FIELD + b":" + _QUOTED + line_end)]
+    return [(part.start, part.start, _ENCODING_FIELD + b":" + value + line_end)]
 
 
-def label_message(draft: Draft) -> None:
+def label_message(draft: Draft, encoding: str) -> None:
     """The same for a message that is no multipart."""
+    value = b" " + encoding.encode("ascii")
     known = [field.name for field in draft.fields if field.key == _ENCODING_FIELD.lower()]
     if known:
-        draft.replace_field(known[0], nth=1, value=_QUOTED)
+        draft.replace_field(known[0], nth=1, value=value)
     else:
-        draft.insert_field(Field(_ENCODING_FIELD, _QUOTED), at=len(draft.fields) + 1)
+        draft.insert_field(Field(_ENCODING_FIELD, value), at=len(draft.fields) + 1)
 
 
 def record(draft: Draft, changes: Changes) -> None:
@@ -122,5 +125,5 @@ def _told(change: PartChange) -> str:
     said += ["an image tells of opens"] * (OPENS in done)
     said += ["a hidden link tells of robots"] * (TRAP in done)
     said += ["attributes that switch tracking off removed"] * (SWITCHES in done)
-    recoded = ", and the part is quoted-printable now" if RECODED in done else ""
+    recoded = ", and the part has a transfer encoding now" if RECODED in done else ""
     return f"{', '.join(said)} in part {change.path}{recoded}"

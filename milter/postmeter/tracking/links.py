@@ -275,7 +275,7 @@ class _Rewrite:
         elif made.made:
             draft.replace_body(body, tuple(made.made))
             if made.recoded:
-                changes.label_message(draft)
+                changes.label_message(draft, made.recoded)
             changes.record(draft, made)
             draft.facts["privacy"] = self._rules.tracking.privacy
 
