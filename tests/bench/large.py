@@ -20,6 +20,7 @@ _B = b"=_large"
 _TOP = b"From: news@example.com\r\nTo: reader@example.net\r\nSubject: large\r\nMIME-Version: 1.0\r\n"
 _PARTS = _TOP + b'Content-Type: multipart/mixed; boundary="%b"\r\n\r\n' % _B
 _PAGE = b'<html><body><p><a href="https://shop.example.com/x">offer</a></p></body></html>\r\n'
+_WORDS = b"<p>some text for a reader, and more of it</p>\r\n"
 _LINE = "Grüße aus Köln, und viel Text dazu, bis auch diese Zeile zu Ende ist.\r\n".encode()
 
 
@@ -78,10 +79,49 @@ def pages(octets: int) -> Mail:
     return Mail("HTML only", head + text * (octets // len(text)), octets // len(text))
 
 
+def base64_page(octets: int) -> Mail:
+    """A page that is written anew as a whole for its link."""
+    head = b"--%b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" % _B
+    page = base64.encodebytes(_PAGE + _WORDS * (octets * 57 // 78 // len(_WORDS))).replace(b"\n", b"\r\n")
+    return Mail("base64 page", _PARTS + head + page + b"--%b--\r\n" % _B, 1)
+
+
+def line_page(octets: int) -> Mail:
+    """A page in one line, which has to be encoded for its link; quoted-printable would take three times as much."""
+    text = "漢字ひらがな".encode()
+    head = b"--%b\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
+    return Mail("page in a line", _PARTS + head + _PAGE[:-2] + text * (octets // len(text)) + b"\r\n--%b--\r\n" % _B, 1)
+
+
+def shifted_page(octets: int) -> Mail:
+    """A page whose charset has shifts at each few words."""
+    text = "漢字ひらがな text\r\n".encode("iso-2022-jp")
+    head = b"--%b\r\nContent-Type: text/html; charset=iso-2022-jp\r\n\r\n" % _B
+    return Mail("ISO-2022-JP page", _PARTS + head + _PAGE + text * (octets // len(text)) + b"--%b--\r\n" % _B, 1)
+
+
+def page_and_text(octets: int) -> Mail:
+    """One part is written anew for its link, and the other one encoded."""
+    page = b"--%b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" % _B
+    text = b"--%b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
+    lines = base64.encodebytes(_PAGE + _WORDS * (octets // 3 // len(_WORDS))).replace(b"\n", b"\r\n")
+    rest = _LINE * (octets // 2 // len(_LINE))
+    return Mail("page and 8-bit text", _PARTS + page + lines + text + rest + b"--%b--\r\n" % _B, 1)
+
+
+def header_lines(octets: int) -> Mail:
+    """A link, and a part that is all header."""
+    page = b"--%b\r\nContent-Type: text/html\r\n\r\n" % _B
+    head = b"--%b\r\nContent-Type: message/rfc822\r\n\r\n" % _B
+    fields = b"X-Field: value\r\n" * (octets // 16)
+    return Mail("header lines", _PARTS + page + _PAGE + head + fields + b"\r\nend\r\n--%b--\r\n" % _B, 1)
+
+
 Making = Callable[[int], Mail]
 
 KINDS: tuple[Making, ...] = (
-    attachment, page_and_attachment, eight_bit, eight_bit_part, long_line_part, pages, eight_bit_page
+    attachment, page_and_attachment, eight_bit, eight_bit_part, long_line_part, pages, eight_bit_page,
+    base64_page, line_page, shifted_page, page_and_text, header_lines,
 )  # fmt: skip
 
 

@@ -157,8 +157,7 @@ def alone(options: argparse.Namespace) -> Figures:
         done = "rewritten" if peak.rewritten else "as it was"
         print(f"  {peak.name:<22}{peak.times:5.2f}  {done}{'' if peak.taken else ', NOT TAKEN'}")
     print(f"  and {rests:.0f} MiB afterwards")
-    usual = [peak for peak in peaks if peak.name != "8-bit page"]  # of that size none is tracked by default
-    goals = [judged(f"{peak.name}: times its size", peak.times, 3) for peak in usual]
+    goals = [judged(f"{peak.name}: times its size", peak.times, 3) for peak in peaks]
     return {"peaks": [asdict(peak) for peak in peaks], "afterwards_mib": rests, "goals": goals}
 
 

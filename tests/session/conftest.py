@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Diary:
 
     def accepted(self, draft: Draft) -> Reply | None:
         late = self.settle(draft)
-        self._tell("accepted" if late is None else "refused", draft.message, draft.notes, str(late))
+        message = replace(draft.message, body=draft.body)
+        self._tell("accepted" if late is None else "refused", message, draft.notes, str(late))
         return late
 
     def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:

@@ -57,6 +57,17 @@ def test_a_draft_equals_its_message_with_the_changes_made(fields: list[Field], d
     assert apply(draft.message, draft.changes) == wire(draft)
 
 
+@given(FIELDS, st.binary(max_size=9), st.binary(max_size=9))
+def test_a_body_that_is_handed_over_is_gone_when_it_is_replaced(fields: list[Field], body: bytes, new: bytes) -> None:
+    """And the sizes told stay those of the message with its body."""
+    whole, draft = message(fields, body), Draft(message(fields, b""), body=body)
+    for one in (draft, Draft(whole)):
+        assert (one.body, one.size, one.size_with(new)) == (body, whole.size(), message(fields, new).size())
+    draft.replace_body(new, ())
+    assert (draft.body, draft.message.body) == (new, b"")
+    assert (draft.size, draft.size_with(body)) == (whole.size(), whole.size())
+
+
 @pytest.mark.parametrize(("count", "dropped"), [(100, 100), (101, 0), (1_000_000, 0)])
 def test_so_many_fields_that_postfix_would_be_busy_for_long_are_not_dropped(count: int, dropped: int) -> None:
     """It goes through the header anew for each."""

@@ -81,6 +81,7 @@ class Draft:
     """What quotas made of the message, once: the step and `settle` must mean the same."""
     fields: list[Field] = field(default_factory=list)
     body: bytes = b""
+    """Given with the draft it is held here alone, and gone when a step replaces it; else it is the message's."""
     changes: list[Change] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     figures: dict[Figure, int] = field(default_factory=dict)
@@ -88,10 +89,17 @@ class Draft:
     """What the journal keeps besides the envelope: signatures, links, changed parts. JSON values only."""
     besides: list[Event] = field(default_factory=list)
     """Facts of their own, which are recorded with the message or not at all."""
+    size: int = 0
+    """Octets of the message as it came (`Message.size`)."""
 
     def __post_init__(self) -> None:
         self.fields = list(self.message.fields)
-        self.body = self.message.body
+        self.body = self.body or self.message.body
+        self.size = self.size_with(self.body)
+
+    def size_with(self, body: bytes) -> int:
+        """Octets that the message as it came would have with that body."""
+        return self.message.size() - len(self.message.body) + len(body)
 
     def state(self) -> State:
         """All that a step may alter, to go back to with `restore`, once. Cheap: it is asked for often, wanted never."""

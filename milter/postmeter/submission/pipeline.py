@@ -100,7 +100,7 @@ def submitted(draft: Draft, *, network: str = "") -> Submitted:
         mail_from=address.text(envelope.mail_from),
         from_domain=draft.from_domain,
         recipients=tuple([address.text(rcpt) for rcpt in envelope.rcpt_to]),
-        size=message.size(),
+        size=draft.size,
         network=network,
         facts=draft.facts,
     )

@@ -182,11 +182,11 @@ class Quotas:
 
     def _amounts(self, draft: Draft) -> Mapping[str, int]:
         """A message whose recipients are all exempt counts nothing, nor do its bytes."""
-        message = draft.message
-        recipients = len(message.envelope.rcpt_to)
+        rcpt_to = draft.message.envelope.rcpt_to
+        recipients = len(rcpt_to)
         if self._exempt:
-            recipients = sum(not self._is_exempt(rcpt) for rcpt in message.envelope.rcpt_to)
-        return {"messages": 1, "recipients": recipients, "bytes": message.size()} if recipients else _NOTHING
+            recipients = sum(not self._is_exempt(rcpt) for rcpt in rcpt_to)
+        return {"messages": 1, "recipients": recipients, "bytes": draft.size} if recipients else _NOTHING
 
     def _is_exempt(self, recipient: bytes) -> bool:
         name = address.text(recipient).lower()

@@ -38,7 +38,7 @@ def step(bounces: Bounces, tagger: Tagger, *, bulk: Callable[[Draft], bool], siz
             draft.facts["bulk"] = True
         tag = tagger.tag(draft.message.reference)
         _replace_sender(draft, bounces, tagger, tag)
-        if not size_limit or draft.message.size() + _ROOM < size_limit:
+        if not size_limit or draft.size + _ROOM < size_limit:
             _add_fields(draft, bounces, tagger, tag)
 
     return mark_returns

@@ -80,10 +80,9 @@ def _numbered(fields: Sequence[Field]) -> Iterator[tuple[int, Field]]:
 
 def _make_body_safe(draft: Draft, size_limit: int) -> None:
     made = safe.recode(draft.fields, draft.body, eight_bit=not _needs_smtputf8(draft.message.envelope, draft.fields))
-    growth = len(made.body) - len(draft.message.body) + _ROOM
     if made.problem:
         _fragile(draft, made.problem)
-    elif made.parts and draft.message.size() + growth > size_limit:
+    elif made.parts and draft.size_with(made.body) + _ROOM > size_limit:
         _fragile(draft, SIZE_LIMIT)
     elif made.parts:
         if made.body != draft.body:

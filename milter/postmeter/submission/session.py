@@ -239,7 +239,7 @@ class Session:
             if self._spared and self._takes_marks_off:
                 send(ctx, drops(NAME, self._marked))
             return self._turn_away(ctx, TOO_MUCH)
-        draft = Draft(self._message(ctx))
+        draft = self._draft(ctx)
         if self._whose is not Whose.OURS and not self._believed(draft):
             send(ctx, drops(NAME, self._marked))
             return self._pass()
@@ -314,15 +314,12 @@ class Session:
             self.envelope = Envelope(sender)
             raise
 
-    def _message(self, ctx: milter.milterContext) -> Message:
-        return Message(
-            envelope=self.envelope,
-            fields=tuple(self._fields),
-            body=self._body if isinstance(self._body, bytes) else self._body.getvalue(),
-            queue_id=symbol(ctx, "i"),
-            time=time(),
-            reference=self._desk.reference(),
-        )
+    def _draft(self, ctx: milter.milterContext) -> Draft:
+        """What is decided about. The body is handed over: when a step replaces it, the old one is gone."""
+        body, self._body = self._body, b""
+        queue_id, reference = symbol(ctx, "i"), self._desk.reference()
+        message = Message(self.envelope, tuple(self._fields), b"", queue_id=queue_id, time=time(), reference=reference)
+        return Draft(message, body=body if isinstance(body, bytes) else body.getvalue())
 
     def _hold(self, octets: int) -> bool:
         """Make room for so many more octets, and for what may follow; without any what we have of it is let go."""

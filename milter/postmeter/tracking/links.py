@@ -270,7 +270,7 @@ class _Rewrite:
     def _commit(self, made: Changes) -> None:
         draft = self._draft
         body = made.body()
-        if self._limit and draft.message.size() + len(body) - len(draft.body) + _ROOM > self._limit:
+        if self._limit and draft.size_with(body) + _ROOM > self._limit:
             self._leave(parts.SIZE_LIMIT)
         elif made.made:
             draft.replace_body(body, tuple(made.made))
