@@ -181,11 +181,11 @@ def _tracking(material: Material) -> list[Stage]:
     if material.mint is None:
         return []
     tracking, mint, limit = material.config.tracking, material.mint, material.size_limit
-    leaving = unsubscribe.step(tracking, mint, nonce=nonce, size_limit=limit)
-    return [
-        Stage("links", links.step(tracking, mint, size_limit=limit), spare=True),
-        Stage("unsubscribe", leaving, spare=True),
-    ]
+    stages = [Stage("links", links.step(tracking, mint, size_limit=limit), spare=True)]
+    if unsubscribe.wanted(tracking):
+        leaving = unsubscribe.step(tracking, mint, nonce=nonce, size_limit=limit)
+        stages.append(Stage("unsubscribe", leaving, spare=True))
+    return stages
 
 
 def bulk(config: Config) -> Callable[[Draft], bool]:

@@ -41,7 +41,12 @@ def declared(label: bytes) -> str:
 def converts(fields: Sequence[Field], body: bytes) -> bool:
     """Whether a hop without 8BITMIME makes Postfix encode or relabel something of this message."""
     top = [one.value for one in fields if one.key == _ENCODING]
-    return any(map(declared, top)) or next(labels(fields, body), None) is not None
+    if any(map(declared, top)):
+        return True
+    kinds = b"".join([one.value for one in fields if one.key == _TYPE]).lower()
+    if kinds.find(b"multipart") < 0 and kinds.find(b"message") < 0:
+        return False  # as of most mail: what has one part has no labels in its body
+    return next(labels(fields, body), None) is not None
 
 
 def labels(fields: Sequence[Field], body: bytes) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,12 @@ _PLAIN = "@!$'*+-._~"  # what stands in an address and has no other meaning in a
 _ROOM = 4096  # what later steps may add: two signatures, a few fields
 
 
+def wanted(tracking: Tracking) -> bool:
+    """Whether mail of anybody gets one."""
+    overrides = (*tracking.domains.values(), *tracking.logins.values())
+    return tracking.unsubscribe or any(keys.get("unsubscribe") for keys in overrides)
+
+
 def step(tracking: Tracking, tokens: Mint, *, nonce: Callable[[], bytes], size_limit: int) -> Step:
     """`nonce` gives twelve bytes of chance; `size_limit` is Postfix's message_size_limit, 0 for none."""
     sections: Sections[Tracking] = Sections(tracking, lambda section: section)
