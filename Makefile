@@ -24,9 +24,10 @@ test: setup lint types  ## what must hold before a commit: lint, types, unit, se
 unit: setup  ## pure code, under ten seconds
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target unit-a-l unit-m-z
 
-# Their files are in memory; what Python compiled is kept, whatever the environment says; and pytest walks a folder once,
-# where it would for each of its files that is named.
-UNIT = TMPDIR=/dev/shm PYTHONDONTWRITEBYTECODE= $(PYTEST) -q -o tmp_path_retention_policy=failed tests/unit
+# Their files are in memory, where programs may be run there: a stand-in for postconf(1) is one. What Python compiled is kept,
+# whatever the environment says. pytest walks a folder once, where it would for each of its files that is named.
+MEMORY = $(shell findmnt -no OPTIONS -T /dev/shm | grep -qv noexec && echo /dev/shm)
+UNIT = TMPDIR=$(MEMORY) PYTHONDONTWRITEBYTECODE= $(PYTEST) -q -o tmp_path_retention_policy=failed tests/unit
 
 unit-a-l: setup
 	$(UNIT) --ignore-glob='*/test_[m-z]*.py'
