@@ -24,8 +24,8 @@ test: setup lint types  ## what must hold before a commit: lint, types, unit, se
 unit: setup  ## pure code, under ten seconds
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target unit-a-l unit-m-z
 
-# Their files are in memory, where programs may be run there: a stand-in for postconf(1) is one. What Python compiled is kept,
-# whatever the environment says. pytest walks a folder once, where it would for each of its files that is named.
+# Their files are in memory, where programs may be run there: a stand-in for postconf(1) is one. What Python compiled is
+# kept, whatever the environment says. pytest walks a folder once, where it would for each of its files that is named.
 MEMORY = $(shell findmnt -no OPTIONS -T /dev/shm | grep -qv noexec && echo /dev/shm)
 UNIT = TMPDIR=$(MEMORY) PYTHONDONTWRITEBYTECODE= $(PYTEST) -q -o tmp_path_retention_policy=failed tests/unit
 
