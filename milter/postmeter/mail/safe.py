@@ -206,7 +206,10 @@ class _Work:
         elif body.count(b"\n", start, end) == body.count(b"\r\n", start, end):
             return body, start, end
         else:
-            octets = crlf(body[start:end])  # at a bare LF too Postfix ends a line (D36)
+            whole = BytesIO()
+            for piece in coding.pieces(body, start, end):
+                whole.write(crlf(piece))  # at a bare LF too Postfix ends a line (D36)
+            octets = whole.getvalue()
         return octets, 0, len(octets)
 
     def _keep(self, end: int) -> None:
