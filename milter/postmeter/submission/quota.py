@@ -134,9 +134,11 @@ class Quotas:
         """
         if recipient is not None or self._exempt or not envelope.mail_from or not _waits(envelope):
             return None
-        decisions = self._decide(envelope, sender=sender(envelope), domain=None, now=now)
+        name = sender(envelope)
+        decisions = self._decide(envelope, sender=name, domain=None, now=now)
         try:
-            over = self._accounts.glance(_least(decisions), now)
+            least = _kept_least if len(name) <= _USUAL else _least
+            over = self._accounts.glance(least(decisions), now)
         except StoreError:
             self._accounts.add({_STORE_ERROR: 1})
             return None
@@ -250,10 +252,13 @@ def _limits(order: str) -> tuple[Limit, ...] | None:
         return None
 
 
-@lru_cache(maxsize=1024)
 def _least(decisions: Sequence[Decision]) -> tuple[Charge, ...]:
     """What any message is charged at least where it would be refused for it."""
     return _charges([one for one in decisions if one.allowance.over in ("defer", "reject")], _LEAST, ())
+
+
+_USUAL = 500  # characters of a name: nobody fills what is kept with longer ones
+_kept_least = lru_cache(maxsize=1024)(_least)
 
 
 def _charges(decisions: Sequence[Decision], amounts: Mapping[str, int], warn: tuple[int, ...]) -> tuple[Charge, ...]:
