@@ -204,6 +204,23 @@ def test_a_line_that_would_pass_998_makes_the_part_quoted_printable(coding: str)
         assert max(map(len, draft.body.split(b"\r\n"))) <= 998
 
 
+@pytest.mark.parametrize(("text", "coding"), [("some words ", "quoted-printable"), ("漢字 ", "base64")])
+@pytest.mark.parametrize("octets", [2_000, 1_300_000])
+def test_a_page_on_one_line_is_encoded_in_the_shorter_way(text: str, coding: str, octets: int) -> None:
+    """However large it is, and alone as well as between other parts."""
+    page = f"{HTML}\r\n\r\n{LINK}{text * (octets // len(text.encode()))}\r\n"
+    for raw in (page, multipart("mixed", "\r\nfirst", page, "\r\nlast")):
+        draft = run(raw)
+        parsed = email.message_from_bytes(apply(draft.message, draft.changes))
+        [found] = [part for part in parsed.walk() if part.get_content_type() == "text/html"]
+        assert found["Content-Transfer-Encoding"] == coding
+        payload = found.get_payload(decode=True)
+        assert isinstance(payload, bytes)
+        [url] = tracked(payload)
+        before = page.partition("\r\n\r\n")[2].strip()
+        assert payload.decode().strip() == before.replace("https://example.com/", f"{BASE}{url}")
+
+
 def test_quoted_printable_and_base64_stay_what_they_are() -> None:
     quoted = '<a href=3D"http://example.com/a=\r\nb">x</a>'
     for coding, page in (("quoted-printable", quoted), ("base64", "PGEgaHJlZj1odHRwOi8veC5leGFtcGxlLz4=")):
