@@ -10,6 +10,7 @@ from email.mime.base import MIMEBase
 from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ ACTIONS = ("failed", "delayed", "delivered", "relayed", "expanded")
 STATUSES = st.builds("{}.{}.{}".format, st.integers(4, 5), st.integers(0, 7), st.integers(1, 40))
 
 
+@cache
 def original() -> EmailMessage:
     message = EmailMessage()
     message["From"] = "news@example.com"
