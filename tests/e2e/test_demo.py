@@ -90,6 +90,9 @@ def test_on_a_terminal_it_stays_until_ctrl_c() -> None:
         assert re.search(r"swaks --server 127\.0\.0\.1:\d+ --auth", output)
         assert re.search(r"http://127\.0\.0\.1:\d+/metrics", output)
         assert "\033[" in output
+        asked = re.search(r"PYTHONPATH=milter .* -m postmeter report -c \S+", output)
+        assert asked
+        assert "alice@example.com" in subprocess.check_output(f"{asked[0]} --by login", shell=True, text=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(BOUND) == 0
     finally:

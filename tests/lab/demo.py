@@ -228,6 +228,7 @@ def stay(lab: Lab) -> None:
     say(f"""    Send mail of your own:
       {paint(f"swaks --server 127.0.0.1:{port} --auth PLAIN --auth-user {ALICE} --auth-password {LOGINS[ALICE]}"
              f" --from {ALICE} --to you@example.net", "bold")}
+    Ask postmeter:  PYTHONPATH=milter {sys.executable} -m postmeter report -c {lab.postmeter.config}
     Figures:        http://127.0.0.1:{lab.postmeter.ports["metrics"]}/metrics
     Configuration:  {lab.postmeter.config}
     Postfix's log:  {lab.postfix.log_file}
