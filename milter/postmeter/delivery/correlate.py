@@ -214,9 +214,10 @@ class Correlator:
 
     def _known(self, line: Line) -> Life | None:
         """The life that a line is about, if it is ours or may be; one whose first lines were never read, too."""
-        if line.key in self._foreign:
+        key = line.key
+        if key in self._foreign:
             return None
-        life = self.lives.get(line.key) or self._new(line)
+        life = self.lives.get(key) or self._new(line)
         if life.reference or life.shown or self._join(life, line.time) or life.kin or self.late:
             return life
         self._disown(life)
@@ -357,7 +358,8 @@ class Correlator:
 
     def _put(self, life: Life) -> None:
         self.lives.put(life)
-        self._give_up(self.lives.too_many(), "too many messages were in the queue at a time")
+        if (oldest := self.lives.too_many()) is not None:
+            self._give_up(oldest, "too many messages were in the queue at a time")
 
     def _give_up(self, life: Life | None, why: str) -> None:
         if life is not None:
