@@ -18,9 +18,12 @@ from types import TracebackType
 from tests.lab.folder import give, new_folder
 from tests.lab.ports import free_port
 from tests.lab.tls import Certificates, make
+from tests.lab.waiting import wait_for
 
 _BOUND = 30.0  # seconds for a server to answer
 _PASSWORD = "correct horse"  # of every role
+_GONE = frozenset({"", "Z", "X"})  # states of a process in proc(5)
+_STILL = _GONE | {"T"}
 
 
 def missing() -> str:
@@ -118,13 +121,17 @@ class Postgres:
     def kill(self) -> None:
         """Every process of it: after `kill -9` of the first alone the others would end by themselves, but later.
 
-        The first stands still meanwhile: it would begin again with new ones.
+        The first stands still meanwhile: it would begin again with new ones. Who starts the next one finds nobody left,
+        for a process that is on its way out still has the memory that they share.
         """
         process = self._running()
         process.send_signal(signal.SIGSTOP)
-        for pid in [*self._children(), process.pid]:
+        wait_for(lambda: _state(process.pid) in _STILL, within=_BOUND)
+        children = self._children()
+        for pid in [*children, process.pid]:
             _signal(pid, signal.SIGKILL)
         process.wait(_BOUND)
+        wait_for(lambda: all(_state(pid) in _GONE for pid in children), within=_BOUND)
         self._process = None
 
     def pause(self) -> None:
@@ -171,7 +178,10 @@ class Postgres:
 
     def _children(self) -> list[int]:
         pid = self._running().pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except OSError:  # it has ended by itself
+            return []
 
     def _as_user(self) -> list[str]:
         """setpriv(1) becomes another user; who is one already stays."""
@@ -190,6 +200,14 @@ def _user() -> str:
         return pwd.getpwnam("postgres").pw_name
     except KeyError:
         return "nobody"
+
+
+def _state(pid: int) -> str:
+    """Of a process, as in proc(5); empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _signal(pid: int, how: signal.Signals) -> None:
