@@ -291,6 +291,32 @@ def test_nobody_naps_on_when_their_patience_is_over(tmp_path: Path) -> None:
     theirs.close()
 
 
+def test_a_turn_given_back_for_who_gave_up_is_not_taken_from_who_asks_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting thread locks the same file: what is taken before it gives that back would be given back with it."""
+    theirs, ours = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
+    giving, taken = threading.Event(), threading.Event()
+
+    def give() -> None:
+        giving.set()
+        taken.wait(0.2)
+        Turn.give(ours)
+
+    assert theirs.take(1)
+    assert not ours.take(0.05)
+    monkeypatch.setattr(ours, "give", give)
+    theirs.give()
+    assert giving.wait(10)
+    assert ours.take(10)
+    taken.set()
+    wait_for(lambda: not ours._blocked)
+    assert not theirs.take(0.3)
+    Turn.give(ours)
+    ours.close()
+    theirs.close()
+
+
 def test_who_gave_up_waiting_does_not_get_the_turn_later(tmp_path: Path) -> None:
     first, second = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
     assert first.take(1)

@@ -50,13 +50,10 @@ class Turn:
                 os.close(self._file)
 
     def _knock(self, until: float) -> bool:
-        """Not where the waiting thread is at it already, for somebody who gave up."""
-        if self._blocked:
-            return False
         for seconds in _NAPS:
             if self._try():
                 return True
-            if monotonic() >= until:
+            if self._blocked or monotonic() >= until:
                 return False
             self._nap(seconds)
         return self._try()
@@ -71,11 +68,15 @@ class Turn:
             return got
 
     def _try(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        """Not where the waiting thread is at it, for somebody who gave up: what it gets and gives back is the same."""
+        with self._changed:
+            if self._blocked:
+                return False
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
 
     def _send_waiter(self) -> None:
         self._blocked = True
