@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as stdlib
 from html.entities import html5
 
+import html5lib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,9 +189,21 @@ def test_a_tag_that_does_not_end_is_dropped() -> None:
     assert values(b"<a href='http://example.com/'><a href='http://example.net/' x='>") == [b"http://example.com/"]
 
 
-def test_a_script_with_a_comment_ends_the_search() -> None:
+def test_a_script_within_a_comment_of_a_script_ends_the_search() -> None:
     """Such a script may go on behind its first end tag (script data double escaped state)."""
     assert values(b"<a href=x><script><!--<script></script><a href=y>--></script><a href=z>") == [b"x"]
+
+
+@given(st.lists(st.sampled_from([b"<!--", b"-->", b"<SCRIPT", b"</script", b">", b" ", b"//-", b"<a href=y>"]), max_size=9))
+def test_a_script_hidden_from_old_browsers_ends_where_browsers_see_its_end(pieces: list[bytes]) -> None:
+    """As pages of FrontPage and Dreamweaver have it; html5lib says where."""
+    text = b"".join(pieces)
+    document = b"<a href=x></a><script><!-- " + text + b"</script ><a href=z>"
+    tree = html5lib.parse(document, namespaceHTMLElements=False)
+    seen = [link.attrib["href"].encode() for link in tree.iter("a") if "href" in link.attrib]
+    found = values(document)
+    assert found == seen[: len(found)]
+    assert b"<SCRIPT" in text or found == seen
 
 
 @pytest.mark.parametrize("name", [b"style", b"title", b"ScriPt"])

@@ -53,6 +53,7 @@ _ATTRIBUTE = re.compile(
     rb"(?:" + _WS + rb"*+=" + _WS + rb"*+"
     rb"(?:\"(?P<double>[^\"]*+)(?:\"|\Z)|'(?P<single>[^']*+)(?:'|\Z)|(?P<bare>[^\t\n\f\r \"'>][^\t\n\f\r >]*+))?)?)"
 )
+_SCRIPT = re.compile(rb"<(?i:script)" + _NAME)
 _COMMENT_START = re.compile(rb"<!---?>")
 _COMMENT_END = re.compile(rb"--!?>")
 _CONDITION = re.compile(rb"<!--\[(?i:if)[\t\n\r (!][^\]<>]{1,200}+\]>")
@@ -207,7 +208,7 @@ class _Reader:
         return -1
 
     def _raw_end(self, name: bytes, at: int, end: int) -> int:
-        """Behind the end tag of an element that holds only text; a script with a comment may end later than it seems.
+        """Behind the end tag of an element that holds only text; a script that holds `<!-- <script` may end later.
 
         In SVG and MathML they hold markup (section 13.2.6.5): where that differs, what follows is not read.
         """
@@ -215,7 +216,10 @@ class _Reader:
         if name.lower() == b"plaintext":
             return -1
         found = re.compile(rb"</" + name + _NAME, re.IGNORECASE).search(document, at, end)
-        if not found or (name.lower() == b"script" and document.find(b"<!--", at, found.start()) >= 0):
+        if not found:
+            return -1
+        comment = document.find(b"<!--", at, found.start()) if name.lower() == b"script" else -1
+        if comment >= 0 and _SCRIPT.search(document, comment, found.start()):
             return -1
         if self._foreign and document.find(b"<", at, found.start()) >= 0:
             return -1
