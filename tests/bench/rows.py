@@ -6,6 +6,8 @@ starts it and a line in a list. Knows nothing of Postfix, of messages or of how 
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from typing import Any
 
 from tests.bench import cpu
 from tests.lab.folder import CLONE, give
-from tests.lab.keys import DkimKey
+from tests.lab.keys import DkimKey, make_key
 from tests.lab.product import Postmeter, merge
 
 DOMAIN, SELECTOR = "example.com", "bench"
@@ -82,19 +84,34 @@ def _nothing(variant: str) -> Starting:
     @contextmanager
     def start(folder: Path) -> Iterator[Started]:
         address = folder / "socket"
-        command = [sys.executable, "-m", "tests.bench.nothing", variant, str(address)]
-        # A session of its own, as every milter here: the kernel divides time between sessions first (sched(7)).
-        process = subprocess.Popen(
-            command, cwd=CLONE, env={"PYTHONPATH": "milter:."}, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            wait_for(address, process)
-            yield Started(address=f"unix:{address}", pids=lambda: list(cpu.tree(process.pid)))
-        finally:
-            process.kill()
-            process.wait()
+        with _program("tests.bench.nothing", variant, str(address), address=address) as pids:
+            yield Started(address=f"unix:{address}", pids=pids)
 
     return start
+
+
+@contextmanager
+def _least(folder: Path) -> Iterator[Started]:
+    address, book = folder / "socket", folder / "book.db"
+    key = make_key(folder / "keys", domain=DOMAIN, selector=SELECTOR, user="root")
+    with _program("tests.bench.least", str(address), str(key.file), str(book), address=address) as pids:
+        yield Started(address=f"unix:{address}", pids=pids, key=key)
+
+
+@contextmanager
+def _program(module: str, *arguments: str, address: Path) -> Iterator[Callable[[], list[int]]]:
+    """One of ours that is a milter, until it is no more needed; gives its processes."""
+    command = [sys.executable, "-m", module, *arguments]
+    # A session of its own, as every milter here: the kernel divides time between sessions first (sched(7)).
+    process = subprocess.Popen(
+        command, cwd=CLONE, env={"PYTHONPATH": "milter:."}, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(address, process)
+        yield lambda: list(cpu.tree(process.pid))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def ours(settings: Mapping[str, Any] | None = None, *, on_port: bool = False) -> Starting:
@@ -123,7 +140,7 @@ def wait_for(address: Path, process: subprocess.Popen[bytes], *, bound: float = 
         time.sleep(0.02)
 
 
-ALONE, SKIPPED, FLOOR, OURS = "postfix", "nothing-skipped", "nothing-signer", "postmeter"
+ALONE, SKIPPED, FLOOR, LEAST, OURS = "postfix", "nothing-skipped", "nothing-signer", "least", "postmeter"
 
 _SKIPPED = Row(SKIPPED, "a pymilter that does nothing and is asked nothing", _nothing("skipped"))
 
@@ -131,6 +148,9 @@ ROWS: list[Row] = [
     Row(ALONE, "Postfix alone", _alone),
     _SKIPPED,
     Row(FLOOR, "a pymilter that does nothing but gets what a signer needs, replies off", _nothing("signer")),
+    Row(
+        LEAST, "a pymilter that signs, and charges and writes down in one transaction, and no more", _least, signs=True
+    ),
     Row(OURS, "postmeter, every step on", ours(), signs=True, tracks=True),
 ]
 
