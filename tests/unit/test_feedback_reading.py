@@ -252,6 +252,14 @@ def test_the_envelope_id_is_read() -> None:
         ("5.1.1", "smtp; 550 5.1.1 no (in reply to MAIL FROM command)", False),
         ("5.0.0", "smtp; 550 user unknown (in reply to end of DATA command)", False),
         ("4.0.0", "smtp; no such user", False),
+        ("5.0.0", "smtp; 551 <a@b.example> is a deactivated mailbox", True),
+        ("5.0.0", "X-Postfix; [b.example]: Name or service not known", False),
+        ("5.0.0", "smtp; the address: no valid MX hosts", False),
+        ("5.0.0", "smtp; 550-Verification failed for <n@example.com> 550-No such user 550 Sender verify failed", False),
+        ("5.0.0", "X-Postfix; host mx said: 550 HELO invalid (in reply to RCPT TO command)", False),
+        ("5.0.0", "smtp; 550 Too many invalid recipients", False),
+        ("5.0.0", "smtp; 550 this user does not accept mail from you", False),
+        ("5.0.0", "smtp; 550 <user@unknown.example>: go away", False),
     ],
 )
 def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, hard: bool) -> None:
@@ -259,6 +267,48 @@ def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, ha
         f"Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: {status}\nDiagnostic-Code: {diagnostic}"
     )
     assert (found.kind, found.recipients[0].hard) == ("bounce", hard)
+
+
+@pytest.mark.parametrize(
+    ("diagnostic", "hard"),
+    [
+        ("550 Access from 192.0.2.1 blocked, see the blocklist", False),
+        ("550 <a@b.example> mailbox is full", False),
+        ("550 max message size exceeded", False),
+        ("550 blocked: 5.1.1 unknown user", True),
+        ("550 <a@b.example> recipient rejected", True),
+        ("550 no such user", True),
+        ("550 a@b.example...User unknown", True),
+    ],
+)
+def test_words_that_mean_something_else_outweigh_a_status_put_over_them(diagnostic: str, hard: bool) -> None:
+    """Sendmail has 5.1.1 for every 550 to RCPT."""
+    row = "Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: SMTP; "
+    found = one(row + diagnostic)
+    assert (found.recipients[0].status, found.recipients[0].hard) == ("5.1.1", hard)
+
+
+def test_a_transcript_of_two_servers_gives_the_status_of_the_one_that_refused() -> None:
+    words = "<a@b.example>\n\n451 4.4.1 reply: read error from mx1.b.example.\n<<< 550 unknown user\n"
+    row = "Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: 5.0.0\nDiagnostic-Code: SMTP; 550 unknown user"
+    found = one(row, words=words).recipients[0]
+    assert (found.status, found.reply, found.hard) == ("5.0.0", "550", True)
+
+
+def test_where_the_final_recipient_is_a_program_the_original_one_is_meant() -> None:
+    found = one(
+        "Original-Recipient: rfc822;a@b.example\nFinal-Recipient: rfc822;@store.b.example:24@lmtp-daemon\n"
+        "Action: failed\nStatus: 4.2.2\nDiagnostic-Code: lmtp;550 4.2.2 Over quota"
+    )
+    assert [(one.recipient, one.status, one.reply) for one in found.recipients] == [("a@b.example", "4.2.2", "550")]
+
+
+def test_a_type_that_is_said_twice_is_no_part_of_the_address() -> None:
+    found = one(
+        "Final-Recipient: rfc822; c@b.example\nOriginal-Recipient: rfc822; RFC822;a@b.example\n"
+        "Action: failed\nStatus: 5.1.1"
+    )
+    assert [(one.recipient, one.original) for one in found.recipients] == [("c@b.example", "a@b.example")]
 
 
 def test_a_delay_is_never_hard() -> None:
@@ -436,6 +486,12 @@ def test_words_that_promise_another_attempt_are_a_delay() -> None:
         ("user does not exist", "5.1.1"),
         ("User unknown in relay recipient table", "5.1.1"),
         ("Connection timed out", "4.4.7"),
+        ("mailbox exceeds allowed size", "5.2.2"),
+        ("Mailbox size limit exceeded", "5.2.2"),
+        ("maximum message size exceeded", "5.3.4"),
+        ("Name or service not known", "5.1.2"),
+        ("this mailbox does not accept messages from strangers", "5.7.1"),
+        ("<user@unknown.example> said hello", ""),
     ],
 )
 def test_words_mean_a_status(words: str, status: str) -> None:

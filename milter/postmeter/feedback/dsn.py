@@ -25,9 +25,9 @@ _OURS = frozenset(
     | {"last-attempt-date", "received-from-mta", "dsn-gateway", "will-retry-until", "final-log-id"}
 )
 _RUNS = re.compile(r"\n(?:[ \t]*+\n)++")
-_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}[ \t]*;[ \t]*")
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}[ \t]*;[ \t]*(?:rfc822;[ \t]*)?", re.IGNORECASE)  # some say it twice
 _BRACKETED = re.compile(r"<([^<>\s]{1,320})>")
-_WHOLE = re.compile(r".+@.+")
+_WHOLE = re.compile(r"[^@].*@.+")
 _NAMED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _XTEXT = re.compile(r"\+(2B|3D)")
 _ACTIONS = (
@@ -161,7 +161,7 @@ def returned(
     derived = meant != told.status
     all_said = " ".join(f"{diagnostic} {around}".split())
     at_rcpt = said.about_the_recipient(all_said) and not (derived and (doubtful or said.of_the_data(all_said)))
-    final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic)
+    final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic) and not said.otherwise(diagnostic)
     return Returned(
         recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,
         reporting=reporting, remote=remote, hard=final and hard(meant, diagnostic, at_rcpt=at_rcpt),
@@ -174,7 +174,8 @@ def _told(stated: str, diagnostic: str, near: str, words: str) -> said.Said:
     for text in dict.fromkeys((diagnostic, near, words)):
         if text and not (reply and status and not status.endswith(".0")):
             here = said.said(text)
-            status, reply, meant = said.most([status, here.status]), reply or here.reply, meant or here.meant
+            fitting = here.status if here.status[:1] == reply[:1] or not reply else ""  # else another server's
+            status, reply, meant = said.most([status, fitting]), reply or here.reply, meant or here.meant
     return said.Said(status, reply, meant)
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postmeter.mail.hardness import statuses
+from postmeter.mail.hardness import HARD, statuses
 
 _FAR = 4000  # characters that are looked at
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
 _REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
 _NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
+_NOT_SAID = re.compile(  # an address, whatever it is called; Postfix's own words
+    r"[^\s<>()\[\]\"]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}|\(in reply to [^()]{1,40}\)"
+)
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
     r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
     r"|initial connection)"
-    r"|\[?MAIL_FROM\]?|sender (?:was|address) rejected|Connected to \S{1,100} but (?:sender|greeting)",
+    r"|\[?MAIL_FROM\]?|sender (?:was|address) rejected|Connected to \S{1,100} but (?:sender|greeting)"
+    r"|sender (?:verif|callout|(?:is )?unknown)|(?:unknown|invalid|bad) sender|\bverification failed for\b",
     re.IGNORECASE,
 )
 
@@ -40,10 +44,9 @@ _GONE = "|".join(
     [
         r"(?:no such|no valid|unknown|invalid|non-?exist\w{0,20}|unrecogni[sz]ed|undefined|unroute?able)"
         rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
-        rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not? (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
-        rf"|valid|registered"
-        r"|match\w{0,20}|here\b|local\b|in )|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid"
-        r"|here|with)"
+        rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
+        r"|valid|registered|match\w{0,20}|here\b|local\b|in )|no (?:exist|match)"
+        r"|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid|here|with)"
         r"|is(?:n'?t| not) (?:a )?(?:valid|known|registered)|\binvalid|\bunroute?able)",
         r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
         r"|recipient)s? (?:here|found)",
@@ -58,12 +61,14 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"\bspam|\bblack ?list|\bblock ?list|\brbl\b|reputation|unsolicited|\bdmarc\b|\bspf\b|\bdkim\b|spamhaus"
         r"|\bvirus",
         r"unauthenticated (?:e?mail|sender)|message content rejected|content filter|\bpoor\b|bulk email filter",
+        r"too many (?:invalid|unknown|bad|wrong|non-?exist\w{0,20})"
+        r"|(?:accept|receive)\w{0,3} (?:any )?(?:e?mails?|messages?) (?:only )?from",
         rf"relay(?:ing)?(?: access)?{_SAME}{{0,20}}(?:denied|not (?:permitted|allowed)|prohibited)|unable to relay",
         r"(?:not|won'?t|can ?not|refuse to) relay|not permitted to relay|we don'?t relay",
     )),
     ("5.2.2", (
         rf"(?:mail ?box|inbox|account|folder|maildir|disk|mail ?drop){_SAME}{{0,40}}\bfull\b|full mail ?box"
-        rf"|over\s?quota",
+        r"|over\s?quota|(?:mail ?box|inbox|maildir)(?: (?:size|limit|has|would|storage|space)){0,3} exceed",
         rf"quota{_SAME}{{0,30}}(?:exceed|full|reach|over|violat)|exceed\w{{0,20}}{_SAME}{{0,40}}(?:quota"
         rf"|storage|mailbox size|disk)",
         rf"over (?:its|the|their|his)?{_SAME}{{0,20}}(?:quota|storage|disk)|out of (?:disk |storage )?(?:space"
@@ -75,7 +80,8 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         rf"(?:message|mail|size|body|attachment){_SAME}{{0,60}}(?:too (?:big|large|long)|size limit)",
         rf"(?:message|mail|size|body|attachment){_SAME}{{0,60}}exceed\w{{0,20}}{_SAME}{{0,40}}(?:size|limit"
         rf"|maximum|length|fixed)",
-        rf"(?:exceed\w{{0,20}}|larger than|over){_SAME}{{0,30}}(?:maximum|max|limit){_SAME}{{0,30}}size",
+        rf"(?:exceed\w{{0,20}}|larger than|over){_SAME}{{0,30}}(?:maximum|max|limit){_SAME}{{0,30}}size"
+        r"|message size (?:limit )?exceeded",
     )),
     ("5.4.6", (
         r"too many hops|mail (?:is )?loop|loops? (?:back|detected)|hop count exceeded|routing loop"
@@ -96,10 +102,12 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"(?:unknown|no such|bad|invalid|illegal) (?:host|domain|system)|host(?:name)? lookup"
         r"|couldn'?t find any host",
         r"no mx (?:record|or)|name service error|unable to resolve|no route to domain|unrouteable domain|nxdomain",
-        r"dns error|no relevant answers|mail exchanger or ip address",
+        r"dns error|no relevant answers|mail exchanger or ip address|no valid mx",
+        r"name or service not known|nodename nor servname|no address associated with",  # getaddrinfo(3)
     )),
     ("5.2.1", (
-        rf"{_BOX}{_SAME}{{0,60}}(?:\bdisabled|deactivated|has been closed|discontinued)",
+        rf"{_BOX}{_SAME}{{0,60}}(?:\bdisabled|deactivated|has been closed|discontinued)"
+        r"|deactivated (?:mail ?box|account|user)",
         rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)",
     )),
     ("5.1.1", (_GONE,)),
@@ -111,7 +119,8 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.7.1", (
         rf"(?:access|permission|authori[sz]ation){_SAME}{{0,20}}(?:denied|refused|required)"
         rf"|not (?:authori[sz]ed|permitted|allowed)",
-        r"blocked|policy|\bdenied|prohibited|restricted|rejected for|refused by|banned|unacceptable",
+        r"blocked|policy|\bdenied|prohibit|restricted|rejected for|refused by|banned|unacceptable",
+        r"\bjunk\b|\brelaying\b|\brdns\b|reverse (?:dns|hostname)|\bptr record|\bfilter(?:ed)?\b",
     )),
     ("4.4.7", (
         r"too long|expired|maximum (?:delivery )?(?:time|attempts|retr\w{1,20})|retry (?:time(?:out)?|limit)"
@@ -164,8 +173,15 @@ def said(words: str) -> Said:
 
 def meaning(words: str) -> str:
     """The enhanced status that the words amount to; empty where they say nothing that is known."""
-    flat = " ".join(words[:_FAR].split())
+    flat = _NOT_SAID.sub("@", " ".join(words[:_FAR].split()))
     return next((status for status, known in _WORDS if known.search(flat)), "")
+
+
+def otherwise(words: str) -> bool:
+    """Whether words that state no status mean something that is no fault of the address: sendmail puts its own 5.1.1
+    over every 550 to RCPT."""
+    meant = "" if statuses(words[:_FAR]) else meaning(words)
+    return bool(meant) and meant not in HARD
 
 
 def plain(status: str) -> str:
