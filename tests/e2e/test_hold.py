@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import subprocess
@@ -230,6 +231,27 @@ def test_what_the_brake_holds_can_be_deleted(braked: Lab) -> None:
     assert used(braked) == before
     assert {event["action"] for event in braked.postmeter.events("released")} == {"deleted"}
     assert not [arrived for arrived in braked.sink.deliveries if b"held@example.net" in arrived.rcpt_to]
+
+
+def test_what_was_deleted_here_or_by_hand_was_not_taken_and_nothing_about_it_is_unknown(needs_postfix: None) -> None:
+    """Postfix's log says that it was removed, and the report knows why."""
+    with held_lab({"limits": ["1 message/day"]}) as lab:
+        lab.postmeter.settings["delivery"] = {"log": str(lab.postfix.log_file)}
+        lab.postmeter.write()
+        lab.postmeter.reload("books")
+        lab.postmeter.wait_for("log is read from", daemon="books")
+        ids = [send(lab, name) for name in ("first", "second", "third")]
+        lab.postmeter.wait_figure(2, "queue_recipients", state="held")
+        assert lab.postfix.run("postsuper", "-d", ids[2]).returncode == 0
+        assert lab.as_root("quota", "release", ALICE, "--delete").returncode == 0
+
+        def told() -> list[int]:
+            total = json.loads(lab.postmeter.run("report", "--format", "json").stdout)["total"]
+            return [total[name] for name in ("accepted", "delivered", "waiting", "untaken", "unknown")]
+
+        lab.postmeter.wait_until(lambda: told()[2] == 0 and len(lab.postmeter.events("released")) == 1)
+        assert told() == [1, 1, 0, 2, 0]
+        assert lab.postmeter.metrics().figure("deliveries_total", status="unknown") == 0
 
 
 def test_a_braked_login_is_deferred_at_mail(needs_postfix: None) -> None:

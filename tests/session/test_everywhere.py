@@ -86,6 +86,21 @@ def test_a_message_is_traced_from_any_host_as_on_its_own(hosts: list[Host]) -> N
         ], what
 
 
+def test_a_held_message_that_a_person_deleted_was_not_taken_on_any_host(hosts: list[Host]) -> None:
+    one, two = hosts
+    message = taken("bob@example.net", "eve@example.net", facts={"held": "brake"})
+    deleted = Released(source="r:1", time=NOW + 2, queue_id=message.queue_id, login="a", sender="a",
+                       action="deleted", by="person")  # fmt: skip
+    one.journal.record([message, deleted, replace(taken("kim@example.net"), queue_id=message.queue_id, time=NOW + 500)])
+    follow(one)
+    one.ship()
+    mine = Finder(one.journal.database).fates(message.reference)
+    with closing(everywhere(two)) as reader:
+        theirs = reader.fates(message.reference)
+    assert [(fate.recipient, fate.status) for fate in theirs] == [(fate.recipient, fate.status) for fate in mine]
+    assert {fate.status for fate in theirs} == {"untaken"}
+
+
 @pytest.mark.parametrize("odd", ["'; DROP TABLE events; --", "%s", "\0", "\ud83d@x", "x" * 10_000, "@", "<>", ""])
 def test_whatever_is_asked_for_finds_nothing_and_does_no_harm(hosts: list[Host], odd: str) -> None:
     hosts[0].ship(taken())

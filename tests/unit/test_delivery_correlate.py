@@ -329,6 +329,37 @@ def test_requeued_mail_goes_on_under_its_new_queue_id() -> None:
     assert desk.remove("B00001") == []
 
 
+@pytest.mark.parametrize(("held", "let_go", "told"), [(True, False, "untaken"), (True, True, "unknown"),
+                                                      (False, False, "unknown")])  # fmt: skip
+def test_what_we_held_and_a_person_deleted_was_not_taken(held: bool, let_go: bool, told: str) -> None:
+    """What left the hold queue, or somebody else put there, was charged; whether anybody got it, the log must tell."""
+    desk = Desk()
+    desk.begin("A00001")
+    desk.submit("A00001", "aa", "a@example.net", "b@example.net", held=held)
+    desk.say("A00001: milter-hold: END-OF-MESSAGE from c[192.0.2.1]: by a milter; from=<>", daemon="cleanup")
+    if let_go:
+        desk.say("A00001: released from hold", daemon="postsuper")
+        desk.say("A00001: placed on hold", daemon="postsuper")
+    events = desk.say("A00001: removed", daemon="postsuper")
+    assert set(kinds(events)) == {told}
+    named = [one for event in events if isinstance(event, Untaken) for one in event.recipients]
+    named += [event.recipient for event in events if isinstance(event, Unknown)]
+    assert named == ["a@example.net", "b@example.net"]
+    assert list(desk.correlator.lives) == []
+
+
+def test_what_is_said_of_held_mail_that_was_deleted_is_said_once() -> None:
+    """Although another message has its Message-ID, so that it is remembered for a while."""
+    desk = Desk()
+    desk.take("A00002", "bb", "c@example.net")
+    desk.begin("A00001")
+    desk.submit("A00001", "aa", "a@example.net", held=True)
+    desk.say("A00001: milter-hold: END-OF-MESSAGE from c[192.0.2.1]: by a milter; from=<>", daemon="cleanup")
+    assert kinds(desk.say("A00001: removed", daemon="postsuper")) == ["untaken"]
+    desk.remove("A00002")
+    assert desk.say("A00009: removed", step=10 * LINGER) == []
+
+
 def test_a_pipe_filter_that_sends_it_again_is_no_delivery_and_a_pipe_that_delivers_is() -> None:
     desk = Desk()
     desk.take("A00001", "aa", "a@example.net")

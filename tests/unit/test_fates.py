@@ -225,6 +225,14 @@ def test_a_held_message_waits_and_one_deleted_by_a_person_is_no_longer_accepted(
     assert figures.read(journal.database, since=0, until=10**6) == {"": Counter(untaken=1)}
 
 
+def test_a_held_message_that_was_deleted_before_anybody_followed_is_not_accepted_either(journal: Journal) -> None:
+    """The books were away: both are read at once."""
+    gone = Released(source="released:1", time=NOON + 60, queue_id="Q" + "a" * 16, login="", sender="", action="deleted",
+                    by="person")  # fmt: skip
+    follow(journal, [submitted("a" * 16, ["X@example.net", "y@example.net"], facts={"held": "quota"}), gone])
+    assert figures.read(journal.database, since=0, until=10**6) == {"": Counter(untaken=2)}
+
+
 def test_a_recipient_whose_address_was_forgotten_is_known_by_its_hash(journal: Journal) -> None:
     follow(journal, [submitted("a" * 16, ["x@example.net"]), told(Sent, "a" * 16, "x@example.net", NOON + 1)])
     with journal.database.transaction() as link:

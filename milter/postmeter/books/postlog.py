@@ -322,6 +322,7 @@ def ours(journal: Journal, queue_id: str, since: float, until: float) -> Ours | 
         first=isinstance(event, Submitted),
         bounce=isinstance(event, Submitted) and not event.mail_from and not event.login,
         discarded=bool(facts.get("discarded")),
+        held=bool(facts.get("held")),
         over=_people(journal.decided(event.reference)) >= _people(event.recipients),
     )
 

@@ -112,8 +112,7 @@ class Correlator:
 
     def _name(self, line: Line) -> None:
         message_id = line.values.get("message_id", "")
-        life = self.lives.get(line.key)
-        if life is not None and life.shown and life.message_id != message_id:
+        if (life := self.lives.get(line.key)) is not None and life.shown and life.message_id != message_id:
             self._give_up(life, _REUSED)
             life = None
         life = life or self._new(line)
@@ -122,8 +121,7 @@ class Correlator:
         self.lives.rename(life, message_id)
 
     def _queue(self, line: Line) -> None:
-        life = self.lives.get(line.key)
-        if life is None or life.ended:
+        if (life := self.lives.get(line.key)) is None or life.ended:
             self._give_up(life, "")
             life = self._new(line)
         if life.reference or self._join(life, line.time):
@@ -159,12 +157,15 @@ class Correlator:
 
     def _remove(self, line: Line) -> None:
         self._foreign.forget(line.key)
-        life = self.lives.get(line.key)
-        if life is None:
+        if (life := self.lives.get(line.key)) is None:
             return
         deleted = line.daemon == "postsuper"
         early = not deleted and any(recipient.open() for recipient in life.recipients.values())  # or it was lost
-        self._finish(life, "deleted from the queue" if deleted else _NO_WORD)
+        if deleted and life.held and life.owed:
+            self._told.events.append(word.untaken(life, why="deleted from the hold queue", time=self._at(line)))
+            life.told = True
+        else:
+            self._finish(life, "deleted from the queue" if deleted else _NO_WORD)
         if life.kin or early or (not life.reference and self.late):
             life.ended = self._at(line)
             self._put(life)
@@ -200,7 +201,7 @@ class Correlator:
 
     def _release(self, line: Line) -> None:
         if (life := self.lives.get(line.key)) is not None:
-            life.held = False
+            life.held = life.owed = False
             self._put(life)
 
     def _notify(self, line: Line) -> None:
@@ -233,7 +234,8 @@ class Correlator:
         if ours is None or (not life.begun and not self._plausible(ours)):
             return False
         life.reference, life.login, life.from_domain = ours.reference, ours.login, ours.from_domain
-        life.campaign, life.first, life.kin = ours.campaign, ours.first, life.kin or not ours.first
+        life.campaign, life.first, life.owed = ours.campaign, ours.first, ours.held
+        life.kin = life.kin or not ours.first
         if not ours.discarded:
             life.recipients = {word.name(address): Recipient(address) for address in ours.recipients}
         self._put(life)
@@ -301,8 +303,7 @@ class Correlator:
 
     def _heir(self, life: Life, line: Line) -> Life | None:
         """The life under which this message lives on, on this host, when it was handed to ourselves."""
-        new_id = line.values.get("queued_as", "")
-        if not new_id and line.daemon != "pipe":
+        if not (new_id := line.values.get("queued_as", "")) and line.daemon != "pipe":
             return None
         found = [
             other
@@ -329,8 +330,7 @@ class Correlator:
         waiting, life.waiting = life.waiting, []
         for each in waiting:
             line = Line(**each)
-            act = self._expire if line.what == "expired" else self._deliver
-            act(line)
+            self._acts[line.what](line)
 
     def _keep_line(self, life: Life, line: Line) -> None:
         life.shown = life.shown or self._at(line)

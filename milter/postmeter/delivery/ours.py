@@ -26,6 +26,8 @@ class Ours:
     """Of nobody, to a null sender: made by Postfix itself, perhaps."""
     discarded: bool = False
     """We had it thrown away: nobody will get it."""
+    held: bool = False
+    """We had it put on hold, and charge it when it leaves."""
     over: bool = False
     """Of every recipient the last word is known: a queue id in the middle of its life is another message's."""
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from postmeter.events import REFERENCE, Refiltered, Submitted
+from postmeter.events import REFERENCE, Refiltered, Released, Submitted
 from postmeter.store import figures, rows, shipped
 from postmeter.store.database import Row
-from postmeter.store.fates import Fate, Key, after, steps
+from postmeter.store.fates import Fate, Key, after, steps, withdrawn
 from postmeter.store.postgres import Postgres
 from postmeter.store.rows import Entry
 from postmeter.store.shipped import address_name, message_id_name
@@ -59,9 +59,13 @@ class Everywhere:
     def fates(self, reference: str) -> list[Fate]:
         """Of every recipient of a message, made of what its events say."""
         found: dict[Key, Fate] = {}
-        for entry in self._of_reference(reference):
+        entries = self._of_reference(reference)
+        for entry in entries:
             for key, step in steps(entry.event):
                 found[key] = after(found.get(key, Fate(*key)), step)
+        for left in (left.event for entry in entries for left in self._released(entry)):
+            if isinstance(left, Released) and (gone := withdrawn(left)):
+                found = {key: after(fate, gone) for key, fate in found.items()}
         return [found[key] for key in sorted(found)]
 
     def events(self, reference: str) -> list[Entry]:

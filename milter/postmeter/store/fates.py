@@ -23,6 +23,7 @@ from postmeter.events import (
     Delivery,
     Event,
     Expired,
+    Released,
     Sent,
     Submitted,
     Suppressed,
@@ -133,6 +134,11 @@ def steps(event: Event) -> list[tuple[Key, Step]]:
         told = _step(event)
         return [(_key(event.reference, event.recipient), told)] if told else []
     return []
+
+
+def withdrawn(event: Released) -> Step | None:
+    """A held message that a person deleted goes nowhere; of what else left the hold queue the log tells."""
+    return Step(event.time, "untaken", evidence="deleted from the hold queue") if event.action == "deleted" else None
 
 
 def _key(reference: str, recipient: str) -> Key:

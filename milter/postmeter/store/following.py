@@ -82,7 +82,7 @@ def follow(
 
 def _fold(link: Connection, events: Sequence[Event]) -> tuple[list[Fate], list[Fate], list[Change]]:
     """The fates that change, as they were and as they are, and each single change."""
-    told = [(event, key, step) for event in events for key, step in _steps(link, event)]
+    told = [(event, key, step) for event in events for key, step in _steps(link, event, events)]
     known = fates.load(link, dict.fromkeys(key for _, key, _ in told))
     veiled = _veiled(link, {key for _, key, step in told if not step.submitted and key not in known})
     known |= {fate.key: fate for fate in veiled.values()}
@@ -105,26 +105,28 @@ def _veiled(link: Connection, keys: Collection[Key]) -> dict[Key, Fate]:
     return {key: found[name] for key, name in names.items() if name in found}
 
 
-def _steps(link: Connection, event: Event) -> Iterable[tuple[Key, Step]]:
-    """A held message that a person deleted goes nowhere; of what else left the hold queue the log tells."""
+def _steps(link: Connection, event: Event, events: Iterable[Event]) -> Iterable[tuple[Key, Step]]:
+    """Of one of these. The fates of a message that is among them are not written yet."""
     if not isinstance(event, Released):
         return fates.steps(event)
-    if event.action != "deleted":
+    step = fates.withdrawn(event)
+    if step is None or (reference := _of_queue_id(link, event)) is None:
         return []
-    step = Step(event.time, "untaken", evidence="deleted from the hold queue")
-    return [(key, step) for key in _of_queue_id(link, event)]
+    found = link.execute("SELECT reference, recipient FROM fates WHERE reference = ?", (reference,))
+    new = (key for one in events if isinstance(one, Submitted) and one.reference == reference
+           for key, _ in fates.steps(one))  # fmt: skip
+    return [(key, step) for key in dict.fromkeys([*new, *found])]
 
 
-def _of_queue_id(link: Connection, event: Released) -> list[Key]:
-    """The recipients of the last message that had this queue id then: they are used again."""
+def _of_queue_id(link: Connection, event: Released) -> str | None:
+    """The last message that had this queue id then: they are used again."""
     sql = """
         SELECT reference FROM events
         WHERE queue_id = ? AND queue_id != '' AND kind IN ('submitted', 'refiltered') AND time <= ?
         ORDER BY time DESC LIMIT 1
     """
     row = link.execute(sql, (event.queue_id, event.time)).fetchone()
-    found = link.execute("SELECT reference, recipient FROM fates WHERE reference = ?", row) if row else ()
-    return [(reference, recipient) for reference, recipient in found]
+    return row[0] if row else None
 
 
 def _suppressed(events: Iterable[Event]) -> Counter[Place]:

@@ -62,6 +62,8 @@ class Life:
     shown: float = 0.0
     """When Postfix had taken it; 0 when it has not said so."""
     held: bool = False
+    owed: bool = False
+    """We had it held, and it was not let go yet: so nobody has tried to deliver it."""
     kin: bool = False
     """Of one message with another life: it may turn out to be ours, and outlives its end for a while."""
     ended: float = 0.0
