@@ -130,7 +130,7 @@ METRICS: list[Meaning] = [
         "quota_refusals_total",
         "counter",
         ("window", "unit"),
-        "Messages and recipients refused for a quota, by its window and unit.",
+        "Messages refused for a quota, or over one that only observes, by the window and unit of its limit.",
         {
             "window": ("message", "second", "minute", "hour", "day", "month"),
             "unit": ("messages", "recipients", "bytes"),

@@ -134,14 +134,14 @@ BUSINESS = (
               stacked=True),
     )),
     Row("Reputation", (
-        Panel("Bounce rate", "Hard bounces of 7 days over the recipients that were decided. Amazon SES looks at an "
-              "account at 5% and may stop it at 10%.", [(now("bounce_rate", "domain", DOMAIN), "{{domain}}")],
-              unit="percentunit", steps=(0.05, 0.10)),
-        Panel("Complaint rate", "Complaints of 7 days over delivered recipients. Gmail asks for less than 0.1%, "
-              "and never 0.3%.", [(now("complaint_rate", "domain", DOMAIN), "{{domain}}")], unit="percentunit",
-              steps=(0.001, 0.003)),
-        Panel("What the rates are worth", "Recipients of 7 days that were decided: a rate of a few hundred says "
-              "little.",
+        Panel("Bounce rate", "Hard bounces of 7 days over the recipients that were decided, on the host where that is "
+              "most. Amazon SES looks at an account at 5% and may stop it at 10%.",
+              [(now("bounce_rate", "domain", DOMAIN), "{{domain}}")], unit="percentunit", steps=(0.05, 0.10)),
+        Panel("Complaint rate", "Complaints of 7 days over delivered recipients, on the host where that is most. Gmail "
+              "asks for less than 0.1%, and never 0.3%.",
+              [(now("complaint_rate", "domain", DOMAIN), "{{domain}}")], unit="percentunit", steps=(0.001, 0.003)),
+        Panel("What the rates are worth", "Recipients of 7 days that were decided, on all hosts: a rate of a few "
+              "hundred says little.",
               [(now("rated_recipients", "domain", DOMAIN, "sum"), "{{domain}}")]),
         Panel("Bounces by kind", "Recipients a minute: hard when the address is at fault, soft when not, expired when "
               "Postfix gave up.", [(minute("bounces_total", "type", PROVIDER), "{{type}}")], stacked=True),
@@ -173,9 +173,11 @@ OPERATORS = (
                steps=(1,), below=True),
         number("Failures", "Bugs and failures of our own in the time shown.", total("errors_total"), steps=(1,)),
         number("Keys that fail", "DKIM keys that DNS does not show.",
-               f"count(postmeter_dkim_key_ok{{{DOMAIN}}} == 0) or sum(0 * postmeter_dkim_key_ok{{{DOMAIN}}})",
+               f"count(min by (domain, selector) (postmeter_dkim_key_ok{{{DOMAIN}}}) == 0) "
+               f"or sum(0 * postmeter_dkim_key_ok{{{DOMAIN}}})",
                steps=(1,)),
-        number("Braked logins", "Stopped by the brake.", now("brake_logins", "", how="sum"), steps=(1,)),
+        number("Braked logins", "Stopped by the brake, on the host with most of them: hosts that share quotas stop the "
+               "same.", now("brake_logins", "", how="max"), steps=(1,)),
         number("On hold", "Messages in Postfix's hold queue for a quota or the brake.",
                now("held_messages", "", how="sum")),
         number("Unread log", "Bytes of Postfix's log.", now("log_lag_bytes", "", how="max"), unit="bytes",
@@ -187,7 +189,8 @@ OPERATORS = (
         Panel("Messages by result", "A minute: deferred is 4xx, rejected 5xx, passed is mail that is not ours.",
               [(minute("messages_total", "result"), "{{result}}")], stacked=True),
         Panel("Messages by service", "A minute.", [(minute("messages_total", "service"), "{{service}}")], stacked=True),
-        Panel("Refused for a quota", "Messages and recipients a minute, by the limit's window and unit.",
+        Panel("Refused for a quota", "Messages a minute, also where a limit only observes, by the limit's window and "
+              "unit.",
               [(minute("quota_refusals_total", "window, unit"), "{{unit}}/{{window}}")]),
         Panel("From domains that do not fit", "Messages a minute whose login may not use their From domain.",
               [(minute("from_mismatch_total", "action"), "{{action}}")]),

@@ -118,6 +118,44 @@ def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+TWO_HOSTS: dict[str, tuple[dict[str, str], list[float]]] = {
+    "Keys that fail": ({'dkim_key_ok{instance="a",domain="x.test",selector="s"}': "0x20",
+                        'dkim_key_ok{instance="b",domain="x.test",selector="s"}': "0x20",
+                        'dkim_key_ok{instance="b",domain="x.test",selector="t"}': "1x20"}, [1]),
+    "Braked logins": ({'brake_logins{instance="a"}': "2x20", 'brake_logins{instance="b"}': "2x20"}, [2]),
+    "On hold": ({'held_messages{instance="a"}': "2x20", 'held_messages{instance="b"}': "3x20"}, [5]),
+    "Stores": ({'quota_store_up{instance="a"}': "1x20", 'quota_store_up{instance="b"}': "0x20"}, [0]),
+    "Complaints": ({'complaints_total{instance="a"}': "0+3x20", 'complaints_total{instance="b"}': "0+1x10 0+1x9"},
+                   [60 + 19]),
+    "Share delivered": ({'deliveries_total{instance="a",domain="x.test",provider="p",status="sent"}': "0+3x20",
+                         'deliveries_total{instance="b",domain="x.test",provider="p",status="bounced"}': "0+1x20",
+                         'deliveries_total{instance="b",domain="x.test",provider="q",status="sent"}': "0x20"}, [0.75]),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not promtool.find(), reason="promtool (Debian package prometheus) is there after `make all` only")
+@pytest.mark.parametrize("title", TWO_HOSTS)
+def test_what_two_hosts_say_is_counted_once(title: str, tmp_path: Path) -> None:
+    """Hosts that share keys and quotas say the same of them; a counter that began anew loses nothing, and where nothing
+    happened no share is shown."""
+    (one,) = (one for one in ALL if one.title == title)
+    series, values = TWO_HOSTS[title]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": PREFIX + name, "values": said} for name, said in series.items()],
+        "promql_expr_test": [
+            # increase() divides, and so does not always come out even.
+            {"expr": f"round({one.filled(span='20m', rate='4m')}, 0.05)", "eval_time": "20m",
+             "exp_samples": [{"labels": '{provider="p"}' if "provider" in one.legend else "{}", "value": value}
+                             for value in values]},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "two.test.yml"
+    path.write_text(yaml.safe_dump({"tests": [case]}))
+    done = subprocess.run([promtool.find(), "test", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_grafana_is_told_where_they_are() -> None:
     folder = FOLDER / "provisioning"
     (provider,) = yaml.safe_load((folder / "dashboards.yaml").read_text())["providers"]

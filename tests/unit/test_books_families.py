@@ -58,6 +58,9 @@ def test_known_label_values_start_at_0() -> None:
     assert _value(page, "postmeter_dkim_signatures_total", domain="example.org", algorithm="ed25519-sha256") == 0
     assert _value(page, "postmeter_quota_refusals_total", window="day", unit="recipients") == 0
     assert _value(page, "postmeter_links_rewritten_total") == 0
+    for domain in ("example.com", "other"):
+        assert _value(page, "postmeter_deliveries_total", domain=domain, provider="other", status="sent") == 0
+    assert _value(page, "postmeter_delivery_delay_seconds_count") == 0
 
 
 def test_a_journal_that_cannot_be_read_shows_no_total_rather_than_0() -> None:

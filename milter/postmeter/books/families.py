@@ -48,7 +48,7 @@ class Collector:
     ) -> None:
         self._totals, self._gauges = totals, gauges
         providers = tuple(dict.fromkeys([*scope.providers[: PROVIDERS - 1], OTHER]))
-        self._known = {"domain": scope.domains, "service": scope.services[:SERVICES], "provider": providers}
+        self._known = {"domain": (*scope.domains, OTHER), "service": scope.services[:SERVICES], "provider": providers}
         self._bounds = {
             "domain": _Names(scope.domains, at_most=len(scope.domains)),
             "service": _Names(scope.services, at_most=SERVICES),
@@ -120,7 +120,8 @@ def _gauge(meaning: Meaning, values: Mapping[Labels, float]) -> Iterator[Metric]
 def _histogram(meaning: Meaning, values: Mapping[Labels, int]) -> Metric:
     """From the counts of single buckets, with "sum" in microseconds and "count", as `metrics.Stopwatch` makes them."""
     family = HistogramMetricFamily(PREFIX + meaning.name, meaning.help, labels=meaning.labels)
-    for series in sorted({labels[:-1] for labels in values}):
+    known: set[Labels] = set() if meaning.labels else {()}
+    for series in sorted(known | {labels[:-1] for labels in values}):
         cells = {labels[-1]: value for labels, value in values.items() if labels[:-1] == series}
         total = cells.pop("sum", 0) / 1_000_000
         count = cells.pop("count", 0)
