@@ -78,6 +78,8 @@ def test_a_stray_mark_never_makes_another_domain(built: list[tuple[str, list[str
         (b" B@GOOD.Example.", ["B@GOOD.Example."]),
         (" b@bücher.example".encode(), ["b@bücher.example"]),
         (b" Sales: a@x.example, <b@x.example>;", ["a@x.example", "b@x.example"]),
+        (b" b@good.example <b@good.example>", ["b@good.example"]),  # as scripts write it: both say the same
+        (b" B@Good.example\n (Bob) <b@good.example>", ["b@good.example"]),
     ],
 )
 def test_what_real_mail_has_in_from(value: bytes, expected: list[str]) -> None:
@@ -92,6 +94,9 @@ def test_what_real_mail_has_in_from(value: bytes, expected: list[str]) -> None:
         b" undisclosed-sender:;",
         b" Mailer Daemon",
         b" a@evil.example <b@good.example>",  # which one is shown depends on the program
+        b" a@good.example <b@good.example>",
+        b" b@good.example b@good.example <b@good.example>",
+        b" b@good.example, <b@good.example>, x <b@good.example",
         b" <a@evil.example> <b@good.example>",
         b" b@good.example <a@evil.example>, c@good.example",
         b" Public, John <b@good.example>",

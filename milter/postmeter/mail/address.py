@@ -58,8 +58,9 @@ def from_addresses(fields: Iterable[Field]) -> list[str]:
     """The addresses of all From fields, in their order, each as `local@domain`; empty when there is any doubt.
 
     A signature for another's domain is the classic fault of signers, and programs that show mail disagree on every
-    broken From. So what two readers could read differently is read as nothing: an unquoted @ or comma in a name,
-    an unclosed quote, text behind the address, routes, white space within an address, control characters.
+    broken From. So what two readers could read differently is read as nothing: an unquoted @ or comma in a name that
+    is not the address itself, an unclosed quote, text behind the address, routes, white space within an address,
+    control characters.
     """
     found: list[str] = []
     for field in fields:
@@ -177,9 +178,11 @@ def _address(element: list[_Token]) -> bytes:
     opened = kinds.index("<")
     if kinds[-1] != ">":
         raise _DoubtError
-    _phrase(element[:opened], least=0)
-    inner = element[opened + 1 : -1]
-    return _spec([token for nth, token in enumerate(inner) if token[0] != "apart" or 0 < nth < len(inner) - 1])
+    name, inner = element[:opened], element[opened + 1 : -1]
+    spec = _spec([token for nth, token in enumerate(inner) if token[0] != "apart" or 0 < nth < len(inner) - 1])
+    if b"".join([text for _, text in name]).strip().lower() != spec.lower():  # said twice it is in no doubt
+        _phrase(name, least=0)
+    return spec
 
 
 def _spec(tokens: list[_Token]) -> bytes:
