@@ -33,6 +33,21 @@ def test_policy_in_the_words_outweighs_a_gateways_status() -> None:
     assert not hard("5.1.1", "450 4.1.1 unknown for now", at_rcpt=True)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("5.2.1", "550-5.2.1 The user you write to gets mail at a rate that 550-5.2.1 keeps more from being delivered"),
+        ("5.2.1", "550-5.2.1 This person receives mail at a 550-5.2.1 rate that is beyond what 550 5.2.1 we deliver"),
+        ("5.1.1", "550 5.1.1 <a@example.com> - 192.0.2.7 has written to too many recipients this hour"),
+        ("5.1.1", "550 5.1.1 daily limit of this recipient reached"),
+        ("5.1.1", "550 5.1.1 mailbox temporarily not there, try again later"),
+    ],
+)
+def test_what_will_pass_by_the_words_is_no_fault_of_the_address(status: str, words: str) -> None:
+    said = f"host mx.example.com[192.0.2.25] said: {words} (in reply to RCPT TO command)"
+    assert not hard(status, said, at_rcpt=True)
+
+
 def test_an_address_of_the_internet_is_no_status() -> None:
     assert hard("5.1.1", "host mx.example.com[192.0.2.25] said: 550 no (10.5.7.1)", at_rcpt=True)
     assert statuses("from 15.7.1.1 and 5.7.1") == ["5.7.1"]

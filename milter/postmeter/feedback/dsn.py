@@ -161,7 +161,7 @@ def returned(
     derived = meant != told.status
     all_said = " ".join(f"{diagnostic} {around}".split())
     at_rcpt = said.about_the_recipient(all_said) and not (derived and (doubtful or said.of_the_data(all_said)))
-    final = action == "failed" and status[:1] != "4" and not said.passes(diagnostic) and not said.otherwise(diagnostic)
+    final = action == "failed" and status[:1] != "4" and not said.otherwise(diagnostic)
     return Returned(
         recipient=recipient, original=original, action=action, status=status, reply=told.reply, diagnostic=diagnostic,
         reporting=reporting, remote=remote, hard=final and hard(meant, diagnostic, at_rcpt=at_rcpt),

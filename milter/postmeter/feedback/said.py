@@ -30,10 +30,6 @@ _DATA = re.compile(
     r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+)?(?:end of |final )?|smtp command\s+)\bdata\b",
     re.IGNORECASE,
 )
-_PASSES = re.compile(
-    r"at a rate that|too (?:quickly|fast|many messages)|rate[- ]limit|try (?:again )?later|\btemporarily\b",
-    re.IGNORECASE,
-)
 _SAME = r"(?:[^.]|\.(?=\S))"  # within the sentence: a dot in a name does not end it
 _WHO = (
     r"(?:users?|recipients?|mailbox(?:es)?|address(?:e[es])?|account|rcpt|alias|person|names?|addressee"
@@ -200,11 +196,6 @@ def most(stated: list[str]) -> str:
 def vague(status: str) -> bool:
     """Whether a status tells its class alone."""
     return not status or status.endswith(".0.0")
-
-
-def passes(words: str) -> bool:
-    """Whether the words say that it will pass, whatever the numbers say: Gmail has 5.2.1 for too much mail at once."""
-    return bool(_PASSES.search(words[:_FAR]))
 
 
 def of_the_data(words: str) -> bool:

@@ -3,7 +3,8 @@
 Pure. Hard are the statuses of RFC 3463 section 3.2 that say "nobody is there": 5.1.1 no such mailbox, 5.1.3 no address,
 5.1.6 moved away, 5.1.10 a null MX (RFC 7505), and of section 3.3 only 5.2.1, a mailbox that is disabled. All else may
 pass or says something of the mail, its sender or the network: 5.2.2 a full mailbox, 5.7.x policy and reputation, and
-our own 5.4.4 and 5.4.6 (no route, a loop). Knows nothing of logs, reports or what is suppressed.
+our own 5.4.4 and 5.4.6 (no route, a loop). Words that promise another time outweigh any status: Gmail has 5.2.1 for too
+much mail at once. Knows nothing of logs, reports or what is suppressed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ HARD = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
 _REPLY = re.compile(r"(?<![\d.])([45])\d\d(?=[ -])")
+_PASSES = re.compile(
+    r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
+    r"|try (?:again )?later|\btemporarily\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
+    re.IGNORECASE,
+)
 _FAR = 2000  # characters of a diagnostic that are looked at: what matters stands at its beginning
 
 
@@ -30,7 +36,7 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     if own in ("", "5.0.0") and said:
         own, said = said[0], said[1:]
     reply = _REPLY.search(diagnostic[:_FAR])
-    if reply and reply[1] == "4":
+    if (reply and reply[1] == "4") or _PASSES.search(diagnostic[:_FAR]):
         return False
     return own in HARD and all(each in HARD or each == "5.0.0" for each in said)
 
