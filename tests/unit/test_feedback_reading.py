@@ -303,6 +303,21 @@ def test_where_the_final_recipient_is_a_program_the_original_one_is_meant() -> N
     assert [(one.recipient, one.status, one.reply) for one in found.recipients] == [("a@b.example", "4.2.2", "550")]
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ("Status: 5.0.0\nX-Supplementary-Info: <mx.b.example #5.0.0 smtp; 550 no such user>", ("5.0.0", "550", True)),
+        ("Status: 5.5.0\nX-Supplementary-Info: < #5.5.0 smtp;552 full>\nDiagnostic-Code: smtp; 550 5.1.1 unknown",
+         ("5.1.1", "550", True)),
+        ("Status: 5.1.1\nX-Supplementary-Info: <mx #5.1.1 smtp;550\n 5.7.1 blocked>", ("5.1.1", "550", False)),
+        ("Status: 5.4.4\nX-Supplementary-Info: ", ("5.4.4", "", False)),
+    ],
+)  # fmt: skip
+def test_without_a_diagnostic_that_of_exchange_is_read(fields: str, told: tuple[str, str, bool]) -> None:
+    found = one(f"Final-recipient: RFC822; a@b.example\nAction: failed\n{fields}").recipients[0]
+    assert (found.status, found.reply, found.hard) == told
+
+
 def test_a_type_that_is_said_twice_is_no_part_of_the_address() -> None:
     found = one(
         "Final-Recipient: rfc822; c@b.example\nOriginal-Recipient: rfc822; RFC822;a@b.example\n"

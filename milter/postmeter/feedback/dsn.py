@@ -23,6 +23,7 @@ _BEGINS = frozenset({*_FINAL, "action"})
 _OURS = frozenset(
     {*_BEGINS, "status", "diagnostic-code", "remote-mta", "reporting-mta", "original-envelope-id", "arrival-date"}
     | {"last-attempt-date", "received-from-mta", "dsn-gateway", "will-retry-until", "final-log-id"}
+    | {"x-supplementary-info"}
 )
 _RUNS = re.compile(r"\n(?:[ \t]*+\n)++")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}[ \t]*;[ \t]*(?:rfc822;[ \t]*)?", re.IGNORECASE)  # some say it twice
@@ -123,7 +124,7 @@ def recipients(status: Status, *, words: str = "", delayed: bool = False) -> tup
 
 
 def _returned(group: Group, reporting: str, *, words: str, alone: bool, delayed: bool) -> Returned:
-    diagnostic = untyped(group.get("diagnostic-code", ""))
+    diagnostic = untyped(group.get("diagnostic-code") or group.get("x-supplementary-info", "").strip(" <>"))
     final = address(group.get("final-recipient", ""))
     original = address(group.get("original-recipient", ""), encoded=True)
     actual = address(group.get("x-actual-recipient", ""))
