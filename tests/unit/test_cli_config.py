@@ -123,6 +123,34 @@ def test_a_mistake_of_the_machine_ends_with_78(place: Path, capsys: pytest.Captu
     assert line.startswith(f"{path}:3: tracking.secrets: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("bounces: {lmtp: unix:/nowhere/lmtp.sock}", "bounces.lmtp: there is no directory /nowhere"),
+        ("bounces: {lmtp: unix:/tmp/" + "x" * 120 + "}", "bounces.lmtp: a socket's path has at most 107 bytes"),
+        ("quota: {store: 'redis://127.0.0.1', store_password_file: /nowhere/pw}", "quota.store_password_file: there"),
+    ],
+)
+def test_what_would_keep_the_books_alone_from_starting_is_told_too(
+    place: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    path = write(place, text)
+    code, _, err = run(capsys, path)
+    assert (code, len(err)) == (78, 1)
+    assert err[0].startswith(f"{path}:3: {told}")
+
+
+def test_what_ships_events_is_looked_at_before_the_books_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = place / "postmeter.yaml"
+    path.write_text(
+        f'milter: {{listen: "unix:{place}/milter.sock", socket_mode: "0666"}}\n'
+        f"journal: {{path: {place}/journal.db, ship_to: 'postgresql:///pm', ship_password_file: /nowhere/pw}}\n"
+    )
+    code, _, err = run(capsys, str(path))
+    assert code == 78
+    assert any(line.startswith(f"{path}:2: journal.ship_password_file: there is no directory") for line in err)
+
+
 def test_a_warning_is_told_and_does_no_harm(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rules = "quota: {rules: [{limits: unlimited}, {login: a, limits: unlimited}]}\n"
     code, out, (line,) = run(capsys, write(place, rules))

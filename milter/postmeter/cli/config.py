@@ -18,7 +18,6 @@ from postmeter.cli.postfix import expiry, retirement
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.maillog import of_log
-from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import Person, myself, unlistable, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.rotating import of_rotation
@@ -48,7 +47,8 @@ def run(args: Namespace) -> int:
 def all_problems(loaded: Loaded) -> list[Problem]:
     """Everything that can be told without asking DNS, in the order of the lines."""
     me = whose(loaded.config)
-    problems = [*check(loaded, me=me), *of_webhooks(loaded, me), *expiry(loaded)]
+    problems = list(dict.fromkeys([*check(loaded, me=me), *check(loaded, daemon="books", me=me)]))
+    problems += expiry(loaded)
     problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
     problems += of_log(loaded, me)
