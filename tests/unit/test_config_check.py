@@ -194,7 +194,7 @@ def secrets(place: Path, text: str = SECRET, mode: int = 0o640) -> Path:
 
 def test_missing_secrets_are_told_only_when_links_are_tracked(place: Path) -> None:
     (line,) = look(loaded(place, tracking(place)))
-    make = f"make it: (umask 027; openssl rand -hex 32 > {place}/secrets)"
+    make = f"make it: mkdir -p {place} && (umask 027; openssl rand -hex 32 > {place}/secrets)"
     assert line == f"pm.yaml:5: tracking.secrets: {place}/secrets: No such file or directory; {make}"
     assert look(loaded(place, tracking(place, "null"))) == []
 
@@ -278,7 +278,7 @@ def test_a_file_of_names_that_cannot_be_used_is_told(place: Path, nobody: Person
         f"name another, or make it: touch {place}/no",
         f"pm.yaml:6: quota.rules[1].logins_file: nobody may not read {place}/closed (mode 0600); "
         f"chown nobody {place}/closed && chmod u+r {place}/closed",
-        f"pm.yaml:7: quota.rules[2].logins_file: {place} is not a file; name another, or make it: touch {place}",
+        f"pm.yaml:7: quota.rules[2].logins_file: {place} is not a file; name a file",
         f"pm.yaml:8: quota.rules[3].logins_file: {place}/wrong line 3: 'alice smith' is not a name; "
         "write it without spaces",
     ]
@@ -404,7 +404,7 @@ def test_a_password_file_that_is_missing_open_or_empty_is_told(place: Path) -> N
     path = place / "password"
     config = redis(place, f"  store_password_file: {path}\n")
     me = permissions.myself()
-    make = f"write Redis's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+    make = f"write Redis's password into it: install -D -m 0600 -o {me.name} /dev/stdin {path}"
     at = "pm.yaml:5: quota.store_password_file:"
     assert look(config) == [f"{at} {path}: No such file or directory; {make}"]
     path.write_text("")

@@ -42,9 +42,8 @@ def secrets(place: Path, text: str = SECRET, mode: int = 0o600) -> Path:
 
 def test_marks_need_secrets_and_nothing_else_does(place: Path) -> None:
     (line,) = look(loaded(place))
-    assert line.startswith(
-        f"pm.yaml:4: bounces.secrets: {place}/secrets: No such file or directory; make it: (umask 077"
-    )
+    what, fix = f"{place}/secrets: No such file or directory", f"make it: mkdir -p {place} && (umask 077"
+    assert line.startswith(f"pm.yaml:4: bounces.secrets: {what}; {fix}")
     assert look(loaded(place, "{}")) == []
     secrets(place)
     assert look(loaded(place)) == []

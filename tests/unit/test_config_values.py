@@ -179,6 +179,49 @@ def test_a_password_in_the_wrong_form_is_not_repeated_either(text: str) -> None:
     assert "SESAME" not in mistake.what + mistake.fix
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://user:SESAME@crm.example.com/", "https://SESAME@crm.example.com", "user:SESAME@crm.example.com",
+        "https://user:SESAME@crm.example.com:port/", "//crm.example.com/SESAME", "https:/crm.example.com/SESAME",
+    ],
+)  # fmt: skip
+def test_a_web_address_that_is_none_is_not_repeated(text: str) -> None:
+    """Its path is a password often, as with hooks of chat programs."""
+    mistake = mistake_in(values.url, text)
+    assert mistake is not None
+    assert "SESAME" not in mistake.what + mistake.fix
+
+
+def test_a_tracking_host_with_a_password_is_not_repeated() -> None:
+    mistake = mistake_in(values.origin, "https://user:SESAME@click.example.com")
+    assert mistake is not None
+    assert "SESAME" not in mistake.what + mistake.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("8587", "write HOST:PORT, for example 127.0.0.1:8587"),
+        (":8587", "write 127.0.0.1:8587, or 0.0.0.0:8587 for every address of this host"),
+        ("*:8587", "write 127.0.0.1:8587, or 0.0.0.0:8587 for every address of this host"),
+        ("mail.example.com", "write HOST:PORT, the port a number"),
+    ],
+)
+def test_an_address_without_port_or_host_is_told_what_to_write(text: str, fix: str) -> None:
+    """And never another daemon's port, which somebody would take over."""
+    mistake = mistake_in(values.inet, text)
+    assert mistake is not None
+    assert mistake.fix == fix
+
+
+@pytest.mark.parametrize("text", ["pm2026a._domainkey", "pm2026a._domainkey.example.com."])
+def test_the_name_of_a_record_is_no_selector(text: str) -> None:
+    mistake = mistake_in(values.selector, text)
+    assert mistake is not None
+    assert mistake.fix == "write pm2026a alone"
+
+
 PARSERS = [
     amounts.duration, amounts.size, amounts.limit, amounts.whole, amounts.decimal, amounts.percent, amounts.boolean,
     amounts.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,

@@ -44,7 +44,7 @@ def _stays_here(url: str) -> bool:
 
 
 def _unfit(path: Path, me: Person) -> Fault | None:
-    make = f"make it: (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
+    make = f"make it: mkdir -p {path.parent} && (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
     fault = unfit(path, me, make)
     if fault:
         return fault

@@ -95,7 +95,7 @@ def unreadable(path: Path, me: Person, missing: str) -> Fault | None:
     except OSError as error:
         return Fault(path, f"{path}: {error.strerror}", missing)
     if not stat.S_ISREG(state.st_mode):
-        return Fault(path, f"{path} is not a file", missing)
+        return Fault(path, f"{path} is not a file", "name a file")
     if not may(me, state, READ):
         what = f"{me.name} may not read {path} ({mode(state)})"
         return Fault(path, what, f"chown {me.name} {path} && chmod u+r {path}")

@@ -33,7 +33,7 @@ def _password(loaded: Loaded, me: Person, store: RedisStore) -> Iterator[Problem
     path = loaded.config.quota.store_password_file
     if path is None:
         return
-    make = f"write Redis's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+    make = f"write Redis's password into it: install -D -m 0600 -o {me.name} /dev/stdin {path}"
     fault = unfit(path, me, make)
     if fault:
         yield loaded.problem("quota.store_password_file", fault.what, fault.fix)

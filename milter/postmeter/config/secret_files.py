@@ -22,7 +22,7 @@ def of_tracking(loaded: Loaded, me: Person) -> Iterator[Problem]:
     path = loaded.config.tracking.secrets
     if not any(True for _ in tracked_urls(loaded.config)):
         return
-    make = f"make it: (umask 027; openssl rand -hex 32 > {path})"
+    make = f"make it: mkdir -p {path.parent} && (umask 027; openssl rand -hex 32 > {path})"
     fault = unreadable(path, me, make) or _shared(path, "0640") or _for_web(loaded, me) or _malformed(path)
     if fault:
         yield loaded.problem("tracking.secrets", fault.what, fault.fix)
@@ -33,7 +33,7 @@ def of_bounces(loaded: Loaded, me: Person) -> Iterator[Problem]:
     path = loaded.config.bounces.secrets
     if not (loaded.config.senders.refiltered or tags_returns(loaded.config)):
         return
-    make = f"make it: (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
+    make = f"make it: mkdir -p {path.parent} && (umask 077; openssl rand -hex 32 > {path}; chown {me.name} {path})"
     fault = unreadable(path, me, make) or _shared(path, "0600") or _not_for_web(loaded) or _malformed(path)
     if fault:
         yield loaded.problem("bounces.secrets", fault.what, fault.fix)

@@ -26,7 +26,7 @@ def of_shipping(loaded: Loaded, me: Person) -> Iterator[Problem]:
         yield loaded.problem("journal.ship_to", "Python's psycopg is not there", "apt-get install python3-psycopg")
     path = journal.ship_password_file
     if path is not None:
-        make = f"write the database's password into it: install -m 0600 -o {me.name} /dev/stdin {path}"
+        make = f"write the database's password into it: install -D -m 0600 -o {me.name} /dev/stdin {path}"
         fault = unfit(path, me, make)
         if fault:
             yield loaded.problem("journal.ship_password_file", fault.what, fault.fix)

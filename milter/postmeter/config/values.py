@@ -92,6 +92,9 @@ def _a_labels(text: str) -> str:
 
 def selector(text: str) -> str:
     """A DKIM selector: one or more DNS labels (RFC 6376 section 3.1)."""
+    alone, record, _ = text.partition("._domainkey")
+    if record:
+        raise MistakeError(f"{quoted(text)} is the name of its record", f"write {alone} alone")
     try:
         if not text.isascii():
             raise MistakeError("", "")
@@ -182,7 +185,11 @@ def inet(text: str) -> InetAddress:
     """HOST:PORT or [IPV6]:PORT."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise MistakeError(f"{quoted(text)} has no port from 1 to 65535", "write HOST:PORT, for example 127.0.0.1:8891")
+        example = f", for example 127.0.0.1:{text}" if re.fullmatch(r"[1-9][0-9]{1,4}", text) else ", the port a number"
+        raise MistakeError(f"{quoted(text)} has no port from 1 to 65535", f"write HOST:PORT{example}")
+    if host in ("", "*"):
+        fix = f"write 127.0.0.1:{port}, or 0.0.0.0:{port} for every address of this host"
+        raise MistakeError(f"{quoted(text)} names no host", fix)
     if host.startswith("[") and host.endswith("]"):
         return InetAddress(_ipv6(host[1:-1], text), int(port))
     if ":" in host:
@@ -209,7 +216,7 @@ def socket_address(text: str) -> SocketAddress:
 
 def origin(text: str) -> str:
     """A web server without a path: https://click.example.com, perhaps with a port."""
-    parts = _web(text, "https://click.example.com")
+    parts = _web(text, "https://click.example.com", shown=quoted(text))
     if parts.path not in ("", "/") or "?" in text or "#" in text:
         raise MistakeError(
             f"{quoted(text)} has a path or a query", "give scheme and host alone, for example https://click.example.com"
@@ -220,19 +227,21 @@ def origin(text: str) -> str:
 
 
 def url(text: str) -> str:
-    """A web address with any path."""
-    _web(text, "https://crm.example.com/mail")
+    """A web address with any path. It is not repeated in a complaint: its path may be a password."""
+    _web(text, "https://crm.example.com/mail", shown="this")
     return text
 
 
-def _web(text: str, example: str) -> SplitResult:
+def _web(text: str, example: str, *, shown: str) -> SplitResult:
     try:
         parts = urlsplit(text if text.isprintable() and " " not in text else "")
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.port != 0
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a bracket or a port that are none
         good = False
     if not good:
-        raise MistakeError(f"{quoted(text)} is not a web address", f"write it like {example}")
+        raise MistakeError(f"{'this' if '@' in text else shown} is not a web address", f"write it like {example}")
+    if "@" in parts.netloc:
+        raise MistakeError("a name or a password does not stand in a web address", "leave it out, and the @")
     return parts
 
 
