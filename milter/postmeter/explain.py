@@ -6,7 +6,7 @@ pipeline it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
 
@@ -35,17 +35,24 @@ class Explanation:
         return "\n".join(unified_diff(before, after, "as submitted", "as it would leave", lineterm="", n=2))
 
 
-def explain(message: Message, *, who: Identity, pipeline: Pipeline, marked: Marks | None = None) -> Explanation:
-    """Run a message that has come to its end through the same decisions as the milter's."""
+def explain(
+    message: Message, *, who: Identity, pipeline: Pipeline, marked: Marks | None = None,
+    full: Callable[[Draft], Reply | None] = lambda draft: None,
+) -> Explanation:  # fmt: skip
+    """Run a message that has come to its end through the same decisions as the milter's.
+
+    `full` answers for one that would be held, where no more of its sender may be.
+    """
     before = apply(message, ())
     draft = Draft(message)
     reason = _foreign(draft, who, marked)
     if reason:
         return Explanation("pass", (Note("identity", f"not ours, passes untouched: {reason}"),), before, before)
     outcome = pipeline.run(draft)
+    reply = outcome.reply or (full(outcome.draft) if outcome.draft.hold else None)
     notes = tuple(outcome.draft.notes)
-    if outcome.reply is not None:
-        return Explanation("refuse", notes, before, before, outcome.reply)
+    if reply is not None:
+        return Explanation("refuse", notes, before, before, reply)
     verdict = "discard" if outcome.draft.wishes.test else "hold" if outcome.draft.hold else "accept"
     return Explanation(verdict, notes, before, apply(message, outcome.draft.changes))
 

@@ -57,6 +57,11 @@ def due(lab: Lab, *, path: Path | None = None) -> subprocess.CompletedProcess[by
     return lab.postmeter.run(*arguments, user="root", env=env)
 
 
+def explain(lab: Lab) -> subprocess.CompletedProcess[bytes]:
+    """What would become of one more message of Alice's."""
+    return lab.postmeter.run("explain", "-", "--login", ALICE, "--rcpt", "a@example.net", "--json", stdin=letter())
+
+
 def used(lab: Lab, login: str = ALICE) -> str:
     """What the login has used of its day, as people see it."""
     return lab.postmeter.run("quota", "show", login).stdout.decode().split("\n")[0]
@@ -115,10 +120,14 @@ def test_more_than_hold_at_most_is_deferred(lab: Lab) -> None:
     """And what sendmail(1) brings is held too, or comes back at once: pickup(8) must not bring it for ever (D42)."""
     for name in ("first", "second", "third", "fourth"):
         send(lab, name)
+    told = json.loads(explain(lab).stdout)
     with pytest.raises(RefusedError) as caught:
         send(lab, "fifth")
     assert (caught.value.step, caught.value.answer.code) == ("end of DATA", 451)
     assert "1 of 1 message in the last day; room for 1 at" in caught.value.answer.text
+    assert (told["verdict"], told["reply"][:9]) == ("refuse", "451 4.7.1")
+    assert "1 of 1 message in the last day; room for 1 at" in told["reply"]
+    assert {"step": "hold", "text": f"{ALICE} has 3 messages on hold already (quota.hold_at_most)"} in told["notes"]
     assert len(on_hold(lab)) == 3
     for number in range(5):
         done = lab.postfix.sendmail(letter(), "-f", ALICE, f"local{number}@example.net")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -12,7 +14,12 @@ from typing import TYPE_CHECKING
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
 
 if TYPE_CHECKING:
+    from postmeter.config.schema import Config
+    from postmeter.mail.draft import Draft
     from postmeter.mail.message import Envelope, Field, Message
+    from postmeter.mail.reply import Reply
+    from postmeter.store.accounts import Accounts
+    from postmeter.submission.quota import Quotas
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -53,7 +60,8 @@ def run(args: Namespace) -> int:
     pipeline = daemons.pipeline(
         material, who=who, own=own, stops=stops, quotas=quotas, marked=marked, suppress=suppress
     )
-    told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked)
+    full = partial(_full, config=config, quotas=quotas, accounts=settler)
+    told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked, full=full)
     if args.json:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))
     else:
@@ -61,6 +69,22 @@ def run(args: Namespace) -> int:
     if config.mode == "observe":
         print("mode is observe: this would be written down, and nothing changed or refused", file=sys.stderr)
     return FOUND_A_PROBLEM if told.verdict == "refuse" else OK
+
+
+def _full(draft: Draft, *, config: Config, quotas: Quotas, accounts: Accounts) -> Reply | None:
+    """As `submission.record` answers when it has come to that; without a journal nothing is held yet."""
+    from postmeter.store import database, held
+    from postmeter.store.database import StoreError
+    from postmeter.submission import standing
+
+    waiting = 0
+    with suppress(StoreError), closing(database.open(config.journal.path, readonly=True)) as book:
+        waiting = held.look(book, draft.sender)
+    if waiting < config.quota.hold_at_most:
+        return None
+    draft.note("hold", f"{draft.sender} has {waiting} messages on hold already (quota.hold_at_most)")
+    over = accounts.check(quotas.charges(draft), draft.message.time)
+    return quotas.refuse(draft, over) if over else standing.too_many(draft, config.quota.hold_at_most)
 
 
 def _message(raw: bytes, args: Namespace) -> Message:
