@@ -79,6 +79,23 @@ def test_a_drop_in_gives_groups_too(log: Path, tmp_path: Path) -> None:
     assert told(str(log), tmp_path, unit="[Service]\nUser=books\n") == []
 
 
+def test_who_may_not_enter_its_directory_is_told_who_may_not(tmp_path: Path) -> None:
+    """`check-config` by somebody else than root, and a log in a directory of Postfix's own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes somebody else")
+    _open(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (tmp_path / "units").mkdir()
+    (closed / "mail.log").touch()
+    os.seteuid(61001)
+    try:
+        (problem,) = told(str(closed / "mail.log"), tmp_path)
+    finally:
+        os.seteuid(0)
+    assert problem.what.startswith(f"books may not enter {closed} (mode 0700)")
+
+
 def test_a_file_that_is_not_there_is_told_and_no_mistake(tmp_path: Path) -> None:
     _open(tmp_path)
     (problem,) = told(str(tmp_path / "later.log"), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,21 @@ def test_a_journal_that_is_none_is_mended_by_what_its_error_says(tmp_path: Path)
     finding = only(facts)
     assert finding.what == f"the journal {path} answers a query: it does not"
     assert (finding.known, finding.fix) == ("file is not a database", "it is no SQLite database: move it away")
+
+
+def test_a_journal_that_is_not_to_be_seen_is_unknown(tmp_path: Path) -> None:
+    """As to anybody but root and the daemons, where its directory is closed."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes somebody else")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    config = loads(f"journal: {{path: {closed}/journal.db}}")
+    os.seteuid(61001)
+    try:
+        (trial,) = collect.stores(config)
+    finally:
+        os.seteuid(0)
+    assert (trial.ok, trial.fix) == (None, "start postmeter; run doctor as root")
 
 
 def test_limits_of_units_are_read_as_systemctl_shows_them() -> None:

@@ -7,6 +7,7 @@ Looks and changes nothing. A unit of systemd may give its daemon groups that the
 from __future__ import annotations
 
 import grp
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -35,23 +36,23 @@ def of_log(
         yield from _of_file(loaded, where, reader)
     elif where == "journald" and shutil.which("journalctl") is None:
         yield loaded.warning("delivery.log", "there is no journalctl to read the journal with", "name Postfix's file")
-    elif not _reads_journal(reader) and (where == "journald" or not mail_log.exists()):
+    elif not _reads_journal(reader) and (where == "journald" or not os.path.exists(mail_log)):
         if any(each.exists() for each in _JOURNALS):
             what = f"{me.name} may not read the systemd journal: nothing will be known of deliveries"
             yield loaded.warning("delivery.log", what, _join("systemd-journal", me))
-    elif where == "auto" and mail_log.exists() and not _reads_journal(reader):
+    elif where == "auto" and os.path.exists(mail_log) and not _reads_journal(reader):
         yield from _of_file(loaded, mail_log, reader)
 
 
 def _of_file(loaded: Loaded, path: Path, reader: Person) -> Iterator[Problem]:
-    if not path.exists() and permissions.barrier(path, reader) is None:
+    if not os.path.exists(path) and permissions.barrier(path, reader) is None:
         what = f"there is no {path}: nothing is known of deliveries until something writes it"
         fix = "see where Postfix logs (postconf maillog_file; ls /var/log), or write journald"
         yield loaded.warning("delivery.log", what, fix)
         return
     fault = permissions.unreadable(path, reader, "")
     if fault:
-        group = permissions.group_name(path.stat().st_gid) if path.exists() else ""
+        group = permissions.group_name(path.stat().st_gid) if os.path.exists(path) else ""
         shared = bool(group) and group != "root" and path.stat().st_mode & 0o040
         fix = _join(group, reader) if shared else fault.fix
         yield loaded.warning("delivery.log", f"{fault.what}: nothing will be known of deliveries", fix)

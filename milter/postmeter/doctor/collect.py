@@ -46,7 +46,7 @@ def stores(config: Config) -> Iterator[Trial]:
 
 def _sqlite(path: Path) -> Trial:
     about = f"the journal {path} answers a query"
-    if not path.exists():
+    if not os.path.exists(path):
         why = "it is not there yet, or not to be seen by us: postmeter makes it when it starts"
         return Trial(about, None, why, "start postmeter; run doctor as root")
     try:
