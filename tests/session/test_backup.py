@@ -194,6 +194,12 @@ def test_private_keys_come_only_when_asked_for(small: Small) -> None:
     assert inside(small.backup("--keys", to="with keys"), key).read_text() == "a private key\n"
 
 
+def test_an_empty_name_is_no_directory(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where a script's variable was never set: no secrets lie about wherever it runs."""
+    assert main(["backup", "", "-c", str(small.config)]) == 64
+    assert "DIR: it is empty" in capsys.readouterr().err
+
+
 def test_nobody_else_gets_in_and_modes_are_kept(small: Small) -> None:
     made = small.backup()
     assert made.stat().st_mode & 0o777 == 0o700

@@ -266,7 +266,7 @@ def test_a_sender_is_told_that_its_own_mail_stays(kept: Kept, capsys: pytest.Cap
     assert "it is a login here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["bob", "hash:0123456789abcdef0123456789abcdef", ""])
+@pytest.mark.parametrize("word", ["bob", "hash:0123456789abcdef0123456789abcdef", "", "@x.example", "bob@"])
 def test_what_is_no_address_is_refused(kept: Kept, word: str) -> None:
     assert kept.erase(word) == 64
 

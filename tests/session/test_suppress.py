@@ -140,6 +140,7 @@ def test_what_has_ended_is_shown_on_request(place: Place) -> None:
         (["add", "a@x.example", "--scope", "list:nobody"], "is no scope"),
         (["add", "a@x.example", "--reason", "unsubscribed"], "add --scope"),
         (["add", "a@x.example", "--for", "a while"], "--for a while"),
+        (["add", "a@x.example", "--for", "0"], "--for 0: it would be over at once"),
         (["remove"], "name addresses"),
         (["remove", "--since", "yore"], "--since yore"),
         (["list", "--since", "yore"], "--since yore"),

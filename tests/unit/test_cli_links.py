@@ -105,6 +105,12 @@ def test_a_login_is_the_same_in_any_case(place: Place) -> None:
     assert listed(place) == blocked.Blocked()
 
 
+def test_a_pattern_of_logins_is_no_login(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert links(place, "block", "--login", "*@example.com") == 1
+    assert capsys.readouterr().err == "postmeter links: that is no login; name one at a time\n"
+    assert links(place, "unblock", "--login", "*@example.com") == 1
+
+
 def test_a_block_of_a_login_as_it_was_typed_once_holds_and_can_be_lifted(place: Place) -> None:
     """0.1.0 kept them so."""
     Journal(place.state / "journal.db").record([submitted(b"referenc")])

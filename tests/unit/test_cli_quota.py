@@ -44,9 +44,9 @@ class Place:
         settler.settle((charge,), None, {}, time.time())
         settler.close()
 
-    def put(self, kind: Kind, login: str) -> None:
+    def put(self, kind: Kind, login: str, value: str = "") -> None:
         book = database.open(self.path)
-        orders.put(book, Order(kind=kind, login=login, since=time.time()))
+        orders.put(book, Order(kind=kind, login=login, value=value, since=time.time()))
         book.close()
 
     def orders(self) -> list[tuple[str, str, str]]:
@@ -202,6 +202,26 @@ def test_what_was_not_frozen_cannot_be_thawed(place: Place, capsys: pytest.Captu
 @pytest.mark.parametrize("words", [[], [ALICE, "--due"], ["--due", "--delete"]])
 def test_release_wants_a_login_or_due_and_not_both(place: Place, words: list[str]) -> None:
     assert place.run("quota", "release", *words) == 64
+
+
+@pytest.mark.parametrize("several", ["*@example.com", "@example.com", "Shop*@example.com"])
+@pytest.mark.parametrize("line", ["freeze {}", "quota set {} 5 recipients/day"])
+def test_nobody_is_told_that_a_pattern_of_logins_was_stopped(
+    line: str, several: str, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No login is called so: the order would be in force for nobody, whatever the command said."""
+    assert place.run(*line.format(several).split()) == 64
+    assert "name one at a time" in capsys.readouterr().err
+    assert place.orders() == []
+
+
+def test_an_order_for_a_pattern_can_be_taken_back(place: Place) -> None:
+    """Earlier versions took it."""
+    place.put("freeze", "*@example.com")
+    assert place.run("unfreeze", "*@example.com") == 0
+    place.put("limits", "@example.com", "1 message/day")
+    assert place.run("quota", "set", "@example.com", "--clear") == 0
+    assert place.orders() == []
 
 
 @pytest.mark.parametrize("line", ["freeze", "unfreeze", "quota set", "quota reset"])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from postmeter import __version__
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, said
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given, said
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -33,8 +33,12 @@ _BLOCK = 1 << 20
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path, help="where a directory postmeter-TIME is made")
+    parser.add_argument("directory", metavar="DIR", type=_folder, help="where a directory postmeter-TIME is made")
     parser.add_argument("--keys", action="store_true", help="with the private keys of dkim and web")
+
+
+def _folder(text: str) -> Path:
+    return Path(given(text))
 
 
 def run(args: Namespace) -> int:

@@ -58,6 +58,18 @@ def given(text: str) -> str:
     return text
 
 
+def pattern(login: str) -> bool:
+    """Whether that means several logins: nobody is called so, and what is said of it would hold for nobody."""
+    return "@" in login and (login.startswith("@") or "*" in login)
+
+
+def login(text: str) -> str:
+    """The type of a login that something is done to."""
+    if pattern(given(text)):
+        raise ArgumentTypeError(f"{text!r} is no login; name one at a time")
+    return text
+
+
 def sentence(text: str) -> str:
     """The line that a list of commands shows, as the head of that command's own help."""
     return f"{text[:1].upper()}{text[1:]}."

@@ -46,7 +46,8 @@ def run(args: Namespace) -> int:
     from postmeter.config.load import load
     from postmeter.store import database, veil
 
-    if "@" not in args.address or veil.is_hashed(args.address):
+    local, _, domain = args.address.rpartition("@")
+    if not local.strip() or not domain.strip() or veil.is_hashed(args.address):
         print(f"postmeter erase: {args.address!r} is no address: write NAME@DOMAIN", file=sys.stderr)
         return USAGE
     config = load(args.config)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given, login
 from postmeter.events import Event, Refiltered, Submitted
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from postmeter.store.journal import Journal
 
 _SLACK = 0.2  # seconds that a worker may take to look
+_WHOM = "a login, or whatever a sender is counted as"
 
 
 def freeze(args: Namespace) -> int:
@@ -110,7 +111,7 @@ def _of(event: Event, sender: str) -> bool:
 
 
 def _login(parser: ArgumentParser) -> None:
-    parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
+    parser.add_argument("login", metavar="LOGIN", type=given, help=_WHOM)
 
 
 def postfix_option(parser: ArgumentParser) -> None:
@@ -120,7 +121,7 @@ def postfix_option(parser: ArgumentParser) -> None:
 
 
 def _freeze_arguments(parser: ArgumentParser) -> None:
-    _login(parser)
+    parser.add_argument("login", metavar="LOGIN", type=login, help=_WHOM)
     text = "print the queue ids of its mail that Postfix still has, for: postsuper -d -"
     parser.add_argument("--queue", action="store_true", help=text)
     postfix_option(parser)

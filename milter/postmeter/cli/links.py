@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, pattern, sentence
 from postmeter.events import REFERENCE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = {
     "message": "no such message in the journal",
-    "login": "a login is not empty",
+    "login": "that is no login; name one at a time",
     "host": "not a host name",
 }
 _LINK = re.compile(r"/c/([A-Za-z0-9_-]+)")
@@ -78,7 +78,8 @@ def _change(blocks: Blocks, args: Namespace) -> int:
 
 def _named(blocks: Blocks, args: Namespace) -> tuple[Kind, list[str]]:
     if args.login is not None:
-        return "login", [args.login.lower()] if args.login else []
+        several = args.action == "block" and pattern(args.login)  # an old one can be lifted
+        return "login", [args.login.lower()] if args.login and not several else []
     if args.host is not None:
         return "host", _host(args.host)
     return "message", _messages(blocks, args.message.strip())

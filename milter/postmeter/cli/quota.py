@@ -15,7 +15,7 @@ from datetime import datetime
 from math import isfinite
 
 from postmeter.cli import release, usage
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, given
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, given, pattern
 from postmeter.config import amounts
 from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
@@ -46,6 +46,8 @@ def put(args: Namespace, config: Config) -> int:
     """Limits are checked as those of the configuration are, and in the same words."""
     if args.clear == bool(args.limits) or (args.clear and args.until):
         raise MistakeError("either limits or --clear", "write them like 500 recipients/day, or unlimited")
+    if pattern(args.login) and not args.clear:
+        raise MistakeError(f"{quoted(args.login)} is no login", "name one at a time, or write a rule for them")
     now, login = time.time(), args.login.lower()
     text = worded(args.limits)
     if not args.clear:

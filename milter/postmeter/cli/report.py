@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -159,6 +159,15 @@ def _send(config: Config, report: Report, to: Sequence[str], *, about: str) -> i
     return FOUND_A_PROBLEM if refused else OK
 
 
+def _address(text: str) -> str:
+    from postmeter.config import values
+
+    try:
+        return values.address(text)
+    except MistakeError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME", default="7d", help="a day, or how many of them (default 7d)")
     parser.add_argument("--until", metavar="TIME", help="the last day, or how long ago (default today)")
@@ -168,7 +177,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--here", action="store_true", help="of this host only, not of all that ship to a database")
     parser.add_argument("--all", action="store_true", help="on a terminal too, more than the 20 busiest")
     sending = parser.add_mutually_exclusive_group()
-    sending.add_argument("--mail", action="append", metavar="TO", help="send it there, by notify.smtp")
+    sending.add_argument("--mail", action="append", metavar="TO", type=_address, help="send it there, by notify.smtp")
     sending.add_argument("--due", action="store_true", help="send it to report.to, if report.every is over")
 
 

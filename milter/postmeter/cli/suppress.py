@@ -210,9 +210,12 @@ class _End:
         if text == "ever":
             return 0.0
         try:
-            return amounts.duration(text)
+            lasts = amounts.duration(text)
         except MistakeError as error:
             raise _MistakeError(f"--for {text}: {error.what}; write it like 30d, or ever") from None
+        if not lasts:
+            raise _MistakeError(f"--for {text}: it would be over at once; write it like 30d, or ever")
+        return lasts
 
 
 def _address(text: str) -> str:

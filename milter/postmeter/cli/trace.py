@@ -6,14 +6,15 @@ Reads the journal beside the running daemons.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given
 
 if TYPE_CHECKING:
     from postmeter.trace import Line, Story
@@ -77,10 +78,16 @@ def _clock(when: float) -> str:
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise ArgumentTypeError(f"{text!r} is no number of messages; write 1 or more")
+    return int(text)
+
+
 def arguments(parser: ArgumentParser) -> None:
     text = "a queue id, a Message-ID, a recipient's address, or a reference"
-    parser.add_argument("what", metavar="QUEUE-ID|MESSAGE-ID|RECIPIENT", help=text)
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="so many messages, latest first (20)")
+    parser.add_argument("what", metavar="QUEUE-ID|MESSAGE-ID|RECIPIENT", type=given, help=text)
+    parser.add_argument("--most", type=_number, default=20, metavar="N", help="so many messages, latest first (20)")
     parser.add_argument("--here", action="store_true", help="of this host only, not of all that ship to a database")
     parser.add_argument("--json", action="store_true", help="for programs")
 
