@@ -40,7 +40,7 @@ class Place:
 
     def charge(self, level: str, key: str, amount: int, *, unit: str = "recipients", window: int = 86_400) -> None:
         settler = Settler(self.path)
-        charge = Charge(level=level, key=key, unit=unit, window=window, limit=99, amount=amount, text="")
+        charge = Charge(level=level, key=key, unit=unit, window=window, limit=10**6, amount=amount, text="")
         settler.settle((charge,), None, {}, time.time())
         settler.close()
 
@@ -230,3 +230,11 @@ def test_an_empty_login_is_no_login(line: str, place: Place, capsys: pytest.Capt
     assert place.run(*line.split(), "") == 64
     assert "LOGIN: it is empty" in capsys.readouterr().err
     assert place.orders() == []
+
+
+def test_only_what_is_used_up_is_at_100_percent(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.put("limits", ALICE, "1000 recipients/day")
+    for more, told in ((999, "999 of 1000  99%"), (1, "1000 of 1000  100%"), (10, "1010 of 1000  101%")):
+        place.charge("sender", ALICE, more)
+        assert place.run("quota", "show", ALICE) == 0
+        assert told in capsys.readouterr().out.splitlines()[0]

@@ -83,6 +83,11 @@ def evil() -> Report:
     return made({(TODAY, EVIL): values, (TODAY - 1, "ann@example.com"): Counter(accepted=5, delivered=5)})
 
 
+def test_few_are_not_none_and_most_are_not_all() -> None:
+    told = [percent(value) for value in (1e-9, 0.99949, 0.9996, 0.9999999, 1.0004)]
+    assert told == ["0.001%", "99.9%", "99.960%", "99.999%", "100.0%"]
+
+
 def test_a_name_stays_on_its_line_of_text_and_steers_nothing() -> None:
     told = list(text.as_text(evil(), bars=True))
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "".join(told))

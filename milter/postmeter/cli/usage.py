@@ -207,7 +207,8 @@ def _cells(line: Line, now: float, *, bars: bool) -> list[str]:
     of = f"{number(line.limit.count, line.unit)}" if line.limit else "no limit"
     cells = [one_line(line.name), f"{line.unit}/{SPANS[line.window]}", f"{number(line.used, line.unit)} of {of}"]
     filled = min(_BAR, int(line.share * _BAR))
-    cells.append("█" * filled + "░" * (_BAR - filled) if bars else f"{line.share:.0%}")
+    told = line.share if line.share >= 1 else min(line.share, 0.99)  # 100% is where nothing fits any more
+    cells.append("█" * filled + "░" * (_BAR - filled) if bars else f"{told:.0%}")
     return [*cells, _room(line, now)]
 
 

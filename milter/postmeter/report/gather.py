@@ -187,9 +187,9 @@ def shown(by: str, name: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """With as many digits as tell 0.04% from 0.004%, for a complaint rate lives there."""
+    """With as many digits as tell 0.04% from 0.004%, for a complaint rate lives there; few are not none, most not all."""
     if value is None:
         return "–"
-    if value == 0 or value >= 0.1:
+    if value in (0, 1) or 0.1 <= value < 0.9995 or value > 1:
         return f"{value:.1%}"
-    return f"{value:.2%}" if value >= 0.001 else f"{value:.3%}"
+    return f"{value:.2%}" if 0.001 <= value < 0.1 else f"{min(max(value, 0.00001), 0.99999):.3%}"
