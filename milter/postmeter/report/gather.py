@@ -187,7 +187,7 @@ def shown(by: str, name: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """With as many digits as tell 0.04% from 0.004%, for a complaint rate lives there; few are not none, most not all."""
+    """With as many digits as tell 0.04% from 0.004%, as complaint rates need; few are not none, most not all."""
     if value is None:
         return "–"
     if value in (0, 1) or 0.1 <= value < 0.9995 or value > 1:
