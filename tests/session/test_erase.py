@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from postmeter.books.following import Follower
 from postmeter.cli.main import main
 from postmeter.events import Bounced, Clicked, Event, Sent, Submitted, Suppressed, Unsubscribed
-from postmeter.store import erasing, fates, rows, suppression, veil
+from postmeter.store import erasing, fates, orders, rows, suppression, veil
 from postmeter.store.batch import Job
 from postmeter.store.emergency import Spool
 from postmeter.store.journal import Journal
@@ -264,6 +264,27 @@ def test_a_sender_is_told_that_its_own_mail_stays(kept: Kept, capsys: pytest.Cap
     kept.record(replace(taken, login="alice@news.example"))
     assert kept.erase("alice@news.example") == 1
     assert "it is a login here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_a_login_that_an_order_names_is_told_so_and_not_to_try_again(
+    kept: Kept, capsys: pytest.CaptureFixture[str], lifted: bool
+) -> None:
+    kept.record(*told(1))
+    orders.put(kept.journal.database, orders.Order(kind="freeze", login=BOB.lower(), since=NOW))
+    if lifted:
+        orders.lift(kept.journal.database, "freeze", BOB.lower(), NOW + 1)
+    assert kept.erase() == 1
+    err = capsys.readouterr().err
+    assert "it is a login here" in err
+    assert "run it again" not in err
+
+
+def test_the_letters_in_another_logins_name_are_no_remains(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.record(*told(1)[:2])
+    orders.put(kept.journal.database, orders.Order(kind="freeze", login=f"jim.{BOB.lower()}", since=NOW))
+    assert kept.erase() == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("word", ["bob", "hash:0123456789abcdef0123456789abcdef", "", "@x.example", "bob@"])

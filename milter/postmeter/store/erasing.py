@@ -23,6 +23,12 @@ from postmeter.store.retention import write
 _SLICE = 1000  # rows read at once
 _PIECE = 100  # rows of one transaction
 _SENDERS = ("sender", "mail_from")
+_LOGINS = (
+    ("orders", "login"), ("blocks", "value"), ("folios", "name"), ("held", "login"), ("held", "sender"),
+    ("profile_logins", "login"), ("bounced_lately", "login"), ("fate_groups", "login"), ("figures", "login"),
+    ("told", "topic"),
+)  # fmt: skip
+"""Where a sender's name stands besides its events."""
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -158,6 +164,8 @@ def others(database: Database, person: Person) -> int:
         columns = ", ".join(place.columns)
         rows = database.query(f"SELECT {columns} FROM {place.table}")
         found += sum(any(isinstance(text, str) and person.may_be_in(text) for text in row) for row in rows)
+    for table, column in _LOGINS:
+        found += sum(person.may_be_in(name) for (name,) in database.query(f"SELECT DISTINCT {column} FROM {table}"))
     return found
 
 
@@ -169,7 +177,9 @@ def contacts(database: Database, person: Person) -> int:
 
 def sends(database: Database, person: Person) -> bool:
     """Whether it is a login as well."""
-    return bool(database.query("SELECT 1 FROM events WHERE login = ? AND login != '' LIMIT 1", (person.address,)))
+    places = (("events", "login"), *_LOGINS)  # an order, or the sum of a day, may be all that is left of it
+    one = "SELECT 1 FROM {} WHERE {} = ? LIMIT 1"
+    return any(database.query(one.format(table, column), (person.address,)) for table, column in places)
 
 
 def fold(database: Database) -> bool:
