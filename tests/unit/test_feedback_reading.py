@@ -260,6 +260,7 @@ def test_the_envelope_id_is_read() -> None:
         ("5.0.0", "smtp; 550 Too many invalid recipients", False),
         ("5.0.0", "smtp; 550 this user does not accept mail from you", False),
         ("5.0.0", "smtp; 550 <user@unknown.example>: go away", False),
+        ("5.0.0", "smtp; 550 user not found:a@b.example", True),
     ],
 )
 def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, hard: bool) -> None:

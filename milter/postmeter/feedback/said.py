@@ -16,7 +16,7 @@ _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
 _REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
 _NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
 _NOT_SAID = re.compile(  # an address, whatever it is called; Postfix's own words
-    r"[^\s<>()\[\]\"]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}|\(in reply to [^()]{1,40}\)"
+    r"[^\s<>()\[\]\":;,]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}|\(in reply to [^()]{1,40}\)"
 )
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
     r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
