@@ -576,5 +576,9 @@ def test_update_robots_takes_a_good_list_that_is_not_older(tmp_path: Path, capsy
     assert "older than the list in use" in capsys.readouterr().err
     assert mine.read_text() == text
     assert update(text.replace("date 2026", "date 2036")) == 0
+    config.write_text(f"web: {{robots: {tmp_path}/nowhere/mine}}\n")
+    capsys.readouterr()
+    assert update(text) == 1
+    assert capsys.readouterr().err.startswith(f"postmeter web: {tmp_path}/nowhere/")
     config.write_text("")
     assert update(text) == 78

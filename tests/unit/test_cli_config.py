@@ -268,6 +268,18 @@ def test_a_table_that_the_daemon_may_not_read_is_told(place: Path, capsys: pytes
     assert (code, [line[: len(told)] for line in err]) == (78, [told])
 
 
+@pytest.mark.parametrize("key", ["delivery: {providers", "web: {robots"])
+def test_a_list_that_is_not_there_is_told_once_and_plainly(
+    place: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    path = write(place, f"{key}: {place}/nothing}}\n")
+    code, _, [line] = run(capsys, path)
+    assert code == 78
+    told, _, fix = line.partition("; ")
+    assert told == f"{path}:3: {key.replace(': {', '.')}: {place}/nothing: No such file or directory"
+    assert fix.startswith("name ")
+
+
 def test_a_list_of_providers_that_is_none_is_named_with_its_line(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

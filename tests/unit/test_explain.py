@@ -55,6 +55,14 @@ def test_the_verdict_is_what_the_rule_does_to_more(
     assert lines[-1].startswith(verdict)
 
 
+@pytest.mark.parametrize("words", [["--client", "example.com"], ["--client", "192.0.2.300"], ["--rcpt", ""]])
+def test_what_is_no_address_is_wrong_usage(message: str, tmp_path: Path, words: list[str]) -> None:
+    """And not a client of no network: the answer would be about another message."""
+    config = tmp_path / "postmeter.yaml"
+    config.write_text(CONFIG.format(tmp_path, "defer"))
+    assert main(["-c", str(config), "explain", message, "--login", "alice@example.com", *words]) == 64
+
+
 def test_sendmails_mail_is_refused_for_good_where_a_client_would_be_deferred(
     message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, given
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -25,12 +25,24 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("message", metavar="MESSAGE.eml", help="a message as a mail program sends it; - for stdin")
     parser.add_argument("--login", default="", help="the SASL login; without one the mail is sendmail(1)'s")
-    parser.add_argument("--rcpt", action="append", default=[], metavar="ADDRESS", help="a recipient; may be repeated")
+    text = "a recipient; may be repeated"
+    parser.add_argument("--rcpt", action="append", default=[], metavar="ADDRESS", type=given, help=text)
     parser.add_argument("--sender", metavar="ADDRESS", help="the envelope sender; the From address by default")
-    parser.add_argument("--client", metavar="IP", help="the client's address, where it is no sendmail(1)")
+    text = "the client's address, where it is no sendmail(1)"
+    parser.add_argument("--client", metavar="IP", type=_ip, help=text)
     parser.add_argument("--service", help="the smtpd service's milter_macro_daemon_name")
     parser.add_argument("--diff", action="store_true", help="show what would change, line by line")
     parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _ip(text: str) -> str:
+    from postmeter.config.problem import MistakeError
+    from postmeter.config.values import ip_address
+
+    try:
+        return ip_address(text)
+    except MistakeError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def run(args: Namespace) -> int:

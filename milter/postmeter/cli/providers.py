@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from postmeter.cli.command import said
 from postmeter.config.load import Loaded
 from postmeter.config.problem import Problem
 from postmeter.delivery import providers
@@ -14,6 +15,8 @@ def problems(loaded: Loaded) -> list[Problem]:
     path = loaded.config.delivery.providers
     try:
         providers.read(path if isinstance(path, Path) else None)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return [loaded.problem("delivery.providers", said(error), "name a file that is there, or default")]
+    except ValueError as error:
         return [loaded.problem("delivery.providers", f"{path}: {error}", "see docs/operations.md for its form")]
     return []

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, failed, said
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError, Problem
 from postmeter.tracking import robotlist
@@ -56,12 +56,16 @@ def update(loaded: Loaded, source: str) -> int:
         new = robotlist.parse(text)
         before = robotlist.parse(path.read_text("utf-8")).date if path.exists() else None
     except (OSError, ValueError) as error:
-        print(f"{source}: {error}", file=sys.stderr)
+        told = said(error) if isinstance(error, OSError) else f"{source}: {error}"
+        print(f"postmeter web: {told}", file=sys.stderr)
         return FOUND_A_PROBLEM
     if before is not None and new.date < before:
-        print(f"{source}: of {new.date}, older than the list in use, of {before}", file=sys.stderr)
+        print(f"postmeter web: {source}: of {new.date}, older than the list in use, of {before}", file=sys.stderr)
         return FOUND_A_PROBLEM
-    _put(path, text)
+    try:
+        _put(path, text)
+    except OSError as error:
+        return failed("web", error)
     print(f"{path}: {len(new.robots)} robots as of {new.date}; used within a second")
     return OK
 
@@ -82,4 +86,7 @@ def _put(path: Path, text: str) -> None:
 
 
 def _bad(loaded: Loaded, path: Path | None, error: Exception) -> Problem:
+    if isinstance(error, OSError):
+        fix = f"name another, or put one there: postmeter web --update-robots {robotlist.DEFAULT}"
+        return loaded.problem("web.robots", said(error), fix)
     return loaded.problem("web.robots", f"{path or robotlist.DEFAULT}: {error}", "see docs/tracking.md for its form")
