@@ -48,6 +48,14 @@ def test_what_will_pass_by_the_words_is_no_fault_of_the_address(status: str, wor
     assert not hard(status, said, at_rcpt=True)
 
 
+def test_what_tells_less_of_the_address_takes_nothing_from_what_tells_more() -> None:
+    """Some mail systems put a class of their own before what the other server said."""
+    assert hard("5.1.1", "5.1.0 - bad address 550-'5.1.1 <a@example.com>... unknown'", at_rcpt=True)
+    assert not hard("5.1.1", "5.1.0 - bad address 550-'5.7.1 <a@example.com>... blocked'", at_rcpt=True)
+    assert not hard("5.1.1", "550 5.1.0 address rejected", at_rcpt=True)
+    assert not hard("5.1.1", "5.7.0 policy 550-'5.1.1 unknown'", at_rcpt=True)
+
+
 def test_an_address_of_the_internet_is_no_status() -> None:
     assert hard("5.1.1", "host mx.example.com[192.0.2.25] said: 550 no (10.5.7.1)", at_rcpt=True)
     assert statuses("from 15.7.1.1 and 5.7.1") == ["5.7.1"]

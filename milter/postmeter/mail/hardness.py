@@ -28,6 +28,7 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
 
     `at_rcpt`: the recipient's own server said so when it was told the recipient, or in a report of its own. Where the
     words hold a status of their own, both must agree: a gateway often puts 5.1.1 over what was a matter of policy.
+    A subject alone (5.1.0), beside the same status in the words, does not disagree: Cisco puts it before each answer.
     """
     if not at_rcpt:
         return False
@@ -38,7 +39,8 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     reply = _REPLY.search(diagnostic[:_FAR])
     if (reply and reply[1] == "4") or _PASSES.search(diagnostic[:_FAR]):
         return False
-    return own in HARD and all(each in HARD or each == "5.0.0" for each in said)
+    vague = ("5.0.0", f"{own[:3]}.0") if own in said else ("5.0.0",)
+    return own in HARD and all(each in HARD or each in vague for each in said)
 
 
 def statuses(text: str) -> list[str]:
