@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -238,3 +239,19 @@ def test_only_what_is_used_up_is_at_100_percent(place: Place, capsys: pytest.Cap
         place.charge("sender", ALICE, more)
         assert place.run("quota", "show", ALICE) == 0
         assert told in capsys.readouterr().out.splitlines()[0]
+
+
+def test_nobody_who_goes_by_it_comes_too_early(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Times are told in whole seconds."""
+    settler = Settler(place.path)
+    begun = int(time.time()) - 10 + 0.7
+    charge = Charge(level="sender", key=ALICE, unit="recipients", window=86_400, limit=4, amount=4, text="")
+    settler.settle((charge,), None, {}, begun)
+    over = settler.check((replace(charge, amount=1),), time.time())
+    settler.close()
+    assert place.run("quota", "show", ALICE, "--json") == 0
+    told = {row["level"]: row["room_at"] for row in json.loads(capsys.readouterr().out)["accounts"]}
+    assert over is not None
+    assert over.room_at is not None
+    assert over.room_at <= datetime.fromisoformat(told["sender"]).timestamp() < over.room_at + 1
+    assert datetime.fromisoformat(told["domain"]).timestamp() <= time.time()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from math import ceil
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK
 from postmeter.config.schema import Config, Limit
@@ -177,8 +178,13 @@ def _line(usage: Usage, quotas: Quotas) -> Line:
         window=usage.window,
         used=usage.used,
         limit=limit,
-        room_at=usage.room_at(limit.count) if limit else usage.now,
+        room_at=_soonest(usage.room_at(limit.count), usage.now) if limit else usage.now,
     )
+
+
+def _soonest(when: float | None, now: float) -> float | None:
+    """A time to come in whole seconds, as times are told: nobody shall come too early."""
+    return when if when is None or when <= now else ceil(when)
 
 
 def _waiting(book: Database, name: str | None) -> list[Waiting]:
