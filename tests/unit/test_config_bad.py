@@ -67,6 +67,15 @@ def test_a_hundred_thousand_levels_are_refused_and_cost_no_stack(opening: str) -
         loads("quota:\n  limits: " + opening * 100_000)
 
 
+@pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="PyYAML without libyaml takes it")
+def test_a_mistake_that_libyaml_alone_finds_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "pm.yaml"
+    path.write_text("mode: observe\nquota: {limits:[500 recipients/day], over: defer}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}:2: a colon with no space behind it; put a space behind it"
+
+
 def trees() -> list[Path]:
     return [path for path in BAD.glob("*.yaml") if path.stem != "not_utf8"] + [
         BAD.parents[2] / "packaging" / "postmeter.yaml"

@@ -158,6 +158,14 @@ def test_one_port_cannot_serve_twice(place: Path) -> None:
     ]
 
 
+def test_the_key_that_was_written_is_blamed_and_not_a_default(place: Path) -> None:
+    assert look(loaded(place, "web: {listen: 127.0.0.1:9587}")) == [
+        "pm.yaml:3: web.listen: 127.0.0.1:9587 is metrics.listen already; give another port"
+    ]
+    (line,) = look(loaded(place, f"bounces: {{lmtp: 'unix:{place}/milter.sock'}}", listen=f"unix:{place}/milter.sock"))
+    assert line == f"pm.yaml:3: bounces.lmtp: unix:{place}/milter.sock is milter.listen already; give another path"
+
+
 def test_a_missing_state_directory_is_told(place: Path) -> None:
     config = read(f"journal: {{path: {place}/state/journal.db}}", "pm.yaml")
     me = permissions.myself()

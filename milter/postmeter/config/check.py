@@ -110,7 +110,9 @@ def _clashes(loaded: Loaded) -> Iterator[Problem]:
     taken: dict[SocketAddress, str] = {}
     for path, address in listeners:
         if address in taken:
-            yield loaded.problem(path, f"{address} is {taken[address]} already", "give another port")
+            here, other = (path, taken[address]) if loaded.line(path) else (taken[address], path)
+            fix = "give another path" if isinstance(address, UnixAddress) else "give another port"
+            yield loaded.problem(here, f"{address} is {other} already", fix)
         elif address is not None:
             taken[address] = path
 

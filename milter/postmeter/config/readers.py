@@ -114,14 +114,14 @@ def choice(*words: str) -> Reader[str]:
     def parse(text: str) -> str:
         if text not in words:
             close = get_close_matches(text.lower(), words, n=1) if len(words) > _FEW else []
-            fix = f"did you mean {close[0]}?" if close else f"write {_either(words)}"
+            fix = f"did you mean {close[0]}? known here: {', '.join(words)}" if close else f"write {either(words)}"
             raise MistakeError(f"{quoted(text)} is not known here", fix)
         return text
 
-    return scalar(_either(words), parse)
+    return scalar(either(words), parse)
 
 
-def _either(words: tuple[str, ...]) -> str:
+def either(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -135,10 +135,16 @@ def optional(inner: Reader[T]) -> Reader[T | None]:
 def word_or(*words: str, other: Reader[T]) -> Reader[T | str]:
     """A word of its own meaning, e.g. auto, or what `other` reads."""
 
-    def take(node: Node, place: Place) -> T | str:
-        return node.text if isinstance(node, Scalar) and node.text in words else other.take(node, place)
+    form = f"{', '.join(words)} or {other.form}"
 
-    return Reader(f"{', '.join(words)} or {other.form}", take)
+    def take(node: Node, place: Place) -> T | str:
+        if isinstance(node, Scalar) and node.text in words:
+            return node.text
+        if isinstance(node, Scalar) and other.form.startswith("a list"):
+            raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", f"write {form}")
+        return other.take(node, place)
+
+    return Reader(form, take)
 
 
 def listing(inner: Reader[T]) -> Reader[tuple[T, ...]]:
@@ -162,6 +168,8 @@ def listing(inner: Reader[T]) -> Reader[tuple[T, ...]]:
 
 
 def _listing_fix(node: Node) -> str:
+    if isinstance(node, Scalar) and node.text.startswith("-"):
+        return "put a space behind each dash"
     if isinstance(node, Scalar):
         return "write [] for none" if node.null else f"put it in brackets: [{node.text}]"
     return "write it as [one, two] or with a dash before each item"
@@ -172,7 +180,8 @@ def table(key: Callable[[str], K], inner: Reader[T], form: str) -> Reader[dict[K
 
     def take(node: Node, place: Place) -> dict[K, T]:
         if not isinstance(node, Table):
-            raise place.complain(node.line, f"must be a mapping, not {tree.describe(node)}", "write {} for none")
+            fix = "write {} for none, or NAME: VALUE for each"
+            raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", fix)
         values: dict[K, T] = {}
         failed = False
         for name, item in node.items:

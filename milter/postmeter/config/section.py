@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from postmeter.config import tree
-from postmeter.config.readers import Place, Reader, UnreadableError
+from postmeter.config.readers import Place, Reader, UnreadableError, either
 from postmeter.config.tree import Node, Raw, Scalar, Table
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def _read(node: Node, place: Place, known: tuple[Key, ...]) -> dict[str, Any]:
     if isinstance(node, Scalar) and node.null:  # a section whose keys are all commented out
         return {}
     if not isinstance(node, Table):
-        raise place.complain(node.line, f"must be a mapping, not {tree.describe(node)}", "write its keys below it")
+        raise place.complain(node.line, f"must be a mapping, not {tree.describe(node)}", _mapping_fix(node, known))
     by_name = {spec.name: spec for spec in known}
     found: dict[str, Any] = {}
     failed = False
@@ -121,9 +122,30 @@ def _read(node: Node, place: Place, known: tuple[Key, ...]) -> dict[str, Any]:
     return found
 
 
+def _mapping_fix(node: Node, known: tuple[Key, ...]) -> str:
+    first = re.split(r"[\s:=]", node.text)[0] if isinstance(node, Scalar) else ""
+    if first in {spec.name for spec in known}:
+        return f"write {first}: VALUE, with a space behind the colon"
+    needed = ", ".join(spec.name for spec in known if spec.required)
+    return f"write its keys below it: {needed}" if needed else "write its keys below it"
+
+
 def _known(name: Scalar, by_name: dict[str, Key], place: Place) -> Key:
     if name.text in by_name:
         return by_name[name.text]
-    close = difflib.get_close_matches(name.text.lower().replace("-", "_"), by_name, n=1)
-    fix = f"did you mean {close[0]}?" if close else f"known here: {', '.join(by_name)}"
-    raise place.key(name).complain(name.line, "unknown key", fix)
+    raise place.key(name).complain(name.line, "unknown key", _key_fix(name.text, by_name))
+
+
+def _key_fix(name: str, by_name: dict[str, Key]) -> str:
+    first, colon, _ = name.partition(":")
+    if colon and first in by_name:
+        return f"write {first}: VALUE, with a space behind the colon"
+    homes = tuple(spec.name for spec in by_name.values() if spec.section and name in map(_name, keys(spec.section)))
+    if homes:
+        return f"it stands below {either(homes)}: indent it there"
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), by_name, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(by_name)}"
+
+
+def _name(spec: Key) -> str:
+    return spec.name

@@ -19,8 +19,11 @@ _DEEPEST = 16  # the contract needs 5
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )  # YAML 1.1 section 4.1.1
+_FALSE_SPACE = re.compile(r"^[ \t]*([\xa0\u1680\u2000-\u200b\u202f\u205f\u3000])", re.MULTILINE)  # as web pages have it
+_GLUED = re.compile(r" *(?:- +)?[\w-]+:[^ ]")
 _FAST: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _QUOTE = "put the text in quotes"
+_NO_SPACE = ("a colon with no space behind it", "put a space behind it")
 
 _SYNTAX = (  # PyYAML's words for it, ours, and what to do
     ("'\\t'", "a tab where only spaces may stand", "indent with spaces"),
@@ -33,8 +36,10 @@ _SYNTAX = (  # PyYAML's words for it, ours, and what to do
     ("quoted scalar", "a quote that is not closed", "close it"),
     ("expected ',' or", "a bracket that is not closed, or a comma missing behind it", "close it, or add the comma"),
     ("node content, but found ':'", "a colon with nothing before it", "put an address like ::1 in quotes"),
+    ("unexpected ':'", *_NO_SPACE),
     ("cannot start any token", "a text that begins with a sign of YAML's own", _QUOTE),
 )
+_GOES_ON = ("mapping values", "expected '<document start>'")  # behind a key that was taken for a text
 _TOLD_WHERE_BEGUN = ("quoted scalar", "expected ',' or", "could not find expected ':'")
 
 
@@ -128,14 +133,19 @@ def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
         line = text.count("\n", 0, found.start()) + 1
         problems.append(Problem(file, line, "", f"an unprintable character, U+{ord(found[0]):04X}", "take it out"))
         return None
+    found = _FALSE_SPACE.search(text)
+    if found:
+        line, what = text.count("\n", 0, found.start(1)) + 1, f"a space that is none to YAML, U+{ord(found[1]):04X}"
+        problems.append(Problem(file, line, "", what, "indent with the spaces of the keyboard"))
+        return None
     builder = _Builder(file, problems)
     try:
         for event in _events(text, _FAST):
             builder.take(event)
     except _Stop:
         return None
-    except yaml.YAMLError:
-        problems.append(_syntax(text, file))
+    except yaml.YAMLError as error:
+        problems.append(_syntax(text, file, error))
         return None
     return builder.root
 
@@ -144,18 +154,29 @@ def _events(text: str, loader: type) -> Iterator[yaml.Event]:
     return yaml.parse(text, Loader=loader)
 
 
-def _syntax(text: str, file: str) -> Problem:
-    """The mistake in the words of PyYAML's own parser, whichever parser found it: libyaml's differ."""
+def _syntax(text: str, file: str, error: yaml.YAMLError) -> Problem:
+    """The mistake in the words of PyYAML's own parser, where that finds it too: libyaml's differ."""
     try:
         for _event in _events(text, yaml.SafeLoader):
             pass
-    except yaml.MarkedYAMLError as error:
-        said = f"{error.context or ''}: {error.problem or ''}"
-        begun = any(words in said for words in _TOLD_WHERE_BEGUN)
-        mark = error.context_mark if begun else error.problem_mark
-        known = next(((ours, fix) for theirs, ours, fix in _SYNTAX if theirs in said), None)
-        what, fix = known or (f"not YAML: {error.problem}", "mend the line or the one above it")
-        return Problem(file, mark.line + 1 if mark else 0, "", what, fix)
-    except yaml.YAMLError as error:
+    except yaml.YAMLError as other:
+        error = other
+    if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(file, 0, "", f"not YAML: {error}", "mend the file")
-    return Problem(file, 0, "", "not YAML that every parser reads", "simplify it")
+    said = f"{error.context or ''}: {error.problem or ''}"
+    begun = any(words in said for words in _TOLD_WHERE_BEGUN)
+    mark = error.context_mark if begun else error.problem_mark
+    line = mark.line + 1 if mark else 0
+    glued = _glued_above(text, line) if any(words in said for words in _GOES_ON) else 0
+    if glued:
+        return Problem(file, glued, "", *_NO_SPACE)
+    known = next(((ours, fix) for theirs, ours, fix in _SYNTAX if theirs in said), None)
+    return Problem(file, line, "", *(known or (f"not YAML: {error.problem}", "mend the line or the one above it")))
+
+
+def _glued_above(text: str, line: int) -> int:
+    """The line above, when its key goes on as one text with this one for want of a space; else 0."""
+    lines = text.splitlines()[: line - 1]
+    while lines and not lines[-1].partition("#")[0].strip():
+        lines.pop()
+    return len(lines) if lines and _GLUED.match(lines[-1]) else 0
