@@ -370,6 +370,15 @@ def test_abuse_is_a_complaint() -> None:
     assert (found.cfbl_address, found.cfbl_feedback_id, found.user_agent) == ("fbl@example.com", "111:222", "FBL/1")
 
 
+MAILBOX = (b"From b@example.com Thu Feb  1 11:22:53 2024\n", b"From a\n>From a\n", b"X-A: b\n>From a\n", b"\n\n", b"")
+
+
+@pytest.mark.parametrize("above", MAILBOX)
+def test_a_line_of_a_mailbox_in_a_header_hides_no_field(above: bytes) -> None:
+    found = read(above + report(ARF.format("abuse"), kind="feedback-report", returned=above + twice()))
+    assert (found.kind, found.message_id) == ("complaint", "<ours@example.com>")
+
+
 @pytest.mark.parametrize("kind", ["not-spam", "fraud", "virus", "other", "auth-failure", "opt-out", ""])
 def test_other_feedback_is_no_complaint(kind: str) -> None:
     found = read(report(ARF.format(kind), kind="feedback-report", returned=twice()))

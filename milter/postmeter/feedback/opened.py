@@ -21,6 +21,8 @@ _TEXT = 1 << 16  # octets of one part that are read
 STATUS = 1 << 20  # octets of a machine's part: some 2,000 recipients
 _PARTS = 50  # a report has three
 _FIELD = re.compile(rb"([!-9;-~]{1,100})[ \t]*:((?:[^\n]|\n[ \t])*+)(?:\n|\Z)")
+_MBOX = re.compile(rb">?From [^\n]*+(?:\n|\Z)")
+"""A line of a mailbox among the fields: saved mail has it, and Yahoo's complaints have it in what they return."""
 _BLANK = re.compile(rb"[ \t\r]*\n")
 _CHARSETS = re.compile(
     r"utf-?8|iso-8859-\d\d?|iso-2022-(?:jp|kr)|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(?:jp|kr)|shift_jis"
@@ -84,10 +86,8 @@ class Opened:
 
 
 def open_(message: bytes) -> Opened:
-    """The message in pieces; line ends may be CRLF or LF. A line of mbox before the header is passed over."""
+    """The message in pieces; line ends may be CRLF or LF."""
     raw = message.replace(b"\r\n", b"\n").lstrip(b"\n")
-    if raw.startswith(b"From "):
-        raw = raw[raw.find(b"\n") + 1 :] if b"\n" in raw else b""
     fields, at = _fields(raw)
     content = [one for one in fields if one.key.startswith(b"content-")]
     body = raw[at:]
@@ -113,12 +113,13 @@ def _fields(raw: bytes) -> tuple[list[Field], int]:
     at = 0
     while at < min(len(raw), _HEADER):
         found = _FIELD.match(raw, at)
-        if not found:
+        passed = found or _MBOX.match(raw, at)
+        if not passed:
             blank = _BLANK.match(raw, at)
             return fields, blank.end() if blank else at
-        if len(fields) < _FIELDS:
+        if found and len(fields) < _FIELDS:
             fields.append(Field(found[1], found[2][:_VALUE]))
-        at = found.end()
+        at = passed.end()
     return fields, at
 
 
