@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -213,7 +214,9 @@ def test_a_login_frozen_on_one_host_is_refused_on_the_other_and_a_reset_counts_f
 ) -> None:
     one, two = hosts(open_here, redis, limit="2 messages/day")
     one.deliver(letter())
+    assert re.fullmatch(rf"{ALICE} +messages/day +1 of 2 +50%\n", told_of(two)), "there is room, by any clock"
     two.deliver(letter())
+    assert re.fullmatch(rf"{ALICE} +messages/day +2 of 2 +100% +room again at \S+\n", told_of(one))
     with pytest.raises(RefusedError, match="2 of 2 messages"):
         one.deliver(letter())
     assert two.postmeter.run("quota", "reset", ALICE).returncode == 0
@@ -222,6 +225,11 @@ def test_a_login_frozen_on_one_host_is_refused_on_the_other_and_a_reset_counts_f
     two.postmeter.wait_until(lambda: frozen(two))
     assert one.postmeter.run("unfreeze", BOB).returncode == 0
     two.postmeter.wait_until(lambda: not frozen(two))
+
+
+def told_of(lab: Lab) -> str:
+    """Of whoever has used anything of a limit, as people see it."""
+    return lab.postmeter.run("quota", "show").stdout.decode()
 
 
 def frozen(lab: Lab) -> bool:

@@ -132,11 +132,11 @@ def _lines(config: Config, book: Database, ordered: Iterable[Order], *, name: st
     remote = accounting.redis(config.quota)
     if name is None:
         found = remote.each_usage(now) if remote else ledger.each_usage(book, now)
-        yield from (_line(usage, quotas) for usage in found if usage.level in LEVELS)
+        yield from (_line(usage, quotas, now) for usage in found if usage.level in LEVELS)
         return
     for level, key in _asked(name):
         usages = remote.usage(now, level=level, key=key) if remote else ledger.usage(book, now, level=level, key=key)
-        lines = [_line(usage, quotas) for usage in usages]
+        lines = [_line(usage, quotas, now) for usage in usages]
         yield from lines
         if lines or level != "network":
             yield from _unused(quotas, level, key, lines, now)
@@ -168,7 +168,7 @@ def _unused(quotas: Quotas, level: str, key: str, lines: Iterable[Line], now: fl
             yield Line(level=level, key=key, unit=limit.unit, window=limit.window, used=0, limit=limit, room_at=now)
 
 
-def _line(usage: Usage, quotas: Quotas) -> Line:
+def _line(usage: Usage, quotas: Quotas, now: float) -> Line:
     known = quotas.limits_of(usage.level, usage.key)
     limit = next((limit for limit in known if (limit.unit, limit.window) == (usage.unit, usage.window)), None)
     return Line(
@@ -178,13 +178,15 @@ def _line(usage: Usage, quotas: Quotas) -> Line:
         window=usage.window,
         used=usage.used,
         limit=limit,
-        room_at=_soonest(usage.room_at(limit.count), usage.now) if limit else usage.now,
+        room_at=_room_at(usage, limit, now),
     )
 
 
-def _soonest(when: float | None, now: float) -> float | None:
-    """A time to come in whole seconds, as times are told: nobody shall come too early."""
-    return when if when is None or when <= now else ceil(when)
+def _room_at(usage: Usage, limit: Limit | None, now: float) -> float | None:
+    """`now` where there is room, whatever clock the store goes by; else in whole seconds, as times are told: nobody
+    shall come too early."""
+    when = usage.room_at(limit.count) if limit else usage.now
+    return when if when is None else now if when <= usage.now else ceil(when)
 
 
 def _waiting(book: Database, name: str | None) -> list[Waiting]:
