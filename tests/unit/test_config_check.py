@@ -443,12 +443,40 @@ def test_a_password_for_no_redis_is_warned_of(place: Path) -> None:
     assert told.startswith("pm.yaml:5: quota.store_password_file: warning: is not used")
 
 
-@pytest.mark.parametrize(("mode", "signs"), [("on", "[bounces]"), ("observe", "[]")])
-def test_a_brake_that_could_stop_nobody_is_warned_of(place: Path, mode: str, signs: str) -> None:
-    """Hard bounces are recorded nowhere yet."""
-    (told,) = look(loaded(place, f"quota:\n  brake: {{mode: {mode}, signs: {signs}}}\n"))
-    assert "quota.brake.signs: warning: with these the brake stops nobody" in told
-    assert look(loaded(place, "quota:\n  brake: {mode: on, signs: [bounces, network]}\n")) == []
+@pytest.mark.parametrize("mode", ["on", "observe"])
+def test_a_brake_that_could_stop_nobody_is_warned_of(place: Path, mode: str) -> None:
+    (told,) = look(loaded(place, f"quota:\n  brake: {{mode: {mode}, signs: []}}\n"))
+    assert "quota.brake.signs: warning: without any the brake stops nobody" in told
+    assert look(loaded(place, "quota:\n  brake: {mode: on, signs: [bounces]}\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('senders: {from: {"@example.org": any}}', "senders.from.@example.org: warning: nobody's login"),
+        ('quota: {rules: [{login: "@x.example", limits: unlimited}]}', "quota.rules[0].login: warning: nobody's login"),
+        ('quota: {groups: {staff: [a, "@x.example"]}}', "quota.groups.staff[1]: warning: nobody's login"),
+        ('quota: {brake: {except: ["@x.example"]}}', "quota.brake.except[0]: warning: nobody's login"),
+        ('quota: {exempt: ["*@x.example"]}', "quota.exempt[0]: warning: nobody's address"),
+        ('tracking: {bulk_senders: ["*@x.example"]}', "tracking.bulk_senders[0]: warning: nobody's address"),
+        ('tracking: {logins: {"*@x.example": {opens: true}}}', "tracking.logins.*@x.example: warning: nobody's login"),
+        ('tracking: {switches: [a, "@x.example"]}', "tracking.switches[1]: warning: nobody's login"),
+        ('suppression: {bypass: ["*@x.example"]}', "suppression.bypass[0]: warning: nobody's login"),
+    ],
+)
+def test_a_name_that_can_be_nobodys_is_warned_of(place: Path, text: str, told: str) -> None:
+    """The other list's form of a pattern: it would be taken, and hold for no one."""
+    (line,) = look(loaded(place, text))
+    assert line.startswith(f"pm.yaml:3: {told}")
+
+
+def test_patterns_stand_where_they_are_known(place: Path) -> None:
+    text = (
+        'senders: {from: {"*@example.org": any, "*": any}}\n'
+        'quota: {exempt: ["@x.example"], groups: {staff: ["*@x.example"]}, brake: {except: ["*@x.example"]}}\n'
+        'tracking: {bulk_senders: ["@x.example", news], switches: [a@x.example], logins: {b: {opens: true}}}\n'
+    )
+    assert look(loaded(place, text)) == []
 
 
 def test_a_missing_redis_library_is_told_with_its_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from postmeter.config import permissions, rules, tls
+from postmeter.config import nobody, permissions, rules, tls
 from postmeter.config.load import Loaded
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
@@ -41,7 +41,7 @@ def check(
     me = me or permissions.myself()
     found = [*_clashes(loaded)]
     if daemon == "milter":
-        found += [*_listen(loaded, me, mail_owner), *rules.problems(loaded, me)]
+        found += [*_listen(loaded, me, mail_owner), *rules.problems(loaded, me), *nobody.problems(loaded)]
         found += [*_refiltered(loaded), *of_bounces(loaded, me), *of_unsubscribes(loaded)]
         found += of_returns(loaded)
     if daemon != "books":

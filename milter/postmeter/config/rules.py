@@ -54,9 +54,9 @@ def _unreached(loaded: Loaded) -> Iterator[Problem]:
 
 def _idle_brake(loaded: Loaded) -> Iterator[Problem]:
     brake = loaded.config.quota.brake
-    if brake.mode != "off" and not {"network", "strangers"} & set(brake.signs):
-        what = "with these the brake stops nobody: hard bounces are not recorded yet"
-        yield loaded.warning("quota.brake.signs", what, "add network, strangers or both")
+    if brake.mode != "off" and not brake.signs:
+        what = "without any the brake stops nobody"
+        yield loaded.warning("quota.brake.signs", what, "write [network, bounces, strangers], or some of them")
 
 
 def _unconditional(rule: Rule) -> bool:
