@@ -199,6 +199,15 @@ def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
         Journal(tmp_path / "none" / "journal.db")
 
 
+def test_a_file_that_no_daemon_has_written_to_is_told_what_makes_a_journal_of_it(tmp_path: Path) -> None:
+    """As a disk that is full, or touch(1), leaves one."""
+    (tmp_path / "journal.db").touch()
+    with pytest.raises(StoreError, match=r"no such table: migrations; it is empty, .* start the daemons"):
+        database.open(tmp_path / "journal.db", readonly=True)
+    Journal(tmp_path / "journal.db").close()
+    database.open(tmp_path / "journal.db", readonly=True).close()
+
+
 def test_accounts_that_are_long_empty_are_swept_and_others_stay(path: Path) -> None:
     def charge(key: str) -> Charge:
         return Charge(key=key, unit="messages", window=3600, limit=9, amount=1, text="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from postmeter.doctor.facts import Answer, Disk, Facts, Helo, Key, Limits, Mailb
 from postmeter.doctor.facts import Trial as Trial
 from postmeter.doctor.finding import Finding
 from postmeter.doctor.mailer import Mailer, Service, entry, is_ours, seconds, split
+from postmeter.store import database
 
 NOW = 1_800_000_000.0
 QUEUE = "/var/spool/postfix"
@@ -287,6 +289,18 @@ def test_a_journal_that_is_none_is_mended_by_what_its_error_says(tmp_path: Path)
     finding = only(facts)
     assert finding.what == f"the journal {path} answers a query: it does not"
     assert (finding.known, finding.fix) == ("file is not a database", "it is no SQLite database: move it away")
+
+
+def test_a_journal_that_a_newer_version_has_written_to_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    config = loads(f"journal: {{path: {path}}}")
+    with contextlib.closing(database.open(path)) as book:
+        assert found(replace(GOOD, stores=tuple(collect.stores(config)))) == []
+        with book.transaction() as link:
+            link.execute("INSERT INTO migrations VALUES ('2031-01 stars', 1.0)")
+    finding = only(replace(GOOD, stores=tuple(collect.stores(config))))
+    assert finding.what == f"this version knows the journal {path}: it does not"
+    assert "2031-01 stars" in finding.known
 
 
 def test_a_journal_that_is_not_to_be_seen_is_unknown(tmp_path: Path) -> None:

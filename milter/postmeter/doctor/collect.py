@@ -17,6 +17,7 @@ from postmeter.doctor import attachment, reaching
 from postmeter.doctor.facts import Disk, Trial
 from postmeter.doctor.mailer import Mailer, MailerError, run, split
 from postmeter.store import database
+from postmeter.store.migrations import MIGRATIONS
 
 _STORE = 5.0  # seconds for a store that is asked by hand
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
@@ -37,27 +38,32 @@ def sockets(mailer: Mailer, config: Config) -> Iterator[Trial]:
 
 
 def stores(config: Config) -> Iterator[Trial]:
-    yield _sqlite(config.journal.path)
+    yield from _sqlite(config.journal.path)
     if config.quota.store is not None:
         yield from _redis(config.quota, config.quota.store)
     if config.journal.ship_to is not None:
         yield from _postgresql(config.journal, config.journal.ship_to)
 
 
-def _sqlite(path: Path) -> Trial:
+def _sqlite(path: Path) -> Iterator[Trial]:
     about = f"the journal {path} answers a query"
     if not os.path.exists(path):
         why = "it is not there yet, or not to be seen by us: postmeter makes it when it starts"
-        return Trial(about, None, why, "start postmeter; run doctor as root")
+        yield Trial(about, None, why, "start postmeter; run doctor as root")
+        return
     try:
-        book = database.open(path, readonly=True)
-        try:
+        with contextlib.closing(database.open(path, readonly=True)) as book:
             book.query("SELECT 1 FROM events LIMIT 1")
-        finally:
-            book.close()
+            made = {str(name) for (name,) in book.query("SELECT name FROM migrations")}
     except database.StoreError as error:
-        return Trial(about, False, error.what, error.fix)
-    return Trial(about, True)
+        yield Trial(about, False, error.what, error.fix)
+        return
+    yield Trial(about, True)
+    newer = sorted(made - {name for name, _ in MIGRATIONS})
+    if newer:
+        why = f"a newer version has been at work with it: {', '.join(newer)}"
+        fix = "install that version again, or put back the backup from before it"
+        yield Trial(f"this version knows the journal {path}", False, why, fix)
 
 
 def _redis(quota: Quota, store: RedisStore) -> Iterator[Trial]:

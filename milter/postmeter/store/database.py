@@ -33,6 +33,7 @@ _SYNC = {"normal": "NORMAL", "full": "FULL"}
 
 _FIXES = (
     ("no journal yet", "start them, or name the right file in journal.path"),
+    ("no such table", "it is empty, from before an upgrade, or not ours: start the daemons, or move it away"),
     ("malformed", "it is damaged: move it away, restore a backup, or start without it"),
     ("not a database", "it is no SQLite database: move it away"),
     ("locked", "another program holds it: end the transaction left open there"),
