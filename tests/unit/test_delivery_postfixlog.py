@@ -148,6 +148,18 @@ def test_a_priority_before_the_stamp_is_skipped() -> None:
     assert line.what == "removed"
 
 
+@pytest.mark.parametrize("head", ["mx mail.info", "mx syslog.err", "<mail.info> mx", "<2.6> mx"])
+def test_a_priority_beside_the_host_is_skipped(head: str) -> None:
+    """BusyBox writes it behind the host, FreeBSD's syslogd -v before it."""
+    line = parse(f"Nov 22 12:00:00 {head} postfix/qmgr[1]: 0F5383D: removed".encode(), now=NOW)
+    assert line == parse(b"Nov 22 12:00:00 mx postfix/qmgr[1]: 0F5383D: removed", now=NOW)
+
+
+@pytest.mark.parametrize("head", ["mx says", "a.b mx", "mx mail.info x", "mx mail.info mail.info", "<a b> mx"])
+def test_other_words_before_a_tag_are_a_foreign_message(head: str) -> None:
+    assert parse(f"Nov 22 12:00:00 {head} postfix/qmgr[1]: 0F5383D: removed".encode(), now=NOW) is None
+
+
 @pytest.mark.parametrize("head", ["<22>1 ", "1 "])
 @pytest.mark.parametrize(
     "data", ["-", '[timeQuality tzKnown="1"]', '[a@1 b="\\] - \\" ["][c]'], ids=["none", "one", "two, escaped"]

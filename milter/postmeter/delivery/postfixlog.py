@@ -19,6 +19,10 @@ from postmeter.delivery import stamps, wording
 
 NAMES = ("postfix",)
 _TAG = 400  # characters of a host and a tag: RFC 1035 gives a host 253
+_PRIORITY = re.compile(
+    r"\A(?:<[a-z0-9.]{3,16}> ([^ ]+)|([^ ]+) [a-z0-9]{1,8}\.(?:debug|info|notice|warn|err|crit|alert|emerg))(?= )"
+)
+"""Before the host by FreeBSD's `syslogd -v`, behind it by BusyBox."""
 _NEW_FORM = re.compile(r"\A1 ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) [^ ]+ (?:-|(?:\[(?:[^]\\]|\\.)*\])+) \ufeff? ?")
 """RFC 5424 section 6: version, stamp, host, program, process, an id that Postfix has none of, data in brackets."""
 
@@ -108,7 +112,7 @@ def _lost(time: float, host: str, name: str, pid: int, message: str) -> Line | N
 @lru_cache(maxsize=1024)
 def _writer(head: str, names: tuple[str, ...]) -> tuple[str, str, int, _Who | None]:
     """Host, syslog tag, process and who that is, of `mx postfix/smtp[77]`: a process writes many lines."""
-    host, _, tag = head.partition(" ")
+    host, _, tag = _PRIORITY.sub(r"\1\2", head).partition(" ")
     name, _, number = tag.removesuffix("]").partition("[")
     pid = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
     return host, name, pid, _who(name, names)
