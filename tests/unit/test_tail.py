@@ -151,6 +151,25 @@ def test_a_file_cut_short_is_a_gap_and_read_from_its_start(tmp_path: Path) -> No
     assert tail.gaps == 1
 
 
+def test_lag_counts_the_files_that_came_after_the_one_in_hand(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    append(path, b"first\nsecond\n")
+    tail = Tail(path, None, longest=8, chunk=6)
+    tail.accept(tail.read())
+    path.rename(path.with_name("mail.log.1"))
+    append(path, b"third\n")
+    path.with_name("mail.log.1").rename(path.with_name("mail.log.2"))
+    path.rename(path.with_name("mail.log.1"))
+    append(path, b"fourth\n")
+    lags = [tail.lag()]
+    while batch := tail.read():
+        if not batch.lines:
+            break
+        tail.accept(batch)
+        lags.append(tail.lag())
+    assert lags == [7 + 6 + 7, 6 + 7, 7, 0]
+
+
 def test_lag_is_what_has_not_been_accepted(tmp_path: Path) -> None:
     append(tmp_path / "log", b"one\ntwo\nth")
     tail = Tail(tmp_path / "log", None)

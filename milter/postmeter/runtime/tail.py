@@ -92,10 +92,12 @@ class Tail:
         self.position = batch.end
 
     def lag(self) -> int:
-        """Bytes of the file in hand that have not been accepted yet."""
-        if self._file is None or self.position is None:
+        """Bytes that have not been accepted yet: of the file in hand and those that came after it."""
+        file, place = self._file, self.position
+        if file is None or place is None:
             return 0
-        return max(0, self._file.size() - self.position.offset)
+        newer = [] if _inode(self._path) in (0, place.inode) else [*_after(self._path, place), self._path]
+        return max(0, file.size() - place.offset) + sum(map(_size, newer))
 
     def close(self) -> None:
         if self._file is not None:
@@ -145,7 +147,7 @@ class Tail:
             return False  # it came between the last look at this file and the first line of the new one
         self.gaps += file.damaged
         self.close()
-        return any(self._take(path, _START) for path in (*_after(self._path, place), self._path))
+        return any(self._take(path, _START) for path in (*_after(self._path, place)[:1], self._path))
 
     def _take(self, path: Path, place: Position) -> bool:
         """Open a path at that place, if it holds it."""
@@ -245,14 +247,14 @@ def _candidates(path: Path, place: Position) -> Iterator[Path]:
 
 
 def _after(path: Path, place: Position) -> list[Path]:
-    """The rotated file that came next after the one of the place, where one lies between it and the path's."""
+    """The rotated files between the one of the place and the path's, oldest first."""
     holders = (found for found in _candidates(path, place) if _rank(path, found) and _begins(found, place))
     holder = next(holders, None)
     if holder is None:
         return []
     own = _rank(path, holder)
     ranked = sorted((rank, found) for found in _beside(path) if (rank := _rank(path, found)))
-    return [found for rank, found in ranked if rank > own and rank[0] == own[0]][:1]
+    return [found for rank, found in ranked if rank > own and rank[0] == own[0]]
 
 
 def _begins(path: Path, place: Position) -> bool:
@@ -283,4 +285,10 @@ def _beside(path: Path) -> list[Path]:
 def _inode(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_ino
+    return 0
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
     return 0
