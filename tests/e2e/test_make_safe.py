@@ -42,6 +42,8 @@ QUIRKS = [
     *(b"Content-Transfer-Encoding: " + label + b"\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n" for label in LABELS),
     *(multipart(b"Content-Transfer-Encoding: " + label + b"\r\n\r\nplain\r\n") for label in LABELS),
     multipart(ENTITY),
+    b"Content-Transfer-Encoding: quoted-printable\r\n" + multipart(ENTITY),
+    b"Content-Transfer-Encoding: base64\r\n" + multipart(ENTITY + b"y" * 999),
     multipart(ENTITY).replace(b"--b\r\n", b"--b and more\r\n", 1),
     multipart(ENTITY, boundary=b'"b"; boundary=c'),
     multipart(ENTITY, boundary=b"c"),

@@ -110,8 +110,28 @@ def test_a_multipart_without_its_boundary_is_broken() -> None:
         assert part.multipart
 
 
+@pytest.mark.parametrize("encoding", ["quoted-printable", "Base64", "7-bit"])
+def test_a_transfer_encoding_of_a_multipart_is_not_heeded(encoding: str) -> None:
+    """RFC 2045 section 6.4 forbids it, PHPMailer and Zend_Mail wrote it for years, and readers ignore it."""
+    inner = ["Content-Type: multipart/alternative; boundary=c", "", "--c", "Content-Transfer-Encoding: 7bit", "", "one"]
+    raw = f"Content-Transfer-Encoding: {encoding}\r\n".encode() + mixed("--b", *inner, "--c--", "--b--")
+    (part,), _ = leaves(raw)
+    assert texts(raw) == [b"one"]
+    assert (part.path, part.encoding, part.broken) == ("1.1", "7bit", False)
+
+
+@pytest.mark.parametrize("inner", [[], ["Content-Type: multipart/mixed; boundary=c", "", "--c"]])
+def test_a_part_that_may_have_the_encoding_of_the_multipart_around_it_is_broken(inner: list[str]) -> None:
+    """It names none, and some readers take that one for its own."""
+    raw = b"Content-Transfer-Encoding: base64\r\n" + mixed("--b", *inner, "Content-Type: text/html", "", "x", "--b--")
+    (part,), _ = leaves(raw)
+    assert part.kind == "text/html"
+    assert part.broken
+
+
 def test_an_encoded_multipart_is_not_cut() -> None:
-    (part,), _ = leaves(b"Content-Transfer-Encoding: base64\r\n" + mixed("--b", "", "x", "--b--"))
+    (part,), _ = leaves(b"Content-Transfer-Encoding: base64\r\n" + mixed("LS1iDQoNCngNCi0tYi0t"))
+    assert part.multipart
     assert part.broken
 
 

@@ -283,6 +283,14 @@ def test_other_parts_are_not_looked_at(part: str) -> None:
         assert skipped(draft) == {}
 
 
+def test_below_a_multipart_that_says_it_is_encoded_only_parts_that_say_their_own_encoding_are_changed() -> None:
+    """Nobody decodes such a multipart, but some take its encoding for that of parts which name none."""
+    own = f"{HTML}\r\nContent-Transfer-Encoding: 7bit\r\n\r\n{LINK}"
+    draft = run("Content-Transfer-Encoding: quoted-printable\r\n" + multipart("mixed", f"{HTML}\r\n\r\n{LINK}", own))
+    assert [part["path"] for part in draft.facts["parts"]] == ["2"]  # type: ignore[attr-defined]
+    assert skipped(draft) == {"structure": 1}
+
+
 def test_the_neighbour_of_a_part_that_must_stay_is_changed() -> None:
     attached = f"{HTML}\r\nContent-Disposition: attachment\r\n\r\n{LINK}"
     draft = run(multipart("mixed", f"{HTML}\r\n\r\n{LINK}", attached))

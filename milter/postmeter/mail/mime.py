@@ -81,9 +81,19 @@ class _Head(NamedTuple):
     broken: bool = False
     size: int = 0
 
+    @property
+    def multipart(self) -> bool:
+        return self.content.token.startswith("multipart/")
+
+    def below(self, inner: _Head) -> _Head:
+        """The header of one of its parts. One that names no encoding has, to some readers, that of the multipart."""
+        if self.encoding in _PLAIN or inner.encoding_span:
+            return inner
+        return inner._replace(encoding=self.encoding) if inner.multipart else inner._replace(broken=True)
+
     def boundary(self) -> bytes:
-        """The boundary of a multipart that may be cut; RFC 2045 section 6.4 forbids it to be encoded."""
-        if not self.content.token.startswith("multipart/") or self.encoding not in _PLAIN:
+        """The boundary of a multipart; an encoding, which RFC 2045 section 6.4 forbids it, is ignored as readers do."""
+        if not self.multipart:
             return b""
         boundary = self.content.params.get("boundary", "").rstrip(" ").encode("latin-1", "replace")
         return boundary if len(boundary) <= _MAX_BOUNDARY else b""
@@ -140,7 +150,7 @@ class _Walk:
             return
         digest = kind == "multipart/digest"
         for number, (begin, stop) in enumerate(spans, 1):
-            inner = _part_head(self.body, begin, stop, digest=digest)
+            inner = head.below(_part_head(self.body, begin, stop, digest=digest))
             below = f"{path}.{number}" if path else str(number)
             self.descend(inner, below, begin, stop, (*enclosing, kind), disposition)
 
