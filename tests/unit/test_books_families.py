@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import postmeter
-from postmeter.books.families import SERVICES, Collector, Gauges, Scope
+from postmeter.books.families import PROVIDERS, SERVICES, Collector, Gauges, Scope
 from postmeter.cli import keycare
 from postmeter.mail.draft import Figure
 from postmeter.metrics import BUCKETS, METRICS, Stopwatch
@@ -86,6 +86,20 @@ def test_services_are_bounded_and_nothing_is_lost(services: dict[str, int]) -> N
     }
     assert len(shown) <= SERVICES + 1
     assert sum(shown.values()) == sum(services.values())
+
+
+@given(st.dictionaries(st.text(max_size=20), st.integers(1, 10**6), min_size=1, max_size=60))
+def test_providers_are_bounded_in_gauges_too(providers: dict[str, int]) -> None:
+    """A table of one's own may name any number of them; `other` is all the rest, and as old as its oldest."""
+    gauges: dict[Figure, float] = {("queue_recipients", ("active", name)): count for name, count in providers.items()}
+    gauges |= {("queue_oldest_seconds", ("active", name)): count for name, count in providers.items()}
+    registry = CollectorRegistry()
+    registry.register(Collector(SCOPE, totals=lambda: None, gauges=lambda: gauges))
+    samples = _samples(choose_encoder("")[0](registry).decode())
+    for name, told in (("queue_recipients", sum), ("queue_oldest_seconds", max)):
+        values = [value for (metric, _), value in samples.items() if metric == f"postmeter_{name}"]
+        assert len(values) <= PROVIDERS + 1
+        assert told(values) == told(providers.values())
 
 
 def test_a_service_that_has_its_place_keeps_it() -> None:

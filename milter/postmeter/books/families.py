@@ -60,7 +60,7 @@ class Collector:
         gauges = self._gauges()  # after the totals: it tells whether they could be read
         for meaning in METRICS:
             if meaning.kind == "gauge":
-                yield from _gauge(meaning, _of(meaning, gauges))
+                yield from _gauge(meaning, self._bounded_gauge(meaning, _of(meaning, gauges)))
             elif totals is not None:
                 yield self._total(meaning, _of(meaning, totals))
 
@@ -76,6 +76,14 @@ class Collector:
             if len(labels) == len(names):
                 bounded[tuple(map(self._shown, names, labels))] += value
         return dict(bounded)
+
+    def _bounded_gauge(self, meaning: Meaning, values: Mapping[Labels, float]) -> dict[Labels, float]:
+        """The same of what is true now: of times, the longest."""
+        found: dict[Labels, list[float]] = {}
+        for labels, value in sorted(values.items(), key=lambda item: (-item[1], item[0])):
+            found.setdefault(tuple(map(self._shown, meaning.labels, labels)), []).append(value)
+        together = max if meaning.name.endswith("_seconds") else sum
+        return {labels: together(several) for labels, several in found.items()}
 
     def _shown(self, name: str, value: str) -> str:
         return self._bounds[name].shown(value) if name in self._bounds else value
