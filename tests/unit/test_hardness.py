@@ -48,6 +48,22 @@ def test_what_will_pass_by_the_words_is_no_fault_of_the_address(status: str, wor
     assert not hard(status, said, at_rcpt=True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "550 5.1.1 <b@example.com>: Sender address rejected: no such user",
+        "550-5.1.1 Verification failed for <b@example.com> 550 Sender verify failed",
+        "550 5.1.1 sender is unknown",
+        "550 5.1.1 Sender not found",
+        "550 5.1.1 invalid sender",
+    ],
+)
+def test_what_is_said_of_the_sender_is_no_fault_of_the_address(words: str) -> None:
+    """Many servers answer to MAIL FROM only when they are told the recipient."""
+    said = f"host mx.example.com[192.0.2.25] said: {words} (in reply to RCPT TO command)"
+    assert not hard("5.1.1", said, at_rcpt=True)
+
+
 def test_what_tells_less_of_the_address_takes_nothing_from_what_tells_more() -> None:
     """Some mail systems put a class of their own before what the other server said."""
     assert hard("5.1.1", "5.1.0 - bad address 550-'5.1.1 <a@example.com>... unknown'", at_rcpt=True)

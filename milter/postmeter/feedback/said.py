@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postmeter.mail.hardness import HARD, statuses
+from postmeter.mail.hardness import HARD, of_the_sender, statuses
 
 _FAR = 4000  # characters that are looked at
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
@@ -21,8 +21,7 @@ _NOT_SAID = re.compile(  # an address, whatever it is called; Postfix's own word
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
     r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
     r"|initial connection)"
-    r"|\[?MAIL_FROM\]?|sender (?:was|address) rejected|Connected to \S{1,100} but (?:sender|greeting)"
-    r"|sender (?:verif|callout|(?:is )?unknown)|(?:unknown|invalid|bad) sender|\bverification failed for\b",
+    r"|\[?MAIL_FROM\]?|Connected to \S{1,100} but (?:sender|greeting)",
     re.IGNORECASE,
 )
 
@@ -205,7 +204,8 @@ def of_the_data(words: str) -> bool:
 
 def about_the_recipient(words: str) -> bool:
     """Whether it may have been the answer to RCPT, or to the message for this recipient (RFC 5321 section 3.3)."""
-    return not _ELSEWHERE.search(words[:_FAR])
+    near = words[:_FAR]
+    return not (_ELSEWHERE.search(near) or of_the_sender(near))
 
 
 def beside(words: str, address: str) -> str:

@@ -4,7 +4,7 @@ Pure. Hard are the statuses of RFC 3463 section 3.2 that say "nobody is there": 
 5.1.6 moved away, 5.1.10 a null MX (RFC 7505), and of section 3.3 only 5.2.1, a mailbox that is disabled. All else may
 pass or says something of the mail, its sender or the network: 5.2.2 a full mailbox, 5.7.x policy and reputation, and
 our own 5.4.4 and 5.4.6 (no route, a loop). Words that promise another time outweigh any status: Gmail has 5.2.1 for too
-much mail at once. Knows nothing of logs, reports or what is suppressed.
+much mail at once. So do words about the sender. Knows nothing of logs, reports or what is suppressed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ _REPLY = re.compile(r"(?<![\d.])([45])\d\d(?=[ -])")
 _PASSES = re.compile(
     r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
     r"|try (?:again )?later|\btemporarily\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
+    re.IGNORECASE,
+)
+_SENDER = re.compile(
+    r"\bsender (?:(?:was|is|address|domain) )?(?:rejected|unknown|invalid|not found|verif|callout)"
+    r"|\b(?:unknown|invalid|bad) sender|\bverification failed for\b",
     re.IGNORECASE,
 )
 _FAR = 2000  # characters of a diagnostic that are looked at: what matters stands at its beginning
@@ -37,10 +42,15 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     if own in ("", "5.0.0") and said:
         own, said = said[0], said[1:]
     reply = _REPLY.search(diagnostic[:_FAR])
-    if (reply and reply[1] == "4") or _PASSES.search(diagnostic[:_FAR]):
+    if (reply and reply[1] == "4") or _PASSES.search(diagnostic[:_FAR]) or of_the_sender(diagnostic[:_FAR]):
         return False
     vague = ("5.0.0", f"{own[:3]}.0") if own in said else ("5.0.0",)
     return own in HARD and all(each in HARD or each in vague for each in said)
+
+
+def of_the_sender(words: str) -> bool:
+    """Whether it was the sender who was refused: many servers say so only when they are told the recipient."""
+    return bool(_SENDER.search(words))
 
 
 def statuses(text: str) -> list[str]:
