@@ -470,6 +470,21 @@ def test_a_name_that_can_be_nobodys_is_warned_of(place: Path, text: str, told: s
     assert line.startswith(f"pm.yaml:3: {told}")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("senders: {from: {a@x.example: [any]}}", "senders.from.a@x.example: warning: in a list 'any'"),
+        ("tracking: {skip_links: [default, invoice]}", "tracking.skip_links: warning: in a list 'default'"),
+        ("tracking: {switches: [all]}", "tracking.switches: warning: in a list 'all'"),
+        ("tracking: {logins: {a: {switches: [none]}}}", "tracking.logins.a.switches: warning: in a list 'none'"),
+    ],
+)
+def test_a_word_that_has_lost_its_meaning_in_brackets_is_warned_of(place: Path, text: str, told: str) -> None:
+    """With `[default, invoice]` links that reset a password are tracked, which nobody has asked for."""
+    (line,) = look(loaded(place, text))
+    assert line.startswith(f"pm.yaml:3: {told} is a name like any other; ")
+
+
 def test_patterns_stand_where_they_are_known(place: Path) -> None:
     text = (
         'senders: {from: {"*@example.org": any, "*": any}}\n'

@@ -7,7 +7,7 @@ all that is wrong. Knows no key by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +18,7 @@ from postmeter.config.tree import Listing, Node, Scalar, Table
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+_NONE = frozenset({"none", "off", "no", "false", "never"})  # as people say null
 _FEW = 6  # words: so many are all named to whoever has written another
 
 
@@ -127,7 +128,14 @@ def either(words: tuple[str, ...]) -> str:
 
 def optional(inner: Reader[T]) -> Reader[T | None]:
     def take(node: Node, place: Place) -> T | None:
-        return None if isinstance(node, Scalar) and node.null else inner.take(node, place)
+        if isinstance(node, Scalar) and node.null:
+            return None
+        try:
+            return inner.take(node, place)
+        except UnreadableError:
+            if isinstance(node, Scalar) and node.text.lower() in _NONE:
+                place.reading.problems[-1] = replace(place.reading.problems[-1], fix="write null for none")
+            raise
 
     return Reader(f"{inner.form}, or null", take)
 
@@ -142,9 +150,20 @@ def word_or(*words: str, other: Reader[T]) -> Reader[T | str]:
             return node.text
         if isinstance(node, Scalar) and other.form.startswith("a list"):
             raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", f"write {form}")
-        return other.take(node, place)
+        try:
+            return other.take(node, place)
+        except UnreadableError:
+            _blame_brackets(node, words, place)
+            raise
 
     return Reader(form, take)
+
+
+def _blame_brackets(node: Node, words: tuple[str, ...], place: Place) -> None:
+    """For the last complaint, where such a word stands alone in a list."""
+    only = node.items[0] if isinstance(node, Listing) and len(node.items) == 1 else None
+    if isinstance(only, Scalar) and only.text in words:
+        place.reading.problems[-1] = replace(place.reading.problems[-1], fix=f"write {only.text} without brackets")
 
 
 def listing(inner: Reader[T]) -> Reader[tuple[T, ...]]:
