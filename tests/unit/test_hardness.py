@@ -64,6 +64,13 @@ def test_what_is_said_of_the_sender_is_no_fault_of_the_address(words: str) -> No
     assert not hard("5.1.1", said, at_rcpt=True)
 
 
+@pytest.mark.parametrize("words", ["552 5.1.1 <a@example.com> quota of the recipient", "552-5.1.1 the box is full"])
+def test_a_reply_about_space_is_no_fault_of_the_address(words: str) -> None:
+    """Comcast, Orange and Zoho have 5.1.1 for it."""
+    assert not hard("5.1.1", f"host mx.example.com[192.0.2.25] said: {words}", at_rcpt=True)
+    assert hard("5.1.1", f"host mx.example.com[192.0.2.25] said: 550{words[3:]}", at_rcpt=True)
+
+
 def test_what_tells_less_of_the_address_takes_nothing_from_what_tells_more() -> None:
     """Some mail systems put a class of their own before what the other server said."""
     assert hard("5.1.1", "5.1.0 - bad address 550-'5.1.1 <a@example.com>... unknown'", at_rcpt=True)

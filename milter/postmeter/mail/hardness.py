@@ -14,7 +14,8 @@ import re
 HARD = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
-_REPLY = re.compile(r"(?<![\d.])([45])\d\d(?=[ -])")
+_REPLY = re.compile(r"(?<![\d.])[45]\d\d(?=[ -])")
+_SPACE = "552"  # RFC 5321 section 4.2.3: too much for the mailbox
 _PASSES = re.compile(
     r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
     r"|try (?:again )?later|\btemporarily\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
@@ -42,7 +43,9 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     if own in ("", "5.0.0") and said:
         own, said = said[0], said[1:]
     reply = _REPLY.search(diagnostic[:_FAR])
-    if (reply and reply[1] == "4") or _PASSES.search(diagnostic[:_FAR]) or of_the_sender(diagnostic[:_FAR]):
+    if reply and (reply[0][0] == "4" or reply[0] == _SPACE):
+        return False
+    if _PASSES.search(diagnostic[:_FAR]) or of_the_sender(diagnostic[:_FAR]):
         return False
     vague = ("5.0.0", f"{own[:3]}.0") if own in said else ("5.0.0",)
     return own in HARD and all(each in HARD or each in vague for each in said)
