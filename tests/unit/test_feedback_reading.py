@@ -276,6 +276,7 @@ def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, ha
         ("550 Access from 192.0.2.1 blocked, see the blocklist", False),
         ("550 <a@b.example> mailbox is full", False),
         ("550 max message size exceeded", False),
+        ("554 rejected by our policies", False),
         ("550 blocked: 5.1.1 unknown user", True),
         ("550 <a@b.example> recipient rejected", True),
         ("550 no such user", True),

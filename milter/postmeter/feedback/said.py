@@ -114,7 +114,7 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.7.1", (
         rf"(?:access|permission|authori[sz]ation){_SAME}{{0,20}}(?:denied|refused|required)"
         rf"|not (?:authori[sz]ed|permitted|allowed)",
-        r"blocked|policy|\bdenied|prohibit|restricted|rejected for|refused by|banned|unacceptable",
+        r"blocked|polic(?:y|ies)\b|\bdenied|prohibit|restricted|rejected for|refused by|banned|unacceptable",
         r"\bjunk\b|\brelaying\b|\brdns\b|reverse (?:dns|hostname)|\bptr record|\bfilter(?:ed)?\b",
     )),
     ("4.4.7", (
