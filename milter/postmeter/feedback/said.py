@@ -46,6 +46,8 @@ _GONE = "|".join(
         r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
         r"|recipient)s? (?:here|found)",
         r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
+        r"(?:unable to|could ?n(?:o|')t|can ?not|can't) (?:find|locate) (?:[\w'-]{1,30} ){0,2}?"
+        r"(?:user|recipient|mailbox|account|person|addressee)\b",
         r"not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)"
         r"|unroute?able (?:mail )?address",
         rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
