@@ -9,17 +9,21 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from postmeter.config import permissions
+from postmeter.config import permissions, rules
 from postmeter.config.check import Daemon, cannot_bind, check, whose
 from postmeter.config.load import Loaded, read
 from postmeter.config.permissions import ENTER, READ, WRITE, Person
 from postmeter.config.problem import Problem
-from postmeter.config.schema import Config
+from postmeter.config.schema import Config, Rule
 from postmeter.config.tls import of_web
 from postmeter.config.values import InetAddress, UnixAddress
 from tests.lab import tls
@@ -448,6 +452,37 @@ def test_a_brake_that_could_stop_nobody_is_warned_of(place: Path, mode: str) -> 
     (told,) = look(loaded(place, f"quota:\n  brake: {{mode: {mode}, signs: []}}\n"))
     assert "quota.brake.signs: warning: without any the brake stops nobody" in told
     assert look(loaded(place, "quota:\n  brake: {mode: on, signs: [bounces]}\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ('{login: "*@x.example", LIMITS}, {login: news@x.example, LIMITS}', 0),
+        ('{login: "*@x.example", LIMITS}, {login: "NEWS*@x.example", service: S, LIMITS}', 0),
+        ("{login: a, LIMITS}, {login: b, LIMITS}, {login: A, LIMITS}", 0),
+        ("{network: 192.0.2.0/24, LIMITS}, {network: 192.0.2.0/24, over: hold, LIMITS}", 0),
+        ('{login: "*@x.example", service: S, LIMITS}, {login: news@x.example, LIMITS}', None),
+        ('{login: news@x.example, LIMITS}, {login: "*@x.example", LIMITS}', None),
+        ('{login: "a?b", LIMITS}, {login: "a*b", LIMITS}, {login: "*y*", LIMITS}, {login: "a[xy]c", LIMITS}', None),
+    ],
+)
+def test_a_rule_behind_one_that_takes_all_its_mail_is_warned_of(place: Path, listed: str, told: int | None) -> None:
+    text = listed.replace("LIMITS", "limits: [9 recipients/day]")
+    lines = look(loaded(place, f"quota: {{rules: [{text}]}}"))
+    last = listed.count("{") - 1
+    what = f"this rule is never reached: all that it is for is for quota.rules[{told}]"
+    assert [line.partition("; ")[0] for line in lines] == (
+        [] if told is None else [f"pm.yaml:3: quota.rules[{last}]: warning: {what}"]
+    )
+
+
+@given(st.lists(st.text("ab*?[]", min_size=1, max_size=4), min_size=2, max_size=4))
+def test_a_rule_that_is_said_to_be_never_reached_is_not(globs: list[str]) -> None:
+    """By every login of up to four letters."""
+    logins = ["".join(letters) for size in range(5) for letters in product("ab", repeat=size)]
+    for index, before in rules.covered([Rule(login=glob) for glob in globs]):
+        for login in logins:
+            assert not fnmatchcase(login, globs[index]) or fnmatchcase(login, globs[before])
 
 
 @pytest.mark.parametrize(
