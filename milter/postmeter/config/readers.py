@@ -149,7 +149,8 @@ def word_or(*words: str, other: Reader[T]) -> Reader[T | str]:
         if isinstance(node, Scalar) and node.text in words:
             return node.text
         if isinstance(node, Scalar) and other.form.startswith("a list"):
-            raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", f"write {form}")
+            listed = f"{', '.join(words)}, or {_listing_fix(node)}" if "each" in other.form else form
+            raise place.complain(node.line, f"must be {form}, not {tree.describe(node)}", f"write {listed}")
         try:
             return other.take(node, place)
         except UnreadableError:

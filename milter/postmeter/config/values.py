@@ -138,6 +138,9 @@ def login_or_address(text: str) -> str:
 
 def address_or_domain(text: str) -> str:
     """An address, or @ and a domain for all of its addresses."""
+    if "@" not in text:
+        fix = "write it like postmaster@example.com, or @example.com for all addresses there"
+        raise MistakeError(f"{quoted(text)} is neither a mail address nor @ and a domain", fix)
     return "@" + domain(text[1:]) if text.startswith("@") else address(text)
 
 
