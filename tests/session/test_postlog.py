@@ -41,6 +41,8 @@ class Room:
     folder: Path
     time: float = BEGIN
     late: bool = False
+    local: bool = False
+    """Stamps are of the old form, which says neither year nor zone."""
     made: int = 0
     readers: list[PostLog] = field(default_factory=list)
 
@@ -75,8 +77,12 @@ class Room:
         with self.log.open("a") as out:
             for message in messages:
                 self.time += 3
-                stamp = datetime.fromtimestamp(self.time, UTC).isoformat()
-                out.write(f"{stamp} mail postfix/{daemon}[7]: {message}\n")
+                out.write(f"{self.stamp()} mail postfix/{daemon}[7]: {message}\n")
+
+    def stamp(self) -> str:
+        if not self.local:
+            return datetime.fromtimestamp(self.time, UTC).isoformat()
+        return time.strftime("%b %d %H:%M:%S", time.localtime(self.time))
 
     def submit(self, queue_id: str, *recipients: str, service: str = "submission", charged: bool = True) -> Submitted:
         self.made += 1
@@ -207,6 +213,70 @@ def test_a_message_that_a_later_milter_refused_costs_nothing(room: Room) -> None
     room.restart()
     room.read()
     assert room.used() == 0
+
+
+@pytest.fixture
+def summer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """A quarter before 02:00, in the night in which clocks go back at 03:00; stamps are of the old form."""
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    made = Room(tmp_path, time=datetime(2026, 10, 24, 23, 45, tzinfo=UTC).timestamp(), local=True)
+    made.write("A00000: removed", daemon="qmgr")
+    made.read()
+    made.time += 1
+    yield made
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_mail_of_the_hour_that_comes_twice_is_found_though_it_is_read_later(summer: Room, once: bool) -> None:
+    """The books were away: what was sent in that hour is neither given back nor unknown."""
+    taken = []
+    for number in range(10):
+        event = summer.take(f"A{number:05}")
+        taken.append(event.time)
+        summer.write(to(f"A{number:05}", "bob@example.net"))
+        summer.write(f"A{number:05}: removed", daemon="qmgr")
+        summer.time += 800
+    summer.time += 3 * HOUR
+    if once:
+        assert read_once(summer) == 10
+    else:
+        summer.restart()
+        summer.read()
+        summer.take("B00001")
+        summer.read()
+        summer.time += HOUR
+        summer.read()
+    sent = [event.time for event in summer.events() if isinstance(event, Sent)]
+    assert [when - begun for when, begun in zip(sent, taken, strict=True)] == [6.0] * 10
+    assert not [event for event in summer.events() if isinstance(event, Untaken | Unknown)]
+
+
+def test_a_quiet_host_tells_the_second_time_of_an_hour_by_having_read_through_the_first(summer: Room) -> None:
+    """At 02:50 there was nothing more; 02:10 is later."""
+    summer.time += 65 * 60
+    summer.read()
+    summer.time += 20 * 60
+    taken = summer.take("A00001")
+    summer.write(to("A00001", "bob@example.net"))
+    summer.time += 5 * 60
+    summer.read()
+    [sent] = [event for event in summer.events() if isinstance(event, Sent)]
+    assert sent.time - taken.time == 6.0
+
+
+def read_once(room: Room) -> int:
+    """As `postmeter books --once`."""
+    source = OldFiles([room.log], names=["postfix"], now=room.time)
+    rules = Rules(
+        provider=lambda said: "other", lifetime=5 * 24 * HOUR, forget=14 * 24 * HOUR, give=refunds.give, awaits=False
+    )
+    reader = PostLog(room.journal, lambda name, place: source, rules, clock=lambda: room.time)
+    while reader.work():
+        pass
+    return reader.recorded
 
 
 def test_a_message_that_the_log_never_shows_costs_nothing_a_quarter_of_an_hour_later(room: Room) -> None:

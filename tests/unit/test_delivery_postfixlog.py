@@ -116,6 +116,23 @@ def test_a_stamp_without_a_year_is_the_nearest_before_now(
     assert line.time // 60 * 60 == datetime(*meant, tzinfo=UTC).timestamp()  # type: ignore[misc,arg-type]
 
 
+AUTUMN = datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp()  # clocks go from 03:00 back to 02:00
+
+
+@given(st.lists(st.integers(1, 3500), min_size=1, max_size=40), st.integers(0, 20 * 86400), st.integers(0, 59))
+def test_the_hour_that_comes_twice_is_told_by_what_was_written_before(waits: list[int], late: int, early: int) -> None:
+    """A log is in order, but for what two daemons write at one moment; read at once or much later."""
+    when = since = AUTUMN - 5400
+    for wait in waits:
+        when += wait
+        for meant in (when, when - early):
+            shown = time.strftime("%b %d %H:%M:%S mx postfix/qmgr[1]: x", time.localtime(meant))
+            line = parse(shown.encode(), now=when + late, since=since)
+            assert line is not None
+            assert line.time == meant
+            since = max(since, line.time)
+
+
 @settings(max_examples=100)
 @given(st.integers(0, 4_000_000_000), st.integers(0, 360 * 86400))
 def test_a_stamp_that_local_clocks_showed_within_a_year_is_found_again(now: int, ago: int) -> None:

@@ -7,7 +7,7 @@ Knows nothing of what lines say.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,8 +43,8 @@ class Source(Protocol):
     @property
     def gaps(self) -> int: ...
 
-    def read(self, now: float) -> Piece:
-        """The next lines, at once; the same again until `accept`."""
+    def read(self, now: float, since: float) -> Piece:
+        """The next lines, at once; the same again until `accept`. Those before were written until `since`."""
 
     def accept(self) -> None:
         """What came of them has been kept."""
@@ -72,9 +72,9 @@ class File:
     def gaps(self) -> int:
         return self._tail.gaps
 
-    def read(self, now: float) -> Piece:
+    def read(self, now: float, since: float) -> Piece:
         batch = self._batch = self._tail.read()
-        lines = tuple(postfixlog.parse(line.data, now=now, names=self._names) for line in batch.lines)
+        lines = tuple(_parsed((line.data for line in batch.lines), names=self._names, now=now, since=since))
         return Piece(lines, str(batch.end) if batch.end else "", ended=not batch.lines)
 
     def accept(self) -> None:
@@ -106,7 +106,7 @@ class Journald:
     def gaps(self) -> int:
         return self._journal.gaps
 
-    def read(self, now: float) -> Piece:
+    def read(self, now: float, since: float) -> Piece:
         """The child needs time to find its place, and a silence of a moment is not the end."""
         batch = self._batch = self._journal.read()
         if batch.entries:
@@ -139,10 +139,10 @@ class OldFiles:
         self._lines = _lines(sorted(paths, key=lambda path: self._first(path, now)))
         self.read_lines = self.of_postfix = 0
 
-    def read(self, now: float) -> Piece:
+    def read(self, now: float, since: float) -> Piece:
         data = list(islice(self._lines, _OLD))
         self.read_lines += len(data)
-        lines = tuple(postfixlog.parse(each, now=now, names=self._names) for each in data)
+        lines = tuple(_parsed(data, names=self._names, now=now, since=since))
         self.of_postfix += sum(line is not None for line in lines)
         return Piece(lines, "", ended=False)  # what they leave open may have its end in another one
 
@@ -161,6 +161,15 @@ class OldFiles:
             if found is not None:
                 return found.time
         return now
+
+
+def _parsed(data: Iterable[bytes], *, names: Sequence[str], now: float, since: float) -> Iterator[Line | None]:
+    """Each in the light of those before it."""
+    for each in data:
+        line = postfixlog.parse(each, now=now, names=names, since=since)
+        if line is not None and line.time > since:
+            since = line.time
+        yield line
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[bytes]:

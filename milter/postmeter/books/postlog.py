@@ -130,7 +130,7 @@ class PostLog:
         if self._follow(state):
             self._record(state, _Entry(), "")
             return True
-        piece = state.source.read(self._clock())
+        piece = state.source.read(self._clock(), state.correlator.now)
         state.correlator.late = self._rules.late()
         entry = _Entry()
         self._take(state, piece, entry)

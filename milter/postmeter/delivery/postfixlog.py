@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 from postmeter.delivery import stamps, wording
@@ -50,14 +51,17 @@ class Line(NamedTuple):
         return self.host, self.instance, self.queue_id
 
 
-def parse(line: bytes, *, now: float, names: Collection[str] = NAMES) -> Line | None:
-    """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines."""
+def parse(line: bytes, *, now: float, names: Collection[str] = NAMES, since: float = inf) -> Line | None:
+    """A line of a log file, read at `now` or before; None when it is neither Postfix's nor tells of dropped lines.
+
+    `since` is when the lines before it were written, as far as that is known.
+    """
     text = _text(line)
     if text[:1] == "<":  # the priority, where a daemon was told to write it
         text = text[1:].partition(">")[2]
     if text[:2] == "1 ":
         text = _NEW_FORM.sub(r"\1 \2 \3[\4]: ", text)
-    time, rest = stamps.split(text, now)
+    time, rest = stamps.split(text, now, since)
     if time is None:
         return None
     head, separator, message = rest.partition(": ")

@@ -1,7 +1,8 @@
 """When a line of a log was written: the stamps of RFC 3164 section 4.1.2 and of RFC 3339, also with milliseconds.
 
 Knows nothing of what follows the stamp. The old form says neither year nor zone: it is this machine's local time, and
-the year is the one that makes it the nearest before a moment that the caller knows it was written by.
+the year is the one that makes it the nearest before a moment that the caller knows it was written by. Which pass of an
+hour that comes twice it is, is told by what was written before it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,25 @@ import calendar
 import time
 from datetime import datetime
 from functools import lru_cache
+from math import inf
 
 _AHEAD = 24 * 3600.0  # seconds that another host's clock, or its zone, may seem to be ahead of us
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_SET_BACK = 1200.0  # seconds; no clock is set back by less (half an hour on Lord Howe Island)
+_DISORDER = 60.0  # seconds by which lines may stand in another order than that of their stamps
 _LEAP = 9  # years back among which there is a 29 February (1896 and 1904, 2096 and 2104)
 
 
-def split(text: str, now: float) -> tuple[float | None, str]:
-    """The time, and the rest of the line behind it; no time for what begins with no stamp."""
+def split(text: str, now: float, since: float = inf) -> tuple[float | None, str]:
+    """The time, and the rest of the line behind it; no time for what begins with no stamp.
+
+    `since` is when the lines before it were written, or that it was not written yet by then.
+    """
     if text[3:4] == " " and text[15:16] == " ":
-        return _shown(text[:15], int(now) // 60), text[16:]
+        when = _shown(text[:15], int(now) // 60)
+        if when is not None and when - since > _SET_BACK:
+            when = _first(when, since)
+        return when, text[16:]
     stamp, _, rest = text.partition(" ")
     return _written(stamp), rest
 
@@ -30,6 +40,19 @@ def _shown(stamp: str, now: int) -> float | None:
     if minute is None or stamp[12] != ":" or not (seconds.isascii() and seconds.isdigit()):
         return None
     return minute + int(seconds)
+
+
+def _first(when: float, since: float) -> float:
+    """The first time that local clocks showed this, if that was not before the lines before."""
+    back = _repeated(when // 60)
+    return when - back if when - back >= since - _DISORDER else when
+
+
+@lru_cache(maxsize=128)
+def _repeated(minute: float) -> float:
+    """How long before this minute local clocks had shown the same: 0 where they had not."""
+    shown = time.localtime(minute * 60)
+    return minute * 60 - min(_meanings((shown.tm_year, shown.tm_mon, shown.tm_mday, shown.tm_hour, shown.tm_min)))
 
 
 def _written(stamp: str) -> float | None:
