@@ -199,6 +199,7 @@ def test_a_long_list_is_taken_over_and_its_faults_are_told(place: Place, tmp_pat
     [
         (b"\xff\xfe\x00\x00\x89PNG", "neither a header that is known nor an address"),
         (b"name,city\r\nBob,Paris\r\n", "neither a header that is known nor an address"),
+        (b"address;reason\r\nbob@x.example;bounced\r\n", "columns have commas between them"),
         (b"email,created\r\na@x.example,1\r\n", "add --reason"),
     ],
 )

@@ -168,7 +168,8 @@ def _form(row: list[str], defaults: Defaults) -> tuple[Form, bool]:
         row[0] = row[0].strip().lstrip("\ufeff")
         second = {"reason": 1} if len(row) > 1 else {}
         return _with_reason(Form("addresses", {"address": 0, **second}), defaults), False
-    raise UnreadableError("its first line is neither a header that is known nor an address")
+    hint = "; columns have commas between them" if ";" in row[0] else ""
+    raise UnreadableError(f"its first line is neither a header that is known nor an address{hint}")
 
 
 def _with_reason(form: Form, defaults: Defaults) -> Form:
