@@ -641,6 +641,14 @@ def test_the_command_keeps_what_it_is_given_and_says_0(command: Place) -> None:
     assert arrival.raw == b"Subject: x\n\nhello\n"
 
 
+@pytest.mark.parametrize("arguments", [["--recipeint=a@b.example"], ["--recipient"], ["--sender=", "${sender}"]])
+def test_a_line_of_master_cf_with_a_slip_loses_no_message(command: Place, arguments: list[str]) -> None:
+    """64 is a bounce to pipe(8), and what came back has nobody to go back to."""
+    code, _, error = command.run(*arguments, stdin=b"Subject: x\n\nhello\n")
+    assert (code, b"postmeter feedback" in error or b"unrecognized" in error) == (75, True)
+    assert command.run("frobnicate")[0] == 64
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "header", "recipients"),
     [

@@ -34,6 +34,8 @@ class Command:
     example: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    misused: int = USAGE
+    """How it ends when its options are wrong."""
 
 
 def said(error: Exception) -> str:

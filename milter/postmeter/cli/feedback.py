@@ -1,7 +1,8 @@
 """`postmeter feedback`: takes one bounce or complaint on stdin, for pipe(8) or an alias; shows what could not be used.
 
 pipe(8) and local(8) know exit codes (sysexits.h): 0, the message is on disk; 75, it is not, and comes again. So
-whatever goes wrong ends in 75, a configuration that cannot be read too; but for a message that is larger than we take.
+whatever goes wrong ends in 75, a configuration that cannot be read and an option that means nothing too; but for a
+message that is larger than we take.
 """
 
 from __future__ import annotations
@@ -208,5 +209,6 @@ COMMANDS = (
         "postmeter feedback list",
         arguments,
         run,
+        misused=TRY_AGAIN,
     ),
 )

@@ -102,7 +102,11 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
     if word not in words and not word.startswith("-"):
         guess = "".join(f'; did you mean "{match}"?' for match in get_close_matches(word, words, n=1))
         parser.error(f'no command "{word}"{guess}')
-    args = parser.parse_args(rest)
+    try:
+        args = parser.parse_args(rest)
+    except SystemExit as end:
+        options = word in words and all(other.startswith("-") for other in rest[1:2])
+        raise SystemExit(load(word).misused if options and end.code == USAGE else end.code) from None
     args.config = config
     return args.command, args
 
