@@ -170,6 +170,22 @@ def test_the_key_that_was_written_is_blamed_and_not_a_default(place: Path) -> No
     assert line == f"pm.yaml:3: bounces.lmtp: unix:{place}/milter.sock is milter.listen already; give another path"
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("keep: 0", "journal.keep: warning: events are deleted before"),
+        ("keep: 6d", "journal.keep: warning: events are deleted before"),
+        ("keep_addresses: 0", "journal.keep_addresses: warning: 0 makes hashes of all recipients at once"),
+    ],
+)
+def test_to_forget_at_once_is_warned_of(place: Path, keys: str, told: str) -> None:
+    """Elsewhere 0 is never, and what was deleted cannot be had back."""
+    config = read(f"milter: {{listen: 'inet:127.0.0.1:8891'}}\njournal: {{path: {place}/j.db, {keys}}}", "pm.yaml")
+    (line,) = look(config)
+    assert line.startswith(f"pm.yaml:2: {told}")
+    assert look(read(f"journal: {{path: {place}/j.db, keep: 7d, keep_addresses: 1h}}", "pm.yaml"), daemon="books") == []
+
+
 def test_a_missing_state_directory_is_told(place: Path) -> None:
     config = read(f"journal: {{path: {place}/state/journal.db}}", "pm.yaml")
     me = permissions.myself()

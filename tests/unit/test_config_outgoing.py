@@ -34,6 +34,11 @@ def hook(secret: Path | None = None, url: str = URL) -> str:
     return f"url: {url}, events: [quota_warning]" + (f", secret_file: {secret}" if secret else "")
 
 
+def test_a_webhook_that_names_no_event_is_warned_of(place: Path) -> None:
+    (line,) = look(place, f"url: {URL}, events: []")
+    assert line.startswith("pm.yaml:3: webhooks[0].events: warning: with none nothing is ever posted there")
+
+
 def test_a_webhook_without_a_secret_is_fine(place: Path) -> None:
     assert look(place, hook()) == []
 

@@ -40,6 +40,20 @@ def secrets(place: Path, text: str = SECRET, mode: int = 0o600) -> Path:
     return path
 
 
+def test_a_secret_that_the_web_server_knows_is_warned_of(place: Path) -> None:
+    """A copy of tracking.secrets, or that file itself: from a secret every kind of token is made, marks too."""
+    other = "f" * 64 + "\n"
+    (place / "links").write_text(f"# a comment\n{other}{SECRET}")
+    tracking = f"tracking: {{secrets: {place}/links}}"
+    secrets(place)
+    (line,) = look(loaded(place, more=tracking))
+    what = f"a secret of {place}/secrets is in tracking.secrets too"
+    assert line.startswith(f"pm.yaml:4: bounces.secrets: warning: {what}")
+    secrets(place, "e" * 64)
+    assert look(loaded(place, more=tracking)) == []
+    assert len(look(loaded(place, more=f"tracking: {{secrets: {place}/secrets}}"))) == 1
+
+
 def test_marks_need_secrets_and_nothing_else_does(place: Path) -> None:
     (line,) = look(loaded(place))
     what, fix = f"{place}/secrets: No such file or directory", f"make it: mkdir -p {place} && (umask 077"

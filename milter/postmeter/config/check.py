@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from postmeter.config import nobody, permissions, rules, tls
+from postmeter.config.amounts import DAY
 from postmeter.config.load import Loaded
 from postmeter.config.outgoing import of_webhooks
 from postmeter.config.permissions import ENTER, READ, WRITE, Fault, Person
@@ -27,6 +28,7 @@ from postmeter.config.unsubscribing import of_unsubscribes
 
 Daemon: TypeAlias = Literal["milter", "web", "books"]
 
+_RETURNS = 7 * DAY  # Postfix tries for 5 days (maximal_queue_lifetime), and so do others
 _LONGEST_SOCKET = 107  # unix(7): sun_path has 108 bytes, the last one is NUL
 
 
@@ -53,7 +55,7 @@ def check(
     if daemon == "web":
         found += tls.of_web(loaded, me)
     if daemon != "web":
-        found += [*_journal(loaded, me), *of_store(loaded, me)]
+        found += [*_journal(loaded, me), *_kept(loaded), *of_store(loaded, me)]
     return sorted(found, key=lambda problem: problem.line)
 
 
@@ -208,6 +210,17 @@ def _journal(loaded: Loaded, me: Person) -> Iterator[Problem]:
         fault = _unwritable(path, me)
     if fault:
         yield loaded.problem("journal.path", fault.what, fault.fix)
+
+
+def _kept(loaded: Loaded) -> Iterator[Problem]:
+    """What was forgotten cannot be had back, and elsewhere 0 is never."""
+    keep, addresses = loaded.config.journal.keep, loaded.config.journal.keep_addresses
+    if keep < _RETURNS:
+        what = "events are deleted before all that comes back has come: it belongs to no message then"
+        yield loaded.warning("journal.keep", what, "give 7d or more; for good is 36500d")
+    if not addresses:
+        what = "0 makes hashes of all recipients at once"
+        yield loaded.warning("journal.keep_addresses", what, "give how long traces shall name them; for good is 36500d")
 
 
 def _unwritable(path: Path, me: Person) -> Fault | None:

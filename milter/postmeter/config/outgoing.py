@@ -26,6 +26,9 @@ def of_webhooks(loaded: Loaded, me: Person) -> Iterator[Problem]:
         if hook.url in seen:
             yield loaded.problem(f"{path}.url", "stands there twice", "put all of its events into one entry")
         seen.add(hook.url)
+        if not hook.events:
+            what = "with none nothing is ever posted there"
+            yield loaded.warning(f"{path}.events", what, "name some, or leave it out")
         if hook.url.startswith("http:") and not _stays_here(hook.url):
             what = "events sent by http can be read and changed on their way"
             yield loaded.warning(f"{path}.url", what, "use https")

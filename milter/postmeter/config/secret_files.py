@@ -37,6 +37,9 @@ def of_bounces(loaded: Loaded, me: Person) -> Iterator[Problem]:
     fault = unreadable(path, me, make) or _shared(path, "0600") or _not_for_web(loaded) or _malformed(path)
     if fault:
         yield loaded.problem("bounces.secrets", fault.what, fault.fix)
+    elif _known_to_web(loaded):
+        what = f"a secret of {path} is in tracking.secrets too: the web server could have any mail signed"
+        yield loaded.warning("bounces.secrets", what, f"put another in its place: openssl rand -hex 32 > {path}")
 
 
 def tags_returns(config: Config) -> bool:
@@ -85,6 +88,16 @@ def _not_for_web(loaded: Loaded) -> Fault | None:
     if user is not None and permissions.may(user, path.stat(), READ):
         return Fault(path, f"{name}, the web server's user, may read {path}", f"chmod 0600 {path}")
     return None
+
+
+def _known_to_web(loaded: Loaded) -> bool:
+    """Whoever knows a secret makes every kind of token with it."""
+    try:
+        texts = [path.read_text("ascii") for path in (loaded.config.bounces.secrets, loaded.config.tracking.secrets)]
+        ours, webs = (set(parse_secrets(text)) for text in texts)
+    except (OSError, ValueError):  # there is none, or it is told elsewhere what is wrong with it
+        return False
+    return bool(ours & webs)
 
 
 def _malformed(path: Path) -> Fault | None:

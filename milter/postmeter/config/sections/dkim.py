@@ -72,7 +72,7 @@ _sign_list = listing(section(SignEntry))
 
 
 def _header(text: str) -> HeaderRule:
-    match = re.fullmatch(r"(?:\(([ox])\))?([!-9;-~]+)", text)  # RFC 5322 section 2.2
+    match = re.fullmatch(r"(?:\(([ox])\))?(?!\()([!-9;-~]+)", text)  # RFC 5322 section 2.2
     if match is None:
         raise MistakeError(
             f"{quoted(text)} is not a header field", 'write it like "(o)from", "(x)date" or list-unsubscribe'
