@@ -25,6 +25,7 @@ def clear(text: str, *, delsp: bool = False) -> list[str]:
         ('"http://example.com/a" [text](http://example.com/b)', ["http://example.com/a", "http://example.com/b"]),
         ("Link:\thttp://example.com/?a=b&c=d#e\r\n", ["http://example.com/?a=b&c=d#e"]),
         ("http://example.com/a?!...\n", ["http://example.com/a"]),
+        ("http://example.com/a; http://example.com/?a&b=c;", ["http://example.com/a", "http://example.com/?a&b=c"]),
         (" http://example.com/stuffed \r\n", ["http://example.com/stuffed"]),
         ("http://example.com/1 \r\nhttp://example.com/2", ["http://example.com/1", "http://example.com/2"]),
     ],
@@ -49,6 +50,8 @@ def test_urls_end_where_programs_end_them(text: str, found: list[str]) -> None:
         "http://example.com/a\\",
         "<http://example.com/a.>",
         'http://example.com/a"b',
+        'http://example.com/a."http://example.com/b',
+        "http://example.com/a&nbsp; http://example.com/?a=1&copy;, http://example.com/?a&b;",
         '<a href="http://example.com/a">http://example.com/b',
         "http://example.com/a>http://example.com/b",
         "http://example.com/a_ http://example.com/a- http://example.com/a~",
@@ -63,6 +66,25 @@ def test_a_url_that_goes_on_in_the_next_line_is_not_clear() -> None:
     assert clear("http://example.com/a \r\nb", delsp=True) == []
     assert clear("http://example.com/a and \r\nb", delsp=True) == ["http://example.com/a"]
     assert clear("http://example.com/a\r\nb", delsp=True) == ["http://example.com/a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("http://a.example/web/ \r\nhttp://b.example/", []),
+        ("http://a.example/web/ \r\n;(http://b.example/", []),
+        ("(see \r\n http://b.example/)", []),  # stuffed: the space in front of it is not there, either
+        ("http://a.example/ \r\n; http://b.example/", ["http://b.example/"]),
+        ("see  \r\nhttp://b.example/", ["http://b.example/"]),
+        ("see \r\n  http://b.example/", ["http://b.example/"]),
+        ("see\r\nhttp://b.example/", ["http://b.example/"]),
+        ("> quoted \r\nhttp://b.example/", ["http://b.example/"]),  # what is not quoted goes on with nothing quoted
+    ],
+)
+def test_a_url_that_may_go_on_from_the_line_before_is_not_clear(text: str, found: list[str]) -> None:
+    """With DelSp; a URL within another one is part of it."""
+    assert clear(text, delsp=True) == found
+    assert "http://b.example/" in clear(text)
 
 
 def test_two_dashes_without_a_space_are_no_signature() -> None:

@@ -24,6 +24,7 @@ _LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$)]\Z")
 _NO_END = b"-_"  # Thunderbird leaves off the one, GitHub's definition (github.github.com/gfm, section 6.9) the other
 _GOES_ON = re.compile(rb"[\">][^\s<A-Za-z0-9]*[A-Za-z0-9]")  # to GitHub's definition the same URL, to others its end
 _RUN = re.compile(rb"[^\s<]*")
+_REFERENCE = re.compile(rb"&[A-Za-z0-9]+\Z")  # to a character, with ";" behind it: GitHub's definition leaves it off
 _LONGEST = 2000  # none that long is tracked
 _CONTEXT = 200  # what is said of a URL stands near it
 
@@ -63,7 +64,7 @@ def closed(url: bytes) -> bytes:
 
 
 def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Found]:
-    reach = 0  # so far GitHub's definition takes what went before for one URL
+    reach = _begun(text, line, at) if delsp else 0  # so far programs may take what went before for one URL
     for found in _URL.finditer(line):
         start, end = found.span()
         angled = line[max(0, start - 5) : start].upper().endswith((b"<", b"<URL:"))
@@ -71,14 +72,22 @@ def _in_line(text: bytes, line: bytes, at: int, *, delsp: bool) -> Iterator[Foun
         goes_on = delsp and len(line) == end + 1 and line.endswith(b" ")
         clear = end - start <= _LONGEST and angled == closed and not goes_on
         if clear:
-            end = end if closed else _end(line, start, end)
             if start >= reach and not closed and _GOES_ON.match(line, end):
                 reach = _RUN.match(line, end).end()  # type: ignore[union-attr]  # it matches nothing, too
+            end = end if closed else _end(line, start, end)
             clear = start >= reach and _agreed(line, start, end)
         around = line[max(0, start - _CONTEXT) : start].lstrip() + line[end : end + _CONTEXT]
         if not line[max(0, start - _CONTEXT) : start].strip(b" <*-"):
             around = text[max(0, at - _CONTEXT) : at].rstrip().rpartition(b"\n")[2] + around
         yield Found(at + start, at + end, clear, around, at, MAX_LINE - len(line))
+
+
+def _begun(text: bytes, line: bytes, at: int) -> int:
+    """How far the line that starts there goes on with what the one before it ends in, where DelSp takes the space."""
+    before = text[text.rfind(b"\n", 0, max(0, at - 1)) + 1 : at].rstrip(b"\r\n")
+    if not before.endswith(b" ") or before.endswith(b"  ") or _QUOTE.match(before):
+        return 0
+    return _RUN.match(line, line.startswith(b" ")).end()  # type: ignore[union-attr]  # it matches nothing, too
 
 
 def _end(line: bytes, start: int, end: int) -> int:
@@ -104,4 +113,6 @@ def _agreed(line: bytes, start: int, end: int) -> bool:
     before = line[start - 1] if start else ord(" ")
     wrapped = before in _WRAPS and line[end : end + 1] in (b"", b" ", line[start - 1 : start])
     url = line[start:end]
+    if line[end : end + 1] == b";" and _REFERENCE.search(url):
+        return False
     return before not in _WITHIN and not wrapped and url.isascii() and _LAST.search(url) is not None
