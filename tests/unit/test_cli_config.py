@@ -211,7 +211,7 @@ def test_a_directory_of_keys_is_told_at_the_line_of_its_domain(place: Path, caps
     assert line.startswith(f"{path}:6: dkim.sign[0].keys: warning: {folder}/pm1.txt: is not used; ")
 
 
-def test_mail_must_not_outlive_its_signature_in_the_queue(
+def test_mail_must_not_outlive_its_signature_nor_what_is_known_of_it_in_the_queue(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for postconf(1), which answers as on a host with a longer queue."""
@@ -227,6 +227,11 @@ def test_mail_must_not_outlive_its_signature_in_the_queue(
         assert (code, len(lines)) == ((78, 1) if problems else (0, 0))
         assert all(": dkim.expire: mail stays up to 10d in Postfix's queue" in line for line in lines)
         assert all(line.endswith("; give 12d or more") for line in lines)
+    for forget, warnings in (("10d", 1), ("11d", 0)):
+        path = write(place, f"delivery: {{forget: {forget}}}\n")
+        code, _, lines = run(capsys, path)
+        assert (code, len(lines)) == (0, warnings)
+        assert all(": delivery.forget: warning: mail stays up to 10d in Postfix's queue" in line for line in lines)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root checks for another user")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from postmeter.cli import providers, robots
 from postmeter.cli.command import CONFIGURATION, OK, Command
-from postmeter.cli.postfix import expiry, retirement
+from postmeter.cli.postfix import expiry, oblivion, retirement
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.maillog import of_log
@@ -51,7 +51,7 @@ def all_problems(loaded: Loaded) -> list[Problem]:
     problems += expiry(loaded)
     problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
-    problems += of_log(loaded, me)
+    problems += [*of_log(loaded, me), *oblivion(loaded)]
     return sorted(problems, key=lambda problem: problem.line)
 
 

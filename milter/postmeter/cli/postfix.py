@@ -46,22 +46,34 @@ def expiry(loaded: Loaded) -> Iterator[Problem]:
     expire = loaded.config.dkim.expire
     if expire is None:
         return
-    lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
+    lifetime, stays, fix = _lifetime()
     if expire < lifetime + _MARGIN:
-        what = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
-        fix = f"give {duration_text(lifetime + _MARGIN)} or more"
-        yield loaded.problem("dkim.expire", f"{what}, and its signature would not last", fix)
+        yield loaded.problem("dkim.expire", f"{stays}, and its signature would not last", fix)
 
 
 def retirement(loaded: Loaded) -> Iterator[Problem]:
     """Whether mail could leave Postfix's queue when the record of the key that signed it may be gone."""
     if not any(entry.keys == "auto" for entry in loaded.config.dkim.sign):
         return
-    lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
+    lifetime, stays, fix = _lifetime()
     if loaded.config.dkim.retire_after <= lifetime:
-        what = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
-        fix = f"give {duration_text(lifetime + _MARGIN)} or more"
-        yield loaded.warning("dkim.retire_after", f"{what}, and receivers still need the record then", fix)
+        yield loaded.warning("dkim.retire_after", f"{stays}, and receivers still need the record then", fix)
+
+
+def oblivion(loaded: Loaded) -> Iterator[Problem]:
+    """Whether a message could be forgotten that Postfix still tries to deliver; the default outlasts its default."""
+    if "delivery.forget" not in loaded.lines:
+        return
+    lifetime, stays, fix = _lifetime()
+    if loaded.config.delivery.forget <= lifetime:
+        yield loaded.warning("delivery.forget", f"{stays}, and what becomes of it then would not be told", fix)
+
+
+def _lifetime() -> tuple[float, str, str]:
+    """Seconds that mail may be in the queue; that in words, and what to give that has to outlast it."""
+    lifetime = max(map(_seconds, _ask("maximal_queue_lifetime", "bounce_queue_lifetime")))
+    stays = f"mail stays up to {duration_text(lifetime)} in Postfix's queue (maximal_queue_lifetime)"
+    return lifetime, stays, f"give {duration_text(lifetime + _MARGIN)} or more"
 
 
 def _seconds(text: str) -> float:
