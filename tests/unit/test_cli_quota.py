@@ -93,6 +93,16 @@ def test_every_level_is_shown_busiest_first(place: Place, capsys: pytest.Capture
     ]
 
 
+def test_a_long_name_is_shown_whole_and_widens_no_other_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 300
+    place.charge("sender", ALICE, 2)
+    place.charge("sender", long, 1)
+    assert place.run("quota", "show") == 0
+    short, wide = capsys.readouterr().out.splitlines()
+    assert len(short) < 100
+    assert wide.startswith(long + "  ")
+
+
 def test_a_login_is_shown_with_all_that_may_stop_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Its own accounts, its domain's and those of all mail, what is ordered about it; nobody else's."""
     place.charge("total", "", 20)

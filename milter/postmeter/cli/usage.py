@@ -32,6 +32,7 @@ from postmeter.submission.refusal import SPANS, number
 
 LEVELS = ("sender", "domain", "network", "total")
 
+_WIDEST = 64  # letters of a column: an address of usual length
 _BAR = 20  # characters
 _SCREEN = 50  # accounts shown on a terminal, unless --all
 _NAMELESS = {"domain": "mail without a From domain of its own", "total": "all mail"}
@@ -204,7 +205,7 @@ def _print(lines: Sequence[Line], now: float, *, bars: bool, most: int) -> None:
         print("nobody has used any of their limits")
         return
     rows = [_cells(line, now, bars=bars) for line in lines[:most]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if len(lines) > most:
