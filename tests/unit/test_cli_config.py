@@ -258,6 +258,23 @@ def test_root_checks_for_the_owner_of_the_state_directory(place: Path, capsys: p
     assert run(capsys, path) == (78, [], [told])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_who_is_not_the_daemons_user_is_told_first_whom_to_be(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands behind it would give the daemons' files to him."""
+    daemon, somebody = pwd.getpwnam("daemon"), pwd.getpwnam("nobody")
+    os.chown(place, daemon.pw_uid, daemon.pw_gid)
+    path = write(place)
+    os.seteuid(somebody.pw_uid)
+    try:
+        code, _, lines = run(capsys, path)
+    finally:
+        os.seteuid(0)
+    assert code == 78
+    assert lines[0].startswith(f"{path}: warning: nobody is not daemon, whose the journal's directory is")
+    assert lines[0].endswith("; run it as root, or as daemon")
+    assert not any("is not daemon" in line for line in run(capsys, path)[2])
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_table_that_the_daemon_may_not_read_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = key(place / "keys" / "a")

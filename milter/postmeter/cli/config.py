@@ -18,7 +18,7 @@ from postmeter.cli.postfix import expiry, oblivion, retirement
 from postmeter.config.check import check, whose
 from postmeter.config.load import Loaded, load_with_lines
 from postmeter.config.maillog import of_log
-from postmeter.config.permissions import Person, myself, unlistable, unreadable
+from postmeter.config.permissions import Person, myself, owner, unlistable, unreadable
 from postmeter.config.problem import Problem
 from postmeter.config.rotating import of_rotation
 from postmeter.config.schema import Config, Dkim, Limit, Quota, Rule, Senders
@@ -48,11 +48,19 @@ def all_problems(loaded: Loaded) -> list[Problem]:
     """Everything that can be told without asking DNS, in the order of the lines."""
     me = whose(loaded.config)
     problems = list(dict.fromkeys([*check(loaded, me=me), *check(loaded, daemon="books", me=me)]))
-    problems += expiry(loaded)
+    problems += [*_not_ours(loaded), *expiry(loaded)]
     problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
     problems += [*of_log(loaded, me), *oblivion(loaded)]
     return sorted(problems, key=lambda problem: problem.line)
+
+
+def _not_ours(loaded: Loaded) -> Iterator[Problem]:
+    """Whoever is neither root nor the daemons' user should not take for a fault what is closed to him alone."""
+    me, daemons = myself(), owner(loaded.config.journal.path.parent)
+    if me.uid != 0 and daemons is not None and daemons.uid not in (0, me.uid):
+        what = f"{me.name} is not {daemons.name}, whose the journal's directory is: files are looked at as {me.name}"
+        yield Problem(loaded.file, 0, "", what, f"run it as root, or as {daemons.name}", "warning")
 
 
 def key_problems(loaded: Loaded) -> list[Problem]:
