@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from postmeter.books.following import Follower
@@ -109,3 +111,19 @@ def test_whoever_catches_up_lets_others_write_between_two_slices(tmp_path: Path)
     assert len(rests) == slices
     assert min(rests) > 0
     journal.close()
+
+
+def test_who_follows_copies_the_log_back_long_before_a_message_has_to(tmp_path: Path) -> None:
+    """A reader that takes the database for all there is sees what lies in the file itself."""
+    path, recorded = tmp_path / "journal.db", 0
+    with closing(Journal(path)) as journal:
+        follower = Follower(journal, domains=["example.com"])
+        some = events()
+        while recorded < 600:  # a few at a time, as a server does that is not behind
+            journal.record(some[recorded : recorded + 20])
+            recorded += 20
+            while follower.work():
+                pass
+        with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as file:
+            [(copied,)] = file.execute("SELECT count(*) FROM events")
+    assert recorded - 250 <= copied <= recorded

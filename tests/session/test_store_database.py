@@ -19,7 +19,7 @@ from postmeter.events import Clicked
 from postmeter.mail.draft import Figure
 from postmeter.store import database, ledger
 from postmeter.store.accounts import Charge
-from postmeter.store.database import StoreError
+from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.settle import Settler
@@ -192,6 +192,26 @@ def test_a_journal_that_was_moved_away_is_made_anew(journal: Journal, path: Path
         moved = time.monotonic()
         while reader.last() != 2:
             assert time.monotonic() < moved + 1, "who only reads notices it a tenth of a second later"
+
+
+def write(path: Path, times: int) -> None:
+    with closing(Database(path, sync="normal", readonly=False)) as database:
+        for _ in range(times):
+            with database.transaction() as link:
+                link.execute("INSERT OR REPLACE INTO positions VALUES ('x', '1')")
+
+
+def test_a_log_that_is_copied_back_begins_anew_although_others_never_cease_to_write(
+    journal: Journal, path: Path
+) -> None:
+    """Without that it would grow until a writer has to copy it back, with 8,000 pages, and all others wait for that."""
+    journal.record([clicked(1)])
+    writer = threading.Thread(target=write, args=(path, 12_000))
+    writer.start()
+    while writer.is_alive():
+        journal.database.checkpoint()
+    pages = path.with_name("journal.db-wal").stat().st_size / 4096
+    assert 1000 < pages < 8000
 
 
 def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ EVERY = 0.5  # seconds between two looks
 
 _SLICE = 50  # events of one transaction: a few milliseconds, for which messages wait
 _WEIGHT = 150  # recipients of one transaction, if it has more than one event
-_BEFORE = 20  # slices before the write-ahead log is copied back: about a thousand pages
+_WRITTEN, _CAUGHT_UP = 1000, 250  # events before the write-ahead log is copied back, while there are more and after
 _FAR = 10_000  # numbers without anything to follow that are passed before the place is saved
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _YIELD = 0.001  # seconds between two slices: who waits for a turn to write is only then sure to get it
@@ -48,7 +48,8 @@ class Follower:
         self._domains = frozenset(domains)
         self._names = Names()
         self._seen = -1
-        self._busy = 0
+        self._behind = 0
+        """Events since the write-ahead log was copied back."""
 
     def work(self) -> bool:
         """One slice; true when there is more."""
@@ -82,12 +83,12 @@ class Follower:
             raise
 
     def _copy_back(self, events: int) -> None:
-        """While it catches up, it writes more than all others together."""
-        self._busy = self._busy + 1 if events == _SLICE else 0
-        if self._busy:
+        """Before it comes due in a message's transaction. Events tell how much was written: 5 to 10 pages each."""
+        self._behind += events
+        if events == _SLICE:
             self._rest(_YIELD)
-        if self._busy >= _BEFORE:
-            self._busy = 0
+        if self._behind >= (_WRITTEN if events == _SLICE else _CAUGHT_UP):
+            self._behind = 0
             self._journal.database.checkpoint()
 
     def _count(self, events: Sequence[Event], changes: Sequence[Change]) -> Counter[Figure]:

@@ -27,7 +27,8 @@ COPIED = "copied"
 
 _MODE = 0o640
 _LOOK = 0.1  # seconds between two looks of who only reads whether the file is still there
-_FILE_CHECKPOINT = 4000  # pages of WAL before it is copied back: 16 MB, so that its fsync is paid once in hundreds
+_FILE_CHECKPOINT = 8000  # pages of WAL, 32 MB, that a writer copies back while all others wait; books do it sooner
+_LONG = 3000  # pages of WAL that is to begin anew
 _CACHE = 8_000  # kB; bounds the memory of a connection
 _SYNC = {"normal": "NORMAL", "full": "FULL"}
 
@@ -104,16 +105,26 @@ class Database:
                 self._fail(error)
 
     def checkpoint(self) -> None:
-        """Copy the write-ahead log back as far as it can be, in nobody's turn: whoever writes meanwhile goes on.
+        """Copy the write-ahead log back while others write; once it is long, what they wrote meanwhile in our turn.
 
-        For who writes so much that it would come due in one of its own transactions, for which all others wait
-        (sqlite.org/wal.html, 2.3).
+        Else it comes due in somebody's transaction, for which all others wait. A log begins anew when nothing is left
+        to be copied, and never while everybody goes on writing (sqlite.org/wal.html, 2.3).
         """
         with self._mutex:
             try:
-                self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if self._copy_back() >= _LONG:
+                    turn = self._take_turn()
+                    try:
+                        self._copy_back()
+                    finally:
+                        turn.give()
             except (sqlite3.Error, OSError, StoreError) as error:
                 self._fail(error)
+
+    def _copy_back(self) -> int:
+        """As far as it can be; pages of the log."""
+        _, pages, _ = self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(pages)
 
     def close(self) -> None:
         with self._mutex:
