@@ -35,6 +35,7 @@ from postmeter.store.fates import Fate
 from postmeter.store.rows import Entry
 
 MOST = 20  # messages of one answer
+MOST_EVENTS = 5000  # of a message
 _SHOWN = 10  # recipients named in one sentence
 _STATUSES = {"": "a test that nobody gets", "accepted": "not yet tried", "untaken": "not taken by Postfix"}
 _BY = {"human": "a person", "machine": "a machine", "unsure": "a person or a machine"}
@@ -46,7 +47,7 @@ class Source(Protocol):
     def references(self, text: str, *, most: int) -> list[str]: ...
     def forms(self, address: str) -> tuple[str, ...]: ...
     def fates(self, reference: str) -> list[Fate]: ...
-    def events(self, reference: str) -> list[Entry]: ...
+    def events(self, reference: str, *, wanted: Callable[[Event], bool], most: int) -> tuple[list[Entry], bool]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One message. `fates` are those of the recipients that were asked for, or of all."""
+    """One message. `fates` are those of the recipients that were asked for, or of all; `more`: that is not all."""
 
     reference: str
     message: Submitted | None
     fates: Sequence[Fate]
     lines: Sequence[Line]
     entries: Sequence[Entry]
+    more: bool = False
 
 
 def trace(source: Source, text: str, *, most: int = MOST) -> list[Story]:
@@ -77,19 +79,21 @@ def trace(source: Source, text: str, *, most: int = MOST) -> list[Story]:
 
 
 def _story(source: Source, reference: str, whom: frozenset[str]) -> Story:
-    entries, fates = source.events(reference), source.fates(reference)
-    theirs = [fate for fate in fates if fate.recipient in whom]
-    if theirs:  # else it was asked for by something that only looks like an address
-        fates, entries = theirs, [entry for entry in entries if _concerns(entry.event, whom, theirs)]
+    fates = source.fates(reference)
+    theirs = [fate for fate in fates if fate.recipient in whom]  # none of what only looks like an address
+    names = whom | {fate.recipient for fate in theirs}
+    entries, more = source.events(
+        reference, wanted=lambda event: not theirs or _concerns(event, names), most=MOST_EVENTS
+    )
     entries = sorted(entries, key=lambda entry: not isinstance(entry.event, Submitted))  # a quick log is ahead of it
     message = next((entry.event for entry in entries if isinstance(entry.event, Submitted)), None)
-    return Story(reference, message, fates, told(entry.event for entry in entries), entries)
+    return Story(reference, message, theirs or fates, told(entry.event for entry in entries), entries, more)
 
 
-def _concerns(event: Event, whom: frozenset[str], theirs: Sequence[Fate]) -> bool:
+def _concerns(event: Event, names: frozenset[str]) -> bool:
     """What names no recipient of the message concerns all of them; hits name a pseudonym at most."""
     if isinstance(event, Delivery | Unknown | Complained | Suppressed | Unsubscribed):
-        return canonical(event.recipient) in whom or event.recipient in {fate.recipient for fate in theirs}
+        return canonical(event.recipient) in names or event.recipient in names
     return True
 
 
@@ -291,4 +295,5 @@ def as_object(story: Story) -> dict[str, object]:
             for fate in story.fates
         ],
         "events": [{"host": entry.host, "seq": entry.seq, **as_json(entry.event)} for entry in story.entries],
+        "more": story.more,
     }

@@ -60,7 +60,12 @@ def test_figures_of_all_hosts_are_the_sum_of_theirs(hosts: list[Host], by: str) 
     assert only == {"": Counter(accepted=30)}
 
 
-def test_a_message_is_traced_from_any_host_as_on_its_own(hosts: list[Host]) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_a_message_is_traced_from_any_host_as_on_its_own(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many events are read at once."""
+    monkeypatch.setattr("postmeter.store.everywhere._SLICE", at_once)
     one, two = hosts
     message = taken("Bob@Example.NET", "eve@example.net", facts={"held": "quota"})
     again = replace(taken(number=77), queue_id=message.queue_id, time=NOW + 500)

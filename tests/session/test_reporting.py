@@ -25,7 +25,7 @@ from tests.lab.sink import Sink
 
 NOW = time.time()
 ANN = "ann@example.com"
-FIRST, SECOND = "a" * 16, "b" * 16
+FIRST, SECOND, THIRD = "a" * 16, "b" * 16, "c" * 16
 WILD = "550 5.1.1 \x1b[2Jno such\r\nuser \u202e"
 
 
@@ -185,6 +185,46 @@ def test_a_recipient_s_story_leaves_out_the_others(place: Place, capsys: pytest.
     assert told.index(f"message {SECOND}") < told.index(f"message {FIRST}"), "latest first"
     assert "put on hold: a quota had no room" in told
     assert "let out of the hold queue, by itself, there was room" in told
+
+
+def busy(place: Place) -> list[str]:
+    """A message to many people, opened more often than can be told; who it went to, in the order of the log."""
+    people = [f"p{number}@example.net" for number in range(60)]
+    named: dict[str, Any] = {"queue_id": "4BIG", "reference": THIRD, "login": ANN, "from_domain": "example.com"}
+    place.record(
+        submitted(THIRD, "4BIG", *people),
+        *(Opened(source=f"hit:big:{number}", time=NOW - 3000 + number, reference=THIRD, recipient="", host="",
+                 method="GET", address="", agent="", by="machine", reason="robot:x", campaign="",
+                 from_domain="example.com", recipients=60, unique=True) for number in range(30)),
+        *(Sent(source=f"log:big:{whom}", time=NOW - 2000, recipient=whom, provider="google", delay=1.0, **named)
+          for whom in people),
+    )  # fmt: skip
+    return people
+
+
+def test_a_recipient_of_a_long_list_is_told_of_whatever_became_of_the_others(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postmeter.trace.MOST_EVENTS", 20)
+    monkeypatch.setattr("postmeter.store.finding._SLICE", 7)
+    last = busy(place)[-1]
+    assert place.run("trace", last) == 0
+    told = capsys.readouterr().out
+    assert f"sent to {last}, " in told
+    assert told.count("opened by a machine") == 18
+    assert told.endswith("\n  and more than these 20 events, which are not told\n")
+
+
+def test_what_is_left_out_of_a_long_story_is_said_and_hits_come_last(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = busy(place)
+    for most, left in ((61, True), (91, False)):
+        monkeypatch.setattr("postmeter.trace.MOST_EVENTS", most)
+        assert place.run("trace", "--json", "4BIG") == 0
+        [found] = json.loads(capsys.readouterr().out)
+        assert (len(found["events"]), found["more"]) == (most, left)
+        assert [event["recipient"] for event in found["events"] if event["kind"] == "sent"] == people
 
 
 def test_what_servers_and_clients_said_steers_no_terminal(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

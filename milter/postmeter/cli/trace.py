@@ -67,6 +67,8 @@ def _told(story: Story) -> Iterator[str]:
         yield f"  {one_line(fate.recipient)}: {one_line(outcome(fate))}"
     for line in story.lines:
         yield f"  {_when(line)}  {one_line(line.text, longest=_LONGEST)}"
+    if story.more:
+        yield f"  and more than these {len(story.entries)} events, which are not told"
 
 
 def _when(line: Line) -> str:

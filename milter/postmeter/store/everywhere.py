@@ -6,13 +6,14 @@ As `figures` and `finding` tell it of this host alone. Reads only; a host that i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from postmeter.events import REFERENCE, Refiltered, Released, Submitted
 from postmeter.store import figures, rows, shipped
 from postmeter.store.database import Row
 from postmeter.store.fates import Fate, Key, after, steps, withdrawn
+from postmeter.store.finding import HITS, Wanted, first
 from postmeter.store.postgres import Postgres
 from postmeter.store.rows import Entry
 from postmeter.store.shipped import address_name, message_id_name
@@ -20,7 +21,7 @@ from postmeter.store.shipped import address_name, message_id_name
 PATIENCE = 30.0
 """Seconds: a person waits."""
 
-_MOST_EVENTS = 5000  # of a message
+_SLICE = 1000  # events read at once
 
 
 class Everywhere:
@@ -59,8 +60,9 @@ class Everywhere:
     def fates(self, reference: str) -> list[Fate]:
         """Of every recipient of a message, made of what its events say."""
         found: dict[Key, Fate] = {}
-        entries = self._of_reference(reference)
-        for entry in entries:
+        entries: list[Entry] = []
+        for entry in self._of_reference(reference, ["NOT IN"]):
+            entries += [entry] if isinstance(entry.event, Submitted | Refiltered) else []
             for key, step in steps(entry.event):
                 found[key] = after(found.get(key, Fate(*key)), step)
         for left in (left.event for entry in entries for left in self._released(entry)):
@@ -68,19 +70,30 @@ class Everywhere:
                 found = {key: after(fate, gone) for key, fate in found.items()}
         return [found[key] for key in sorted(found)]
 
-    def events(self, reference: str) -> list[Entry]:
-        """All that is known of a message, in the order of its times; what a host told again after it was put back from
-        a backup only once."""
-        named = self._of_reference(reference)
+    def events(
+        self, reference: str, *, wanted: Wanted = lambda event: True, most: int = _SLICE
+    ) -> tuple[list[Entry], bool]:
+        """As `finding.Finder`; what a host told again after it was put back from a backup only once."""
+        named = first(self._of_reference(reference), wanted, most)
+        more, named = len(named) > most, named[:most]
         found = [*named, *(entry for one in named for entry in self._released(one))]
-        return sorted(found, key=lambda entry: (entry.event.time, entry.host, entry.seq))
+        return sorted(found, key=lambda entry: (entry.event.time, entry.host, entry.seq)), more
 
     def close(self) -> None:
         self._postgres.close()
 
-    def _of_reference(self, reference: str) -> list[Entry]:
-        where = "WHERE reference = %s AND reference <> '' ORDER BY journal, seq LIMIT %s"
-        return self._entries(where, reference, _MOST_EVENTS)
+    def _of_reference(self, reference: str, which: Sequence[str] = ("NOT IN", "IN")) -> Iterator[Entry]:
+        """Each once, hits last."""
+        seen: set[tuple[str, str]] = set()
+        for kinds in which:
+            where = f"WHERE reference = %s AND reference <> '' AND kind {kinds} {HITS} ORDER BY journal, seq"
+            passed = 0
+            while found := self._query(f"{rows.SELECT}{where} LIMIT %s OFFSET %s", reference, _SLICE, passed):
+                passed += len(found)
+                for entry in map(rows.decode, found):
+                    if (name := (entry.host, entry.event.source)) not in seen:
+                        seen.add(name)
+                        yield entry
 
     def _released(self, one: Entry) -> list[Entry]:
         """What became of it in its host's hold queue, until the queue id is used again."""

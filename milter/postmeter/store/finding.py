@@ -7,16 +7,28 @@ found is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
 
-from postmeter.events import REFERENCE, Refiltered, Submitted
+from postmeter.events import REFERENCE, Event, Refiltered, Submitted
 from postmeter.store import fates, rows, veil
 from postmeter.store.accounts import storable
 from postmeter.store.database import Database
 from postmeter.store.fates import Fate
 from postmeter.store.rows import Entry
 
-_MOST_EVENTS = 5000  # of a message: one of a thousand recipients that was opened a lot
+Wanted: TypeAlias = Callable[[Event], bool]
+
+HITS = "('opened', 'clicked', 'rejudged')"
+"""Kinds of which a message may have any number."""
+
+_SLICE = 1000  # events read at once
+
+
+def first(entries: Iterable[Entry], wanted: Wanted, most: int) -> list[Entry]:
+    """Those that are wanted: `most` of them, and one more where there are more."""
+    return list(islice((entry for entry in entries if wanted(entry.event)), most + 1))
 
 
 class Finder:
@@ -41,10 +53,25 @@ class Finder:
     def fates(self, reference: str) -> list[Fate]:
         return fates.of_reference(self._database, reference)
 
-    def events(self, reference: str) -> list[Entry]:
-        """All that is known of a message, in the order of its times."""
-        named = self._entries("WHERE reference = ? AND reference != '' ORDER BY seq LIMIT ?", reference, _MOST_EVENTS)
-        return sorted([*named, *self._released(named)], key=lambda entry: (entry.event.time, entry.seq))
+    def events(
+        self, reference: str, *, wanted: Wanted = lambda event: True, most: int = _SLICE
+    ) -> tuple[list[Entry], bool]:
+        """What is known of a message and is wanted, in the order of its times; and whether that is not all.
+
+        Of more than `most` hits are left out first.
+        """
+        named = first(self._of_reference(reference), wanted, most)
+        more, named = len(named) > most, named[:most]
+        found = [*named, *self._released(named)]
+        return sorted(found, key=lambda entry: (entry.event.time, entry.seq)), more
+
+    def _of_reference(self, reference: str) -> Iterator[Entry]:
+        for kinds in ("NOT IN", "IN"):
+            where = f"WHERE reference = ? AND reference != '' AND kind {kinds} {HITS} AND seq > ? ORDER BY seq LIMIT ?"
+            after = 0
+            while found := self._entries(where, reference, after, _SLICE):
+                yield from found
+                after = found[-1].seq
 
     def _released(self, entries: Sequence[Entry]) -> Iterable[Entry]:
         """What became of it in the hold queue, which is told by queue id: until that one is used again."""
