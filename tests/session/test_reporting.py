@@ -227,6 +227,14 @@ def test_what_is_left_out_of_a_long_story_is_said_and_hits_come_last(
         assert [event["recipient"] for event in found["events"] if event["kind"] == "sent"] == people
 
 
+def test_messages_that_are_left_out_are_told_of(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    for most, told, left in (("1", 1, True), ("2", 2, False)):
+        assert place.run("trace", "bob@example.net", "--most", most) == 0
+        said = capsys.readouterr()
+        assert said.out.count(f"message {SECOND}\n") + said.out.count(f"message {FIRST}\n") == told
+        assert said.err == ("postmeter trace: there are earlier ones; --most N shows more\n" if left else "")
+
+
 def test_what_servers_and_clients_said_steers_no_terminal(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.run("trace", "4ABC")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", capsys.readouterr().out)

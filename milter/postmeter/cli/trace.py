@@ -35,10 +35,13 @@ def run(args: Namespace) -> int:
     try:
         journal = database.open(config.journal.path, readonly=True)
         with closing(journal) as book, everywhere(config, book, here=args.here) as hosts:
-            stories = trace(hosts or Finder(book), args.what.strip(), most=args.most)
+            found = trace(hosts or Finder(book), args.what.strip(), most=args.most + 1)
     except StoreError as error:
         print(f"postmeter trace: {error}", file=sys.stderr)
         return FOUND_A_PROBLEM
+    stories = found[: args.most]
+    if len(found) > len(stories):
+        print("postmeter trace: there are earlier ones; --most N shows more", file=sys.stderr)
     if args.json:
         print(json.dumps([as_object(story) for story in stories], indent=2))
     else:
