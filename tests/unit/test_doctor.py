@@ -444,6 +444,20 @@ def test_an_option_is_mended_where_it_stands() -> None:
         assert finding.fix.endswith(fix), finding.fix
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_mends_a_list_undoes_nothing_that_mends_it(named: bool) -> None:
+    """Whichever of the commands is run last, all that is wrong with the list is mended."""
+    bad = "{ unix:postmeter/milter.sock, default_action=accept, command_timeout=1s, content_timeout=5s }"
+    raw, expanded = f"{'$m' if named else bad}, unix:b", f"{bad}, unix:b"
+    service = replace(SUBMISSION, raw={"smtpd_milters": raw}, options={"smtpd_milters": expanded})
+    findings = found(replace(GOOD, mailer=Mailer(VALUES, own={"m": bad}, services=(SMTP, service))))
+    assert {finding.about for finding in findings} == {"default_action", "order", "timeouts"}
+    (fix,) = {finding.fix for finding in findings}
+    assert fix.count(OURS) == 1
+    assert ("unix:b,$m" if named else "unix:b, {") in fix
+    assert fix.endswith(" && postfix reload")
+
+
 # --- Postfix's words
 
 

@@ -99,13 +99,13 @@ def order(facts: Facts) -> Iterator[Finding]:
         queue = mailer.value("queue_directory")
         if any(is_ours(each.address, facts.config.milter.listen, queue) for each in behind):
             what = f"{place(service)} has postmeter twice: every message meets it twice"
-            fix = mending.reordered(mailer, service, _last(facts, mailer, entries))
-            yield Finding(WRONG, "order", what, _list(service), fix or "name it once, as the last one")
+            fix = _mended(facts, mailer, service) or "name it once, as the last one"
+            yield Finding(WRONG, "order", what, _list(service), fix)
         others = [each.address for each in behind if each.address != ours.address]
         if others:
             what = f"{', '.join(others)} comes after postmeter at {place(service)}: what it alters breaks signatures"
-            fix = mending.reordered(mailer, service, _last(facts, mailer, entries))
-            yield Finding(WARNING, "order", what, _list(service), fix or "name postmeter as the last of the list")
+            fix = _mended(facts, mailer, service) or "name postmeter as the last of the list"
+            yield Finding(WARNING, "order", what, _list(service), fix)
 
 
 def _last(facts: Facts, mailer: Mailer, entries: list[Entry]) -> list[int]:
@@ -135,18 +135,25 @@ def signers(facts: Facts) -> Iterator[Finding]:
 
 def default_action(facts: Facts) -> Iterator[Finding]:
     """`accept` lets mail leave unmetered and unsigned, and perhaps half rewritten, while postmeter is down."""
-    for mailer, service, entries, ours in _found(facts):
-        word = ours.options.get("default_action") or mailer.value("milter_default_action", service)
-        action = "".join(word.split()[:1])
+    for mailer, service, _, ours in _found(facts):
+        action, own = _action(mailer, service, ours)
         if action in _HARMS:
             level, harm = _HARMS[action]
             what = f"when postmeter is down, mail at {place(service)} {harm}"
-            own = "default_action" in ours.options
-            known = f"default_action={action} in {_list(service)}" if own else f"milter_default_action = {action}"
+            known = f"milter_default_action = {action}"
+            if "default_action" in ours.options:
+                known = f"default_action={action} in {_list(service)}"
             fix = "postconf -e milter_default_action=tempfail && postfix reload"
-            if own or "milter_default_action" in (service.options if service else ()):
-                fix = mending.with_option(mailer, service, entries.index(ours), "default_action=tempfail")
-            yield Finding(level, "default_action", what, known, fix or "write default_action=tempfail there")
+            if own:
+                fix = _mended(facts, mailer, service) or "write default_action=tempfail there"
+            yield Finding(level, "default_action", what, known, fix)
+
+
+def _action(mailer: Mailer, service: Service | None, ours: Entry) -> tuple[str, bool]:
+    """What Postfix does without us, and whether that place says it for itself."""
+    word = ours.options.get("default_action") or mailer.value("milter_default_action", service)
+    own = "default_action" in ours.options or "milter_default_action" in (service.options if service else ())
+    return "".join(word.split()[:1]), own
 
 
 def sockets(facts: Facts) -> Iterator[Finding]:
@@ -160,18 +167,35 @@ def sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def timeouts(facts: Facts) -> Iterator[Finding]:
-    for mailer, service, entries, ours in _found(facts):
-        content = _timeout(mailer, service, ours, "content")
-        command = _timeout(mailer, service, ours, "command")
-        nth = entries.index(ours)
+    for mailer, service, _, ours in _found(facts):
+        content, command = (_timeout(mailer, service, ours, kind) for kind in ("content", "command"))
         if not _LEAST_CONTENT <= content <= _MOST_CONTENT:
             what = f"Postfix waits {content:g} s at {place(service)} for the verdict on a message"
-            fix = mending.with_option(mailer, service, nth, "content_timeout=300s") or "content_timeout=300s"
+            fix = _mended(facts, mailer, service) or "content_timeout=300s"
             yield Finding(WARNING, "timeouts", what, "content_timeout, milter_content_timeout", fix)
         if command < _LEAST_COMMAND:
             what = f"Postfix waits only {command:g} s at {place(service)} for the answer to a command"
-            fix = mending.with_option(mailer, service, nth, "command_timeout=30s") or "command_timeout=30s"
+            fix = _mended(facts, mailer, service) or "command_timeout=30s"
             yield Finding(WARNING, "timeouts", what, "command_timeout, milter_command_timeout", fix)
+
+
+def _mended(facts: Facts, mailer: Mailer, service: Service | None) -> str:
+    """All that is wrong with the list at once."""
+    entries = mailer.entries(service)
+    order = _last(facts, mailer, entries)
+    return mending.mended(
+        mailer, service, order[-1], options=_options(mailer, service, entries[order[-1]]), order=order
+    )
+
+
+def _options(mailer: Mailer, service: Service | None, ours: Entry) -> list[str]:
+    action, own = _action(mailer, service, ours)
+    options = ["default_action=tempfail"] if own and action in _HARMS else []
+    if not _LEAST_CONTENT <= _timeout(mailer, service, ours, "content") <= _MOST_CONTENT:
+        options.append("content_timeout=300s")
+    if _timeout(mailer, service, ours, "command") < _LEAST_COMMAND:
+        options.append("command_timeout=30s")
+    return options
 
 
 def _timeout(mailer: Mailer, service: Service | None, ours: Entry, kind: str) -> float:

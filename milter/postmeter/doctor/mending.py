@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import reduce
 
 from postmeter.doctor import attaching
 from postmeter.doctor.attaching import Step
@@ -25,17 +26,27 @@ def reordered(mailer: Mailer, service: Service | None, order: Sequence[int]) -> 
     return _commands(attaching.put(mailer, service, _list(service), ", ".join(words[nth] for nth in order)))
 
 
-def with_option(mailer: Mailer, service: Service | None, nth: int, option: str) -> str:
-    """That milter of the list with `name=value` among its own options."""
+def mended(mailer: Mailer, service: Service | None, nth: int, *, options: Sequence[str], order: Sequence[int]) -> str:
+    """The list in that order, its `nth` milter with each `name=value` among its own options.
+
+    One command for all that is wrong with a list: of two, each a whole new value, the second would undo the first.
+    """
     words = attaching.raw(mailer, service)
     if len(words) != len(mailer.entries(service)):
         return ""
-    named = _NAMED.fullmatch(words[nth])
-    if named is not None:
+    steps: list[Step] = []
+    before, named = list(words), _NAMED.fullmatch(words[nth])
+    if named is None:
+        words[nth] = reduce(_optioned, options, words[nth])
+    elif options:
         value = mailer.own.get(named[1], "")
-        return _commands(attaching.put(mailer, None, named[1], _optioned(value, option))) if value else ""
-    words[nth] = _optioned(words[nth], option)
-    return _commands(attaching.put(mailer, service, _list(service), ", ".join(words)))
+        if not value:
+            return ""
+        steps += attaching.put(mailer, None, named[1], reduce(_optioned, options, value))
+    wanted = [words[each] for each in order]
+    if wanted != before:
+        steps += attaching.put(mailer, service, _list(service), ", ".join(wanted))
+    return _commands(steps)
 
 
 def _optioned(word: str, option: str) -> str:
