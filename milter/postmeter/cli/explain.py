@@ -28,7 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
     text = "a recipient; may be repeated"
     parser.add_argument("--rcpt", action="append", default=[], metavar="ADDRESS", type=given, help=text)
     parser.add_argument("--sender", metavar="ADDRESS", help="the envelope sender; the From address by default")
-    text = "the client's address, where it is no sendmail(1)"
+    text = "the client's address, where it is no sendmail(1); 192.0.2.1 unless it is given"
     parser.add_argument("--client", metavar="IP", type=_ip, help=text)
     parser.add_argument("--service", help="the smtpd service's milter_macro_daemon_name")
     parser.add_argument("--diff", action="store_true", help="show what would change, line by line")
