@@ -93,7 +93,10 @@ class Postfix:
             raise RuntimeError(f"master -w: {done.stderr.decode()}\n{self.log()}")
 
     def reload(self) -> None:
+        """Ends when master(8) has begun to read it all anew: postfix(1) only sends it a signal."""
+        said = len(self.log())
         self.run("postfix", "reload")
+        self.wait_for(r"master\[\d+\]: reload -- version", after=said)
 
     def stop(self) -> None:
         """master(8) and all its daemons end; what does not end within the bound is killed."""
