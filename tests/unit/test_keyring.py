@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 
@@ -263,22 +264,26 @@ def test_keys_are_kept_in_bounded_number_the_least_used_goes(tmp_path: Path) -> 
 
 
 def test_threads_may_share_it_while_files_change(tmp_path: Path) -> None:
+    """A selector is never used again: a name that goes and comes back at once could be read as two that never met."""
     place = tmp_path / "example.com"
-    write(place / "a.pem", FIRST)
+    names = [f"k{nth}" for nth in range(11)]
+    write(place / "k0.pem", FIRST)
     now = iter(range(10**9, 2 * 10**9))
     ring = Keyring(auto(tmp_path, "example.com"), clock=lambda: float(next(now)))
     odd: list[object] = []
 
     def ask() -> None:
         for _ in range(60):
-            found = selectors(ring)
-            if found not in (["a"], ["b"]):
-                odd.append(found)
+            try:
+                if len(found := selectors(ring)) != 1:
+                    odd.append(found)
+            except KeyProblem as problem:
+                odd.append(problem)
 
     threads = [Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for new, old in (("b", "a"), ("a", "b")) * 5:
+    for old, new in pairwise(names):
         known = {new: KeyState("pending", 0), old: KeyState("active", 0)}
         keydir.write_state(place, known)
         write(place / f".{new}", FIRST).rename(place / f"{new}.pem")
