@@ -83,7 +83,7 @@ class Follower:
             raise
 
     def _copy_back(self, events: int) -> None:
-        """Before it comes due in a message's transaction. Events tell how much was written: 5 to 10 pages each."""
+        """Before it comes due in a message's transaction. Events tell how much was written: a message's, 9 pages."""
         self._behind += events
         if events == _SLICE:
             self._rest(_YIELD)

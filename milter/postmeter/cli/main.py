@@ -104,7 +104,7 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
         parser.error(f'no command "{word}"{guess}')
     try:
         args = parser.parse_args(rest)
-    except SystemExit as end:
+    except SystemExit as end:  # a program gives options; a subcommand, or the lack of one, is a person's
         options = word in words and all(other.startswith("-") for other in rest[1:2])
         raise SystemExit(load(word).misused if options and end.code == USAGE else end.code) from None
     args.config = config
