@@ -105,6 +105,19 @@ def test_a_login_is_the_same_in_any_case(place: Place) -> None:
     assert listed(place) == blocked.Blocked()
 
 
+def test_a_block_of_a_login_that_nobody_has_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is made all the same: that login may come."""
+    Journal(place.state / "journal.db").record([submitted(b"referenc"), submitted(b"bobs-ref", login="bob", number=2)])
+    assert links(place, "block", "--login", "Alice@Example.com") == 0
+    assert links(place, "block", "--host", "alcie.example") == 0
+    assert not capsys.readouterr().err
+    assert links(place, "block", "--login", "alcie@example.com") == 0
+    told = capsys.readouterr()
+    assert told.out == "login alcie@example.com: now blocked\n"
+    missed = 'postmeter links: no login "alcie@example.com" is in the journal'
+    assert told.err == f"{missed}; did you mean alice@example.com?\n"
+
+
 def test_a_pattern_of_logins_is_no_login(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert links(place, "block", "--login", "*@example.com") == 1
     assert capsys.readouterr().err == "postmeter links: that is no login; name one at a time\n"

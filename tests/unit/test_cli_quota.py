@@ -15,8 +15,10 @@ from postmeter.cli.quota import moment, worded
 from postmeter.config.problem import MistakeError
 from postmeter.store import database, orders
 from postmeter.store.accounts import Charge
+from postmeter.store.journal import Journal
 from postmeter.store.orders import Kind, Order
 from postmeter.store.settle import Settler
+from tests.unit.test_cli_links import submitted
 
 ALICE = "alice@example.com"
 QUOTA = """
@@ -213,6 +215,47 @@ def test_what_was_not_frozen_cannot_be_thawed(place: Place, capsys: pytest.Captu
 @pytest.mark.parametrize("words", [[], [ALICE, "--due"], ["--due", "--delete"]])
 def test_release_wants_a_login_or_due_and_not_both(place: Place, words: list[str]) -> None:
     assert place.run("quota", "release", *words) == 64
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("alcie@example.com", "alice@example.com"),
+        ("alice@exmaple.com", "alice@example.com"),
+        ("alice", "alice@example.com"),
+        ("Carol@example.com", "carol"),
+        ("zacharias@example.com", ""),
+        ("dave\x1b[2J", ""),
+        ("ALICE@example.com", None),
+        ("cn=shop", None),
+        ("192.0.2.7", None),
+        ("2001:db8::/64", None),
+        ("local", None),
+    ],
+)
+def test_an_order_about_a_login_that_nobody_has_is_told(
+    place: Place, capsys: pytest.CaptureFixture[str], typed: str, meant: str | None
+) -> None:
+    """It holds all the same: the login may come. Who has accounts or is an address needs no login."""
+    events = [submitted(b"referenc"), submitted(b"otherref", login="Carol", number=2)]
+    Journal(place.path).record([*events, submitted(b"thirdref", login="bob@example.com", number=3)])
+    place.charge("sender", "cn=shop", 1)
+    assert place.run("quota", "set", typed, "5 recipients/day") == 0
+    told = capsys.readouterr().err
+    assert [login for _, login, _ in place.orders()] == [typed.lower()]
+    if meant is None:
+        assert not told
+        return
+    begun = f'postmeter quota: no login "{typed}" is in the journal'.replace("\x1b", "\\x1b")
+    assert told == (f"{begun}; did you mean {meant}?\n" if meant else f"{begun}\n")
+
+
+def test_a_freeze_of_a_login_that_nobody_has_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    Journal(place.path).record([submitted(b"referenc")])
+    assert place.run("freeze", "alcie@example.com", "--queue") in (0, 1)  # without a Postfix there is no queue
+    missed = 'postmeter freeze: no login "alcie@example.com" is in the journal'
+    assert f"{missed}; did you mean alice@example.com?\n" in capsys.readouterr().err
+    assert place.orders() == [("freeze", "alcie@example.com", "")]
 
 
 @pytest.mark.parametrize("several", ["*@example.com", "@example.com", "Shop*@example.com"])

@@ -28,6 +28,7 @@ _WHOM = "a login, or whatever a sender is counted as"
 
 def freeze(args: Namespace) -> int:
     """1 also where the order changes nothing: nobody must take a stolen account for stopped that is not."""
+    from postmeter.cli import slip
     from postmeter.config.load import load
     from postmeter.runtime.mailqueue import MailQueue, QueueError
     from postmeter.store.database import StoreError
@@ -40,6 +41,7 @@ def freeze(args: Namespace) -> int:
         book = Journal(journal.path, sync=journal.sync)
         _put(book.database, args.login)
         print(_said(args.login, config), file=words)
+        slip.tell("freeze", args.login, book.database)
         if args.queue:
             for queue_id in _queued(book, MailQueue(args.postfix), args.login.lower()):
                 print(queue_id)

@@ -43,6 +43,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from postmeter.books.blocking import Blocking
+    from postmeter.cli import slip
     from postmeter.config.load import load
     from postmeter.store import database
     from postmeter.store.blocks import Blocks
@@ -55,6 +56,8 @@ def run(args: Namespace) -> int:
             return _list(blocks)
         code = _change(blocks, args)
         Blocking(opened, path.parent).refresh()
+        if args.action == "block" and args.login is not None and code == OK:
+            slip.tell("links", args.login, opened)
     except (database.StoreError, OSError) as error:
         return failed("links", error)
     return code

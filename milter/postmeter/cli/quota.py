@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from math import isfinite
 
-from postmeter.cli import release, usage
+from postmeter.cli import release, slip, usage
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, given, pattern
 from postmeter.config import amounts
 from postmeter.config.load import load
@@ -58,6 +58,7 @@ def put(args: Namespace, config: Config) -> int:
         lifted = orders.lift(book, "limits", login, now)
     else:
         orders.put(book, Order(kind="limits", login=login, value=text, since=now, until=until))
+        slip.tell("quota", args.login, book)
     book.close()
     if args.clear and not lifted:
         print(f"{args.login}: had no other limits", file=sys.stderr)

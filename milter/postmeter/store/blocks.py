@@ -8,20 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from postmeter.store import logins
 from postmeter.store.database import Database
 
 Kind: TypeAlias = Literal["message", "login", "host"]
-
-# From each login to the next one in the index: to read every event for them took as many times longer.
-_LOGINS = """
-WITH RECURSIVE known(login) AS (
-    SELECT min(login) FROM events INDEXED BY events_login WHERE login != ''
-    UNION ALL
-    SELECT (SELECT min(login) FROM events INDEXED BY events_login WHERE login != '' AND login > known.login)
-    FROM known WHERE known.login IS NOT NULL
-)
-SELECT login FROM known WHERE login IS NOT NULL
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +59,7 @@ class Blocks:
             rows = self._database.query("SELECT DISTINCT login, reference FROM events WHERE seq > ?", (after,))
             return [reference for spelled, reference in rows if reference and spelled.lower() == login.lower()]
         sql = "SELECT DISTINCT reference FROM events INDEXED BY events_login WHERE login = ? AND login != ''"
-        spellings = [spelled for (spelled,) in self._database.query(_LOGINS) if spelled.lower() == login.lower()]
+        spellings = [spelled for spelled in logins.every(self._database) if spelled.lower() == login.lower()]
         rows = [row for spelled in spellings for row in self._database.query(sql, (spelled,))]
         return [reference for (reference,) in rows if reference]
 
