@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import OpenLab
-from tests.lab.client import RefusedError
+from tests.lab.client import Client, RefusedError
 from tests.lab.lab import ALICE, BOB, Lab, attach, letter
 from tests.lab.postfix import Service
 from tests.lab.product import Postmeter
@@ -254,6 +254,29 @@ def test_everywhere_is_refused_at_rcpt_for_logins_that_may_never_bypass(strict: 
         assert client.command(b"MAIL FROM:<" + ALICE.encode() + b">").code == 250
         assert client.command(b"RCPT TO:<never@example.net>").code == 250
     strict.postmeter.wait_until(lambda: bool(events(strict, "suppressed", "never@example.net")))
+
+
+def test_a_message_counts_once_however_many_of_its_recipients_are_refused(strict: Lab) -> None:
+    """With some left it is accepted, with none it is rejected; each who was refused is suppressed once."""
+    gone = [f"counted{number}@example.net" for number in range(5)]
+    for name in gone:
+        suppress(strict, name)
+    before = strict.postmeter.metrics()
+    with strict.client(BOB) as client:
+        assert asked(client, *gone[:3], "left1@example.net", "left2@example.net") == [250, 550, 550, 550, 250, 250]
+        assert client.data(letter(sender=BOB)).code == 250
+        assert asked(client, *gone[3:]) == [250, 550, 550]
+    for result in ("accepted", "rejected"):
+        had = before.figure("messages_total", result=result)
+        strict.postmeter.wait_figure(had + 1, "messages_total", result=result)
+    strict.postmeter.wait_figure(before.figure("recipients_total") + 2, "recipients_total")
+    strict.postmeter.wait_figure(before.figure("suppressed_total") + 5, "suppressed_total")
+
+
+def asked(client: Client, *recipients: str) -> list[int]:
+    """How MAIL and each RCPT are answered."""
+    lines = [f"MAIL FROM:<{BOB}>", *(f"RCPT TO:<{recipient}>" for recipient in recipients)]
+    return [client.command(line.encode()).code for line in lines]
 
 
 def test_a_bounce_is_never_touched(strict: Lab) -> None:

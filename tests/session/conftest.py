@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import select
 import signal
 import socket
 import time
@@ -156,6 +157,11 @@ class Running:
     def told(self) -> Any:
         """The next entry of the diary."""
         return pickle.loads(self._inbox.recv(1 << 20))
+
+    def told_no_more(self) -> bool:
+        """Ends it, and looks whether it wrote anything else into its diary."""
+        self.stop()
+        return not select.select([self._inbox], [], [], 0)[0]
 
     def workers(self) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]

@@ -73,18 +73,43 @@ def test_only_the_right_to_do_what_is_configured_is_asked_for(
         assert mta.actions == actions
 
 
-def test_a_gate_at_rcpt_refuses_that_recipient_only(running: Running) -> None:
-    def gate(envelope: Envelope, recipient: bytes | None) -> Reply | None:
-        return Reply(550, "5.7.1", "not to them") if recipient == b"them@example.net" else None
+def spurn(envelope: Envelope, recipient: bytes | None) -> Reply | None:
+    return Reply(550, "5.7.1", "not to them") if recipient and recipient.startswith(b"them") else None
 
-    running.start(rcpt_gates=(Gate("suppression", gate),))
+
+def test_a_gate_at_rcpt_refuses_that_recipient_only(running: Running) -> None:
+    """A message that goes on without it is accepted and no refusal besides."""
+    running.start(rcpt_gates=(Gate("suppression", spurn),))
     with running.session() as mta:
         mta.mail("alice@example.com", login="alice@example.com")
         assert mta.rcpt("them@example.net").data == b"550 5.7.1 not to them\0"
         assert mta.rcpt("bob@example.net").code == "c"
         assert mta.message(FIELDS, BODY).verdict.code == "a"
-    assert running.told()[0] == "refused"
-    assert running.told()[1].envelope.rcpt_to == (b"bob@example.net",)
+        mta.abort()
+    accepted, message, *_ = running.told()
+    assert (accepted, message.envelope.rcpt_to) == ("accepted", (b"bob@example.net",))
+    assert running.told_no_more()
+
+
+@pytest.mark.parametrize("others", [[], ["bob@example.net"]])
+@pytest.mark.parametrize("leave", [Mta.abort, Mta.quit, Mta.close])
+def test_a_message_that_ends_where_recipients_are_refused_is_one_refusal(
+    running: Running, others: list[str], leave: Callable[[Mta], None]
+) -> None:
+    """However many: nobody was left, or the client gave up; its next message is another."""
+    running.start(rcpt_gates=(Gate("suppression", spurn),))
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        for name in ["them1@example.net", *others, "them2@example.net", "them3@example.net"]:
+            mta.rcpt(name)
+        leave(mta)
+        refused, envelope, *why = running.told()
+        assert (refused, *why) == ("refused", "suppression", "550 5.7.1 not to them")
+        assert envelope.rcpt_to == (b"them1@example.net", b"them2@example.net", b"them3@example.net")
+        if leave is Mta.abort:
+            assert send(mta) == "a"
+            assert running.told()[0] == "accepted"
+    assert running.told_no_more()
 
 
 def drop_them(draft: Draft) -> None:

@@ -228,8 +228,10 @@ def _callbacks(desk: Desk) -> dict[str, Callback]:
         session = ctx.getpriv()
         ctx.setpriv(None)
         if session is not None:
-            session.abort()
-            desk.load.leave()
+            try:
+                session.abort()
+            finally:
+                desk.load.leave()
         return milter.CONTINUE
 
     silent: dict[str, Hearer] = {"connect": Session.connect, "header": Session.header, "body": Session.body}

@@ -98,8 +98,8 @@ class Desk:
 class Session:
     """State of one connection; a message's state is reset at MAIL and let go at its end (D4, D31)."""
 
-    __slots__ = ("_body", "_desk", "_fields", "_held", "_marked", "_overflow", "_quiet", "_rcpt_to", "_room", "_whose",
-                 "broken", "client", "envelope")  # fmt: skip
+    __slots__ = ("_body", "_desk", "_fields", "_held", "_marked", "_overflow", "_quiet", "_rcpt_to", "_room",
+                 "_spurned", "_whose", "broken", "client", "envelope")  # fmt: skip
 
     _body: bytes | BytesIO
     _overflow: bool
@@ -195,7 +195,10 @@ class Session:
         return verdict
 
     def abort(self) -> None:
-        """Comes behind every message, and mostly finds that it has been let go."""
+        """Comes behind every message. One that lost recipients to us, and never came to its end, was refused."""
+        if self._spurned:
+            reply, stage = next(iter(self._spurned.values()))
+            self._desk.recorder.refused(self.envelope.to(tuple(self._spurned), frozenset()), reply, stage=stage)
         if self.envelope is not _NOBODY or self._held:
             self._reset()
 
@@ -291,8 +294,11 @@ class Session:
             return milter.CONTINUE
         for gate in gates:
             reply = gate.ask(envelope, recipient) if envelope.mail_from or gate.bounces else None
-            if reply is not None:
+            if reply is not None and recipient is not None:
+                self._spurned[recipient] = reply, gate.name
+            elif reply is not None:
                 desk.recorder.refused(envelope, reply, stage=gate.name)
+            if reply is not None:
                 return answer(ctx, reply)
         return milter.CONTINUE
 
@@ -345,6 +351,7 @@ class Session:
         self._marked = 0
         self._rcpt_to: list[bytes] = []
         self._quiet: set[bytes] = set()
+        self._spurned: dict[bytes, tuple[Reply, str]] = {}
         self._whose = Whose.UNDECIDED
         self.broken = False
         self.envelope = _NOBODY
