@@ -435,6 +435,24 @@ def test_a_record_that_came_out_of_the_emergency_spool_late_is_joined_and_never_
 # --- figures, other sources
 
 
+def test_lines_of_postfix_in_a_form_that_nobody_reads_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And mail of other programs is not."""
+    log = tmp_path / "mail.log"
+    source = File(log, "", names=("postfix",))
+    heads = {"Nov 22 12:00:00 mx dovecot": False, "Sun 2026-11-22 12:00:00 UTC mx postfix/smtp": True}
+    for head, told in heads.items():
+        with log.open("a") as file:
+            file.write(f"{head}[1]: 0F5383D: removed\x1b\n")
+        assert source.read(0.0, 0.0).lines == (None,)
+        source.accept()
+        said = [record.getMessage() for record in caplog.records if "another form" in record.getMessage()]
+        assert bool(said) is told
+        assert all("0F5383D: removed\\x1b" in each for each in said)
+    source.close()
+
+
 def test_what_waits_in_the_queue_is_shown(room: Room) -> None:
     room.take("A00001", "a@example.net", "b@example.net")
     room.write(to("A00001", "a@example.net", "deferred"))

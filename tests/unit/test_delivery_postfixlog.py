@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 import time
@@ -197,6 +198,63 @@ def test_a_line_of_rfc_5424_says_the_same(head: str, data: str, before: str) -> 
 )  # fmt: skip
 def test_what_only_begins_like_rfc_5424_is_none_of_postfix_s(rest: str) -> None:
     assert parse(f"<22>1 {rest}".encode(), now=NOW) is None
+
+
+_SAID = "0F5383D: to=<\"a\\b\"@example.com>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (é)"
+_OUTSIDE = "2026-11-22T12:00:00.123456789Z"
+
+
+@pytest.mark.parametrize("inside", ["Nov 22 04:00:00 ", "2026-11-22T04:00:00.5+01:00 ", "Nov 22 04:00:00.25 ", ""])
+@pytest.mark.parametrize("engine", ["docker", "cri"])
+def test_a_line_from_a_container_is_as_old_as_its_engine_says(engine: str, inside: str) -> None:
+    """Docker's json-file driver and Kubernetes: the clock inside may have another zone."""
+    line = f"{inside}mx postfix/smtp[7]: {_SAID}"
+    docker = json.dumps({"log": f"{line}\n", "stream": "stdout", "attrs": {"tag": "x"}, "time": _OUTSIDE},
+                        separators=(",", ":"))  # fmt: skip
+    told = parse((docker if engine == "docker" else f"{_OUTSIDE} stdout F {line}").encode(), now=0)
+    assert told == parse(f"{_OUTSIDE} mx postfix/smtp[7]: {_SAID}".encode(), now=0)
+    assert told is not None
+    assert told.what == "delivery"
+
+
+@pytest.mark.parametrize(
+    ("line", "pid"),
+    [
+        (f"Nov 22 13:00:00 [postfix/smtp] {_SAID}", 0),  # metalog
+        (f"Nov 22 13:00:00 postfix/smtp[7]: {_SAID}", 7),  # BusyBox, syslogd -S
+        (f"{_OUTSIDE} stderr F postfix/smtp[7]: {_SAID}", 7),
+    ],
+)
+def test_a_line_without_a_host_says_all_the_rest(line: str, pid: int) -> None:
+    told = parse(line.encode(), now=NOW)
+    asked = parse(f"2026-11-22T12:00:00Z mx postfix/smtp[{pid}]: {_SAID}".encode(), now=0)
+    assert told is not None
+    assert asked is not None
+    assert told._replace(time=int(told.time)) == asked._replace(host="")
+
+
+def test_a_fraction_behind_an_old_stamp_is_passed_over() -> None:
+    """journalctl -o short-precise, and syslog-ng's frac-digits()."""
+    told = parse(f"Nov 22 13:00:00.123456 mx postfix/smtp[7]: {_SAID}".encode(), now=NOW)
+    assert told == parse(f"Nov 22 13:00:00 mx postfix/smtp[7]: {_SAID}".encode(), now=NOW) is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Nov 22 12:00:00 mx [postfix/smtp] 0F5383D: removed",
+        "Nov 22 12:00:00 cron[1]: postfix/smtp[1]: 0F5383D: removed",
+        f"{_OUTSIDE} stdout P mx postfix/smtp[1]: 0F5383D: removed",
+        f"{_OUTSIDE} stdout F {_OUTSIDE} stdout F mx postfix/smtp[1]: 0F5383D: removed",
+        '{"log":"mx postfix/smtp[1]: 0F5383D: removed"}',
+        '{"log":1,"time":2}',
+        '{"log":"x","time":[]}',
+        '{"log":"' + '{"log":' * 3000,
+        '{"log":"x","time":' + "[" * 60_000,
+    ],
+)
+def test_what_only_looks_wrapped_is_foreign(line: str) -> None:
+    assert parse(line.encode(), now=NOW) is None
 
 
 def test_an_entry_of_the_journal_says_the_same_as_its_line() -> None:

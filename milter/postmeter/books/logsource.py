@@ -7,6 +7,7 @@ Knows nothing of what lines say.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +19,10 @@ from postmeter.delivery import postfixlog
 from postmeter.delivery.postfixlog import Line
 from postmeter.runtime import journald, oldlogs, tail
 from postmeter.runtime.journald import Journal
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.runtime.tail import Tail
+
+once = OnceAMinute(logging.getLogger(__name__))
 
 _CHUNK = 256 * 1024  # bytes of a file at one time, some 1500 lines: a transaction of some milliseconds
 _QUIET = 10.0  # seconds without an entry after which the journal is taken to have been read to its end
@@ -75,6 +79,8 @@ class File:
     def read(self, now: float, since: float) -> Piece:
         batch = self._batch = self._tail.read()
         lines = tuple(_parsed((line.data for line in batch.lines), names=self._names, now=now, since=since))
+        if not any(lines) and (strange := _strange(batch.lines, self._names)):
+            once.log(logging.WARNING, "form", "%s: not read, for it has another form: %.200s", self.name, strange)
         return Piece(lines, str(batch.end) if batch.end else "", ended=not batch.lines)
 
     def accept(self) -> None:
@@ -161,6 +167,13 @@ class OldFiles:
             if found is not None:
                 return found.time
         return now
+
+
+def _strange(lines: Iterable[tail.Line], names: Iterable[str]) -> str:
+    """The first that names a daemon of Postfix all the same."""
+    marks = [f"{name}/smtp".encode() for name in names]
+    found = next((line.data for line in lines if any(mark in line.data for mark in marks)), b"")
+    return repr(found)[2:-1]
 
 
 def _parsed(data: Iterable[bytes], *, names: Sequence[str], now: float, since: float) -> Iterator[Line | None]:

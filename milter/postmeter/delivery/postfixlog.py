@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from postmeter.delivery import stamps, wording
+from postmeter.delivery import stamps, wording, wrapped
 
 NAMES = ("postfix",)
 _TAG = 400  # characters of a host and a tag: RFC 1035 gives a host 253
@@ -57,6 +57,14 @@ def parse(line: bytes, *, now: float, names: Collection[str] = NAMES, since: flo
     `since` is when the lines before it were written, as far as that is known.
     """
     text = _text(line)
+    found = _common(text, now, names, since)
+    if found is not None or not any(map(text.__contains__, names)):
+        return found
+    plain = wrapped.common(text)
+    return _common(_text(plain.encode("utf-8", "backslashreplace")), now, names, since) if plain else None
+
+
+def _common(text: str, now: float, names: Collection[str], since: float) -> Line | None:
     if text[:1] == "<":  # the priority, where a daemon was told to write it
         text = text[1:].partition(">")[2]
     if text[:2] == "1 ":
