@@ -127,6 +127,11 @@ def test_other_methods_pass(site: Site) -> None:
     assert site.ask(path, method="POST", body=b"x" * 20_000, fields=FORM).status == 413
 
 
+def test_cookies_of_other_hosts_kill_no_link(site: Site) -> None:
+    """Browsers send what example.com sets for all its hosts: more than `web.max_request`, and none of our business."""
+    assert site.ask(site.place.path_of(host=HOST), fields={"Cookie": "c" * 16_300}).status == 302
+
+
 def test_plain_http_is_sent_to_tls(site: Site) -> None:
     answer = site.ask("/c/anything?a=b", port=site.nginx.plain)
     assert (answer.status, answer.getheader("Location")) == (301, f"https://{HOST}/c/anything?a=b")

@@ -343,6 +343,15 @@ def test_a_request_over_the_bound_is_cut_off(tmp_path: Path) -> None:
         assert small.ask(path_of()).status == 302
 
 
+@pytest.mark.parametrize(("parameters", "cookies"), [(0, 14_000), (14_000, 0), (6000, 8000)])
+def test_within_the_bound_it_does_not_matter_where_the_bytes_are(
+    server: Running, parameters: int, cookies: int
+) -> None:
+    """A person with many cookies for example.com has all of them sent to click.example.com: no reason for a 404."""
+    reply = server.ask(f"{path_of()}?{'p' * parameters}", f"Cookie: {'c' * cookies}")
+    assert (reply.status, reply.headers["location"]) == (302, TARGET)
+
+
 @pytest.mark.parametrize("start", [b"", b"GET /c/", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /he"])
 def test_a_slow_client_is_cut_off_however_it_dribbles(tmp_path: Path, start: bytes) -> None:
     """A byte now and then does not buy more time than one request may take."""

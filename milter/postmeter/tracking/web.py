@@ -81,6 +81,8 @@ class Connection(web.RequestHandler):
             keepalive_timeout=timeout,
             lingering_time=0,  # a body is not read
             auto_decompress=False,  # a body of a few bytes may say gigabytes, and no client of ours compresses
+            max_line_size=limit,  # of all the bytes that a request may have any one line may have most:
+            max_field_size=limit,  # cookies that a company sets for all of its hosts come here too
             logger=_SILENT,
         )
         self.limit = limit
