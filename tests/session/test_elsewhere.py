@@ -129,8 +129,8 @@ def test_who_is_killed_between_counting_and_removing_counts_a_stranger_s_once(si
         pass
     there = {name: (two.away.directory / name).read_bytes() for name in two.away.names()}
     two.turn(taken())
-    last = max(there)
-    (two.away.directory / last).write_bytes(there[last])
+    for name, octets in there.items():
+        (two.away.directory / name).write_bytes(octets)
     two.turn()
     assert (two.waiting(), sorted(two.kept.names())) == ([], sorted(there))
     assert two.journal.totals()["feedback_total", ("untrusted",)] == 2

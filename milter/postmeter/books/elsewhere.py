@@ -64,10 +64,16 @@ class Elsewhere:
             if tagged and 0 <= self._now() - envelope.time < GRACE:
                 return
             self._kept.put(replace(envelope, why="no host knows the message"), arrival.raw, name=arrival.name)
-            if self._journal.position(_COUNTED) != arrival.name:  # else killed before it was removed
-                figures: dict[Figure, int] = {("feedback_total", ("untrusted",)): 1}
-                self._journal.record((), figures=figures, positions={_COUNTED: arrival.name})
+            self._count(arrival.name)
         self._away.drop(arrival.name)
+
+    def _count(self, name: str) -> None:
+        """Once: who was killed before he removed it finds it again, perhaps behind others that had not come then."""
+        counted = (self._journal.position(_COUNTED) or "").split()
+        if name not in counted:
+            figures: dict[Figure, int] = {("feedback_total", ("untrusted",)): 1}
+            latest = " ".join([*counted, name][-_LOOKED:])
+            self._journal.record((), figures=figures, positions={_COUNTED: latest})
 
     def _take(self, postgres: Postgres, ours: Registered) -> bool:
         """On our own disk first: at worst it comes twice, and what it tells is recorded once."""
