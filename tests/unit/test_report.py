@@ -8,15 +8,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.cli.report import days
+from postmeter.config.problem import MistakeError
 from postmeter.report import chart, page, table, text
-from postmeter.report.gather import COLUMNS, PLACES, RATES, Report, gather, percent
+from postmeter.report.gather import COLUMNS, PLACES, RATES, Report, day_text, gather, percent
 from postmeter.store import figures
 
 TODAY = 20_779
@@ -179,3 +182,22 @@ def test_days_are_whole_and_named_as_people_name_them() -> None:
     assert days("12h", None, NOW) == (TODAY, TODAY + 1)
     assert days("7d", "1d", NOW) == (TODAY - 7, TODAY)
     assert days("2026-11-01", "2026-11-30", NOW) == (20_758, 20_788)
+
+
+SPANS = st.one_of(st.dates().map(str), st.integers(0, 50_000).map("{}d".format), st.text(max_size=8))
+
+
+@given(SPANS, st.none() | SPANS)
+def test_whatever_is_asked_for_is_refused_or_can_be_named(since: str, until: str | None) -> None:
+    """The first week of the first year has no days before it, and that of the last none behind."""
+    with suppress(MistakeError):
+        first, end = days(since, until, NOW)
+        assert 0 < end - first < 4000
+        assert day_text(first) <= day_text(end - 1)
+
+
+def test_days_before_all_mail_are_wrong_usage() -> None:
+    with pytest.raises(MistakeError, match="1970"):
+        days("7d", "0001-01-01", NOW)
+    with pytest.raises(MistakeError, match="no days"):
+        days("2026-11-30", "2026-11-29", NOW)

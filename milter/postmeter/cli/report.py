@@ -87,7 +87,9 @@ def days(since: str, until: str | None, now: float) -> tuple[int, int]:
     end = today + 1 if until is None else _day(until, today) + 1
     span = _span(since)
     first = end - span if span else _day(since, today)
-    if not 0 <= end - first <= _LONGEST or first == end:
+    if first < 0:  # there was no mail, and soon no year to name it by (`datetime.MINYEAR`)
+        raise MistakeError("that begins before 1970", _FIX)
+    if not 0 < end - first <= _LONGEST:
         raise MistakeError(f"no days from {quoted(since)}", f"name a first day before the last; {_FIX}")
     return first, end
 
