@@ -24,7 +24,7 @@ from postmeter.books.following import Follower
 from postmeter.books.shipping import Shipper
 from postmeter.events import Event, Refused, Sent, Submitted
 from postmeter.runtime.logs import OnceAMinute
-from postmeter.store import postgres_schema, shipped, suppression, unshipped
+from postmeter.store import copying, postgres_schema, shipped, suppression, unshipped
 from postmeter.store.accounts import StoreDownError
 from postmeter.store.journal import Journal
 from postmeter.store.postgres import Postgres
@@ -329,6 +329,66 @@ def test_a_journal_put_back_that_misses_nothing_goes_on(
     host.ship(taken())
     assert "put back" not in caplog.text
     assert host.mine() == host.theirs()
+
+
+def marked_backup(host: Host, to: Path) -> None:
+    """As `postmeter backup` makes it: numbers go on from the clock, far behind those that were ever given."""
+    to.touch()
+    copying.copy(host.journal.database, to)
+
+
+@pytest.mark.parametrize("shipped_before", [True, False])
+def test_numbers_that_jump_are_shipped_at_once(tmp_path: Path, url: str, shipped_before: bool) -> None:
+    host = Host(tmp_path, url)
+    host.journal.record([taken(), taken()])
+    if shipped_before:
+        host.ship()
+    marked_backup(host, tmp_path / "backup.db")
+    put_back(host, tmp_path / "backup.db")
+    host.journal.record([taken() for _ in range(3)])
+    assert host.journal.last() > 10**15, "no jump"
+    assert host.lag() == (3 if shipped_before else 5)
+    assert rounds(host) <= 4
+    assert host.lag() == 0
+    assert host.mine() == host.theirs()
+
+
+def test_numbers_that_nobody_has_are_not_waiting_to_be_shipped(tmp_path: Path, url: str) -> None:
+    """Each message that is refused at its end takes one."""
+    host = Host(tmp_path, url)
+    host.ship(taken())
+    with host.journal.database.transaction() as link:
+        link.execute("UPDATE sqlite_sequence SET seq = seq + 5000")
+    host.journal.record([taken()])
+    assert host.lag() == 1
+
+
+def test_a_backup_that_was_put_back_is_noticed_behind_a_jump(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was shipped after it was made is another journal's, though its numbers may not be given again."""
+    host = Host(tmp_path, url)
+    host.ship(*(taken() for _ in range(5)))
+    for nth in ("first", "second"):
+        had = len(host.mine())
+        marked_backup(host, tmp_path / nth)
+        host.ship(*(taken() for _ in range(7)))
+        lost = host.mine()[had:]
+        put_back(host, tmp_path / nth)
+        host.journal.record([taken() for _ in range(2)])
+        caplog.clear()
+        assert rounds(host) <= 8
+        assert "put back from a backup" in caplog.text
+        assert host.lag() == 0
+        assert host.mine() == host.theirs()
+        ended = "SELECT max(id) FROM journals WHERE ended IS NOT NULL"
+        assert ask(url, f"{EVENTS} WHERE journal IN ({ended}) ORDER BY seq") == lost
+
+
+def rounds(host: Host) -> int:
+    """How often it has to be asked until everything is shipped."""
+    host.now += 100.0
+    return next(number for number in range(1, 100) if not host.shipper.work())
 
 
 def test_of_two_copies_of_one_journal_one_is_told(tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -151,22 +151,22 @@ class Shipper:
         return True
 
     def _common(self, journal: Registered, after: int) -> int:
-        """The last number up to which our events are those that were shipped."""
-        last = min(journal.seq, self._journal.last())
-        while after < last:
-            upto = min(after + _EVENTS, last)
-            with self._postgres.transaction() as cursor:
-                theirs = shipped.sources(cursor, journal, after, upto)
-            ours = unshipped.sources(self._journal.database, after, upto)
-            for seq in sorted(ours):
-                if seq in theirs and shipped.text(ours[seq]) != theirs[seq]:
-                    return seq - 1
-            after = upto
-        return after
+        """The last number up to which we have what was shipped. Numbers may jump, so the events are gone through."""
+        while theirs := self._shipped(journal, after):
+            ours = unshipped.sources(self._journal.database, list(theirs))
+            for seq, source in theirs.items():
+                if seq not in ours or shipped.text(ours[seq]) != source:
+                    return after
+                after = seq
+        return min(journal.seq, self._journal.last())
+
+    def _shipped(self, journal: Registered, after: int) -> dict[int, str]:
+        with self._postgres.transaction() as cursor:
+            return shipped.sources(cursor, journal, after, _EVENTS)
 
     def _ship(self, journal: Registered) -> bool:
         database = self._journal.database
-        upto = max(min(self._journal.last(), journal.seq + _EVENTS), journal.seq)
+        upto = unshipped.reach(database, after=journal.seq, most=_EVENTS)
         changed = self._changed()
         if upto == journal.seq and not changed:
             return self._look_in(journal)

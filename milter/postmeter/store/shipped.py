@@ -152,10 +152,10 @@ def forget(cursor: Cursor, host: str, before: float) -> int:
     )
 
 
-def sources(cursor: Cursor, journal: Registered, after: int, upto: int) -> dict[int, str]:
-    """What tells events from each other, by their numbers."""
-    sql = "SELECT seq, source FROM events WHERE journal = %s AND seq > %s AND seq <= %s"
-    return dict(cursor.execute(sql, (journal.id, after, upto)).fetchall())
+def sources(cursor: Cursor, journal: Registered, after: int, most: int) -> dict[int, str]:
+    """What tells the next events behind `after` from each other, by their numbers, which rise."""
+    sql = "SELECT seq, source FROM events WHERE journal = %s AND seq > %s ORDER BY seq LIMIT %s"
+    return dict(cursor.execute(sql, (journal.id, after, most)).fetchall())
 
 
 def _insert(cursor: Cursor, journal: Registered, events: Sequence[Row]) -> None:

@@ -28,6 +28,8 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 """What a row is known by."""
 
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"  # seconds since 1970, with their fractions
+_MANY = 20_000  # events, counted in some 10 ms
+_JUMP = 10**12  # numbers, which only a copy that was put back leaves out (database)
 _LIFTING = (SUPPRESSIONS, "DELETE")
 _LIFTED = "WHEN old.until IS NULL OR old.until > unixepoch('now')"  # one that ended by itself was not lifted
 
@@ -142,11 +144,24 @@ def changes(database: Database, what: str, limit: int) -> list[Change]:
 
 
 def lag(database: Database) -> int:
-    """Events that are not shipped yet, or not as they are now."""
+    """Events that are not shipped yet, or not as they are now.
+
+    Counted, for not every number is an event's: so many and more are told by their numbers, unless those jump.
+    """
+    state = read(database)
+    since = state.shipped if state else 0
+    [(waiting,)] = database.query("SELECT count(*) FROM (SELECT 1 FROM events WHERE seq > ? LIMIT ?)", (since, _MANY))
     sql = "SELECT (SELECT coalesce(max(seq), 0) FROM events), (SELECT count(*) FROM unshipped WHERE what = ?)"
     [(last, changed)] = database.query(sql, (EVENTS,))
-    state = read(database)
-    return max(int(last) - (state.shipped if state else 0), 0) + int(changed)
+    told = last - since if waiting == _MANY and last - since < _JUMP else waiting
+    return int(told) + int(changed)
+
+
+def reach(database: Database, *, after: int, most: int) -> int:
+    """The number of the last of so many events behind `after`, or of all that there are."""
+    sql = "SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT ?)"
+    [(last,)] = database.query(sql, (after, most))
+    return after if last is None else int(last)
 
 
 def batch(database: Database, *, after: int, upto: int, octets: int) -> tuple[int, list[Row]]:
@@ -175,9 +190,10 @@ def events(database: Database, seqs: Sequence[int]) -> list[Row]:
     return database.query(f"{SELECT}WHERE seq IN ({marks}) ORDER BY seq", seqs)
 
 
-def sources(database: Database, after: int, upto: int) -> dict[int, str]:
-    """What tells events from each other, by their numbers."""
-    return dict(database.query("SELECT seq, source FROM events WHERE seq > ? AND seq <= ?", (after, upto)))
+def sources(database: Database, seqs: Sequence[int]) -> dict[int, str]:
+    """What tells those of them that are there from each other, by their numbers."""
+    marks = ", ".join("?" * len(seqs))
+    return dict(database.query(f"SELECT seq, source FROM events WHERE seq IN ({marks})", seqs))
 
 
 def _watched(database: Database) -> bool:
