@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from postmeter.cli import web
+from postmeter.cli import robots, web
 from postmeter.config.load import load_with_lines
 from postmeter.config.problem import ConfigError
+from postmeter.feedback.arrivals import Arrivals, Envelope
 from postmeter.runtime import spool
 from postmeter.store.batch import Job
 from postmeter.store.emergency import Spool
 from postmeter.tracking import blocked
+from tests.lab.folder import CLONE, for_everybody, give, new_folder
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, which only root may")
@@ -106,3 +112,68 @@ def test_a_pipe_in_the_place_of_a_spool_s_file_holds_nobody(tmp_path: Path) -> N
     os.mkfifo(path)
     assert spool.discard(path, 0) is None
     assert path.exists()
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A folder that everybody may enter, in it the state of a user that is not root, and a configuration."""
+    folder = new_folder("root")
+    state = give(folder / "state", "nobody")
+    (folder / "postmeter.yaml").write_text(f"journal: {{path: {state}/journal}}\n", "utf-8")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def by_root(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    place = {**os.environ, "PYTHONPATH": str(for_everybody(CLONE / "milter"))}
+    command = [sys.executable, "-m", "postmeter", *words, "-c", str(folder / "postmeter.yaml")]
+    return subprocess.run(command, env=place, capture_output=True, text=True, check=False, timeout=60)
+
+
+@needs_root
+def test_root_erases_nothing_where_the_daemons_user_has_put_a_link(theirs: Path) -> None:
+    """Else that user chooses which of root's files names somebody who asks to be forgotten."""
+    elsewhere = theirs / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "aliases").write_text("root: bob@example.com\n", "utf-8")
+    returns = theirs / "state" / "spool" / "returns"
+    returns.mkdir(parents=True)
+    (returns / "kept").symlink_to(elsewhere)
+    done = by_root(theirs, "erase", "bob@example.com")
+    assert (elsewhere / "aliases").exists()
+    assert (done.returncode, "Permission denied" in done.stderr) == (1, True), done
+
+
+@needs_root
+def test_root_writes_nothing_where_the_daemons_user_has_put_a_link(theirs: Path) -> None:
+    """Mail that came back says what its sender wants, and some directories' files are programs' orders."""
+    elsewhere = theirs / "elsewhere"
+    elsewhere.mkdir()
+    returns = theirs / "state" / "spool" / "returns"
+    Arrivals(returns / "kept").put(Envelope(time=1.0), b"/var/log/*.log { }\n", name="one.eml")
+    (returns / "new").symlink_to(elsewhere)
+    done = by_root(theirs, "feedback", "retry", "one")
+    assert list(elsewhere.iterdir()) == []
+    assert (done.returncode, "Permission denied" in done.stderr) == (1, True), done
+
+
+@needs_root
+def test_what_root_erases_and_tries_again_goes_on_belonging_to_whose_state_it_is(theirs: Path) -> None:
+    kept = give(theirs / "state" / "spool" / "returns" / "kept", "nobody")
+    for name, text in (("one.eml", b"x"), ("two.eml", b"bob@example.com")):
+        Arrivals(kept).put(Envelope(time=1.0), text, name=name)
+    give(theirs / "state" / "spool", "nobody")
+    give(theirs / "state" / "spool" / "returns", "nobody")
+    assert by_root(theirs, "erase", "bob@example.com").returncode == 0
+    assert by_root(theirs, "feedback", "retry", "one").returncode == 0
+    assert list(kept.iterdir()) == []
+    assert {path.stat().st_uid for path in (theirs / "state").rglob("*")} == {NOBODY}
+
+
+def test_a_list_of_robots_is_written_through_no_link(tmp_path: Path, secret: Path) -> None:
+    path = tmp_path / "robots.txt"
+    path.with_name(f".robots.txt-{os.getpid()}").symlink_to(secret)
+    robots._put(path, "date 2026-11-01\n")
+    assert untouched(secret)
+    assert (path.read_text("utf-8"), path.is_symlink()) == ("date 2026-11-01\n", False)
+    assert path.stat().st_mode & 0o7777 == 0o644

@@ -59,11 +59,14 @@ def run(args: Namespace) -> int:
 
 
 def _erase(config: Config, address: str, *, compact: bool) -> int:
+    from postmeter.runtime.privileges import become_owner
     from postmeter.store import database, erasing, veil
 
     path = config.journal.path
+    pseudonyms = _pseudonyms(config.tracking.secrets)  # which root alone may be able to read
+    become_owner(path.parent)
     opened = database.open(path, sync=config.journal.sync)
-    person = erasing.Person(address, veil.read_key(opened), _pseudonyms(config.tracking.secrets))
+    person = erasing.Person(address, veil.read_key(opened), pseudonyms)
     try:
         for what, count in _everything(opened, person, path.parent).items():
             print(f"{what:<34}{count:>8}")

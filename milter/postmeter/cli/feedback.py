@@ -56,10 +56,12 @@ def run(args: Namespace) -> int:
     from postmeter.books.returns import KEPT, NEW, place
     from postmeter.config.load import load
     from postmeter.feedback.arrivals import Arrivals
+    from postmeter.runtime.privileges import become_owner
 
     state = load(args.config).journal.path.parent
     kept = Arrivals(place(state, KEPT))
     try:
+        become_owner(state)
         if args.action == "list":
             return _list(kept, json_=args.json)
         if args.action == "show":
@@ -89,8 +91,11 @@ def _store(args: Namespace) -> None:
     from postmeter.config.load import load
     from postmeter.feedback.arrivals import LARGEST, Arrivals, Envelope
     from postmeter.mail.reading import read
+    from postmeter.runtime.privileges import become_owner
 
-    arrivals = Arrivals(place(load(args.config).journal.path.parent, NEW))
+    state = load(args.config).journal.path.parent
+    become_owner(state)
+    arrivals = Arrivals(place(state, NEW))
     raw = _read(LARGEST + 1)
     if raw.startswith(b"From "):  # a mailbox's line (mbox(5)), which some put above what they pipe
         raw = raw.partition(b"\n")[2]

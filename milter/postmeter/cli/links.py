@@ -45,11 +45,13 @@ def run(args: Namespace) -> int:
     from postmeter.books.blocking import Blocking
     from postmeter.cli import slip
     from postmeter.config.load import load
+    from postmeter.runtime.privileges import become_owner
     from postmeter.store import database
     from postmeter.store.blocks import Blocks
 
     path = load(args.config).journal.path
     try:
+        become_owner(path.parent)
         opened = database.open(path, readonly=args.action == "list")
         blocks = Blocks(opened)
         if args.action == "list":

@@ -18,6 +18,8 @@ from postmeter.tracking import robotlist
 if TYPE_CHECKING:
     from postmeter.books.robotfile import RobotFile
 
+_MODE = 0o644
+
 
 def opened(loaded: Loaded) -> RobotFile:
     """Raises ConfigError for a file that is no such list."""
@@ -78,10 +80,12 @@ def _read(source: str) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    """In one step: books may look at any moment."""
+    """In one step: books may look at any moment. Through no link: the directory may be another user's."""
     new = path.with_name(f".{path.name}-{os.getpid()}")
-    new.write_text(text, "utf-8")
-    new.chmod(0o644)
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
+        file.write(text.encode())
+        os.fchmod(file.fileno(), _MODE)
     new.replace(path)
 
 
