@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.events import Bounced, Complained, Submitted
@@ -19,19 +19,23 @@ MESSAGE = Submitted(
     recipients=RECIPIENTS, size=1,
 )  # fmt: skip
 
-names = st.sampled_from([*RECIPIENTS, "reader@EXAMPLE.net", "stranger@example.org", "", "@", "reader"]) | st.text()
+# What is believed must be as likely as what is not: else hardly a report would change anything.
+names = st.sampled_from([*RECIPIENTS, "reader@EXAMPLE.net", "stranger@example.org", "", "@", "reader", "\0ä "])
 claims = st.builds(
-    Returned, recipient=names, original=names, action=st.sampled_from(["failed", "delayed", "delivered"]),
-    status=st.text(), diagnostic=st.text(), hard=st.booleans(),
+    Returned, recipient=names, original=names, action=st.sampled_from(["failed", "failed", "delayed", "delivered"]),
+    status=st.text(max_size=9), diagnostic=st.text(max_size=9), hard=st.booleans(),
 )  # fmt: skip
 reports = st.builds(
-    Report, kind=st.sampled_from(KINDS), recipients=st.lists(claims, max_size=4).map(tuple),
-    feedback_type=st.sampled_from(["", "abuse", "not-spam"]), original_rcpt=st.lists(names, max_size=3).map(tuple),
+    Report, kind=st.sampled_from([BOUNCE, COMPLAINT, *KINDS]), recipients=st.lists(claims, max_size=4).map(tuple),
+    feedback_type=st.sampled_from(["", "", "abuse", "not-spam"]), original_rcpt=st.lists(names, max_size=3).map(tuple),
 )  # fmt: skip
 circumstances = st.builds(
-    Circumstances, source=st.just("digest"), time=st.just(2.0), named=st.booleans(), by_hand=st.booleans(),
-    everything=st.booleans(),
+    Circumstances, source=st.just("digest"), time=st.just(2.0), named=st.sampled_from([True, True, False]),
+    by_hand=st.booleans(), everything=st.booleans(),
 )  # fmt: skip
+NAMED = Circumstances(source="digest", time=2.0, named=True)
+FAILED = tuple(Returned(recipient=name, action="failed", hard=True) for name in (*RECIPIENTS, "stranger@example.org"))
+ACCUSED = Report(kind=COMPLAINT, feedback_type="abuse", original_rcpt=(*RECIPIENTS, RECIPIENTS[0].lower(), "reader"))
 endings = st.dictionaries(
     st.sampled_from([canonical(name) for name in RECIPIENTS]),
     st.frozensets(st.sampled_from(["sent", "bounced", "expired", "complained"])),
@@ -48,6 +52,10 @@ def known(recipients: tuple[str, ...], recorded: dict[str, frozenset[str]]) -> K
 
 
 @given(reports, circumstances, endings, st.sampled_from([RECIPIENTS, RECIPIENTS[:1]]))
+@example(Report(kind=BOUNCE, recipients=FAILED), NAMED, {}, RECIPIENTS)
+@example(Report(kind=BOUNCE, recipients=FAILED), NAMED, {canonical(RECIPIENTS[0]): frozenset({"expired"})}, RECIPIENTS)
+@example(ACCUSED, NAMED, {}, RECIPIENTS)
+@example(ACCUSED, NAMED, {canonical(RECIPIENTS[0]): frozenset({"complained"})}, RECIPIENTS)
 def test_no_report_reaches_beyond_its_message(
     report: Report, told: Circumstances, recorded: dict[str, frozenset[str]], recipients: tuple[str, ...]
 ) -> None:
@@ -70,6 +78,42 @@ def test_no_report_reaches_beyond_its_message(
             assert told.named or event.recipient.lower() in {name.lower() for name in report.original_rcpt}
     assert told.named or not verdict.pass_on
     assert verdict.events or verdict.pass_on or verdict.kept or verdict.result == "repeated"
+
+
+Recorded = dict[str, frozenset[str]]
+
+
+def of(report: Report, *, recorded: Recorded | None = None, named: bool = True) -> tuple[str, list[str]]:
+    """The result, and whom it is told of."""
+    verdict = judge(report, known(RECIPIENTS, recorded or {}), replace(NAMED, named=named))
+    return verdict.result, [event.recipient for event in verdict.events if isinstance(event, Bounced | Complained)]
+
+
+def test_a_bounce_is_told_of_each_of_its_message_s_recipients_once_and_needs_the_tag() -> None:
+    bounced = Report(kind=BOUNCE, recipients=FAILED)
+    ended = {canonical(name): frozenset({kind}) for name, kind in zip(RECIPIENTS, ("expired", "bounced"), strict=True)}
+    assert of(bounced) == ("bounce", [*RECIPIENTS])
+    assert of(bounced, recorded={canonical(RECIPIENTS[0]): frozenset({"sent"})}) == ("bounce", [*RECIPIENTS])
+    assert of(bounced, recorded={canonical(RECIPIENTS[0]): frozenset({"bounced"})}) == ("bounce", [RECIPIENTS[1]])
+    assert of(bounced, recorded=ended) == ("repeated", [])
+    assert of(bounced, named=False) == ("untrusted", [])
+    assert of(replace(bounced, recipients=tuple(replace(one, action="delayed") for one in FAILED))) == ("untrusted", [])
+
+
+def test_a_complaint_is_told_of_whom_it_names_and_without_a_name_of_the_only_one() -> None:
+    assert of(ACCUSED) == of(ACCUSED, named=False) == ("complaint", [*RECIPIENTS])
+    assert of(ACCUSED, recorded={canonical(RECIPIENTS[1]): frozenset({"complained"})}) == ("complaint", [RECIPIENTS[0]])
+    again = {canonical(name): frozenset({"complained"}) for name in RECIPIENTS}
+    assert of(ACCUSED, recorded=again) == ("repeated", [])
+    assert of(replace(ACCUSED, feedback_type="not-spam")) == ("unclear", [])
+    blackened = replace(ACCUSED, original_rcpt=())
+    assert of(blackened) == of(replace(ACCUSED, original_rcpt=("reader",))) == ("untrusted", [])
+    only = known(RECIPIENTS[:1], {})
+    [event] = judge(blackened, only, NAMED).events
+    assert isinstance(event, Complained)
+    assert event.recipient == RECIPIENTS[0]
+    assert judge(blackened, only, replace(NAMED, named=False)).events == ()
+    assert judge(replace(blackened, original_rcpt=("reader",)), only, NAMED).events == ()
 
 
 def test_a_bounce_that_names_nobody_is_that_of_the_only_recipient() -> None:

@@ -196,11 +196,16 @@ def test_mixed_line_ends_are_not_made_quoted_printable() -> None:
     assert binascii.b2a_qp(line, istext=True) != line
 
 
-@pytest.mark.parametrize("line", ["Grüße\r\n", "ж" * 30 + "\r\n", "é " * 600_000], ids=["quoted", "base64", "one line"])
-def test_what_is_large_is_encoded_as_if_in_one_piece(line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("Grüße, and enough without \r\n", anew.QUOTED), ("ж" * 30 + "\r\n", anew.BASE64), ("é " * 600_000, anew.BASE64)],
+    ids=["quoted", "base64", "one line"],
+)
+def test_what_is_large_is_encoded_as_if_in_one_piece(line: str, expected: str) -> None:
     text = (line * (2_200_000 // len(line.encode()) + 1)).encode() + b"and an end that is no whole line "
     into = BytesIO()
     encoding = anew.encode(b"x" + text + b"y", into, start=1, end=len(text) + 1, head=str.encode)
+    assert encoding == expected
     assert into.getvalue().startswith(encoding.encode())
     coded = into.getvalue()[len(encoding) :]
     lines = coded.split(b"\r\n")

@@ -64,6 +64,8 @@ def test_what_matches_is_found_in_the_order_of_the_file(written: list[str], loca
 
 
 @given(patterns, names, names)
+@example("a*@*b", "ab", "ab")
+@example("*b", "ab", "a.b")
 def test_a_pattern_that_matches_an_address_reaches_its_domain(pattern: str, local: str, domain: str) -> None:
     if matches(pattern, f"{local}@{domain}"):
         near = Globs([Line(1, pattern, "")], path=Path("t"))
@@ -72,6 +74,8 @@ def test_a_pattern_that_matches_an_address_reaches_its_domain(pattern: str, loca
 
 
 @given(patterns, st.text("ab.-", min_size=1, max_size=5))
+@example("a*@*.b", "a.b")
+@example("a*b", "ab")
 def test_a_pattern_that_reaches_a_domain_matches_some_address_of_it(pattern: str, domain: str) -> None:
     if not tablelines.is_exact(pattern) and tablelines.reaches(pattern, domain):
         local = pattern.rpartition("@")[0] if "@" in pattern else pattern[: pattern.rindex("*")]

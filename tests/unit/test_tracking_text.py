@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.tracking.text import urls
@@ -111,6 +111,7 @@ PIECES = ["http://", "a.example/", "x", ".", ")", "(", "<", ">", " ", "\r\n", "Ã
 
 
 @given(st.lists(st.sampled_from(PIECES)))
+@example(["x", " ", "http://", "a.example/", "x", ".", " ", "<", "http://", "a.example/", ">", "\r\n", "Ã¤", "http://"])
 def test_any_text_is_read_in_order(pieces: list[str]) -> None:
     """What is clear is ASCII without white space, begins with its scheme, and none overlaps another."""
     octets = "".join(pieces).encode()
