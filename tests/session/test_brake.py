@@ -197,6 +197,16 @@ def test_a_login_that_is_spelled_anew_each_time_is_one(host: Host) -> None:
     assert found == {"0@x.org", "1@x.org", "2@x.org", "3@x.org"}
 
 
+@pytest.mark.parametrize("jump", [2000, 10**15])
+def test_numbers_that_nobody_got_hide_no_message(host: Host, jump: int) -> None:
+    """A message that is refused at its end takes one: a program that tries all day would make others look new."""
+    host.learn(replace(mail(NOW, "0@x.org", login=""), sender=ALICE))
+    with host.journal.database.transaction() as link:
+        link.execute("UPDATE sqlite_sequence SET seq = seq + ?", (jump,))
+    host.learn(replace(mail(NOW + 1, "1@x.org", login=""), sender=ALICE))
+    assert profiles(host).lately(ALICE, login=ALICE, since=NOW, most=10) == {"0@x.org", "1@x.org"}
+
+
 def test_what_is_old_is_forgotten_in_its_own_time(host: Host) -> None:
     """Hours and networks after `learn`; whom a login wrote to after more than a year."""
     host.learn(mail(NOW, "a@x.org"))

@@ -136,7 +136,8 @@ class Profiles:
         sent = "iif(data ->> '$.facts.discarded' IS NULL, data ->> '$.recipients', NULL)"  # a test went to nobody
         by_login = "login = ? AND login != '' AND time >= ? AND kind = 'submitted' ORDER BY time DESC LIMIT ?"
         rows = self._database.query(f"SELECT {sent} FROM events WHERE {by_login}", (_storable(login), since, most))
-        others = "seq > (SELECT max(seq) FROM events) - ? AND time >= ? AND login != ? AND kind = 'submitted'"
+        newest = "seq >= (SELECT min(seq) FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?))"
+        others = f"{newest} AND time >= ? AND login != ? AND kind = 'submitted'"
         rows += self._database.query(
             f"SELECT {sent} FROM events WHERE {others} AND data ->> '$.sender' = ? ORDER BY seq DESC LIMIT ?",
             (_AMONG, since, _storable(login), _storable(sender), most),
