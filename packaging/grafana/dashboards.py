@@ -125,9 +125,9 @@ BUSINESS = (
               "providers.",
               [(quantile("0.5", "delivery_delay_seconds"), "half"),
                (quantile("0.95", "delivery_delay_seconds"), "95%")], unit="s"),
-        Panel("Share delivered", "Of the recipients that were decided, in the time shown. Whose mail the next server took "
-              "and sent back later counts as delivered and as bounced: where that is every tenth, the share reads 91% "
-              "and not 90%. postmeter report counts each where it is now.",
+        Panel("Share delivered", "Of the recipients that were decided, in the time shown. Whose mail the next server "
+              "took and sent back later counts as delivered and as bounced: where that is every tenth, the share reads "
+              "91% and not 90%. postmeter report counts each where it is now.",
               [(f"sum by (provider) (increase(postmeter_deliveries_total{{{BOTH}, status=\"sent\"}}[$__range])) / "
                 f"(sum by (provider) (increase(postmeter_deliveries_total{{{_DECIDED}}}[$__range])) > 0)",
                 "{{provider}}")], unit="percentunit", bars=True),
@@ -147,8 +147,8 @@ BUSINESS = (
               [(now("rated_recipients", "domain", DOMAIN, "sum"), "{{domain}}")]),
         Panel("Bounces by kind", "Recipients a minute: hard when the address is at fault, soft when not, expired when "
               "Postfix gave up.", [(minute("bounces_total", "type", PROVIDER), "{{type}}")], stacked=True),
-        Panel("Bounces by provider", "Of the recipients that were decided, in the time shown; all domains. Whose mail was "
-              "taken and came back later counts as delivered as well, so the share is a little low.",
+        Panel("Bounces by provider", "Of the recipients that were decided, in the time shown; all domains. Whose mail "
+              "was taken and came back later counts as delivered as well, so the share is a little low.",
               [(f"sum by (provider) (increase(postmeter_bounces_total{{{PROVIDER}}}[$__range])) / "
                 f"(sum by (provider) (increase(postmeter_deliveries_total{{{_BY_PROVIDER}}}[$__range])) > 0)",
                 "{{provider}}")], unit="percentunit", bars=True),
