@@ -10,8 +10,11 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -164,6 +167,59 @@ def test_a_socket_that_somebody_removed_is_there_again(running: Running, store: 
     assert old not in store.held
     assert running.stop() == 0
     assert not running.address.exists()
+
+
+_FAILS_ONCE = """
+import logging, sys
+from pathlib import Path
+from postmeter.config.schema import Milter, UnixAddress
+from postmeter.runtime.kept import NOTHING
+from postmeter.runtime.listener import listen
+from postmeter.runtime.prefork import Generation, Prefork
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+folder = Path(sys.argv[1])
+
+def serve(post):
+    if (folder / "fail").exists():
+        (folder / "fail").unlink()
+        raise RuntimeError("no memory just now")
+    post.ready()
+    post.listener.setblocking(True)
+    while True:
+        post.listener.accept()[0].close()
+
+place = Milter(listen=UnixAddress(folder / "s"), socket_group=None)
+Prefork(listen(place, NOTHING), Generation(serve, 1, 0.1), reload=lambda: None, beat=lambda: None).run()
+"""
+
+
+def test_a_worker_for_the_new_socket_that_cannot_start_is_tried_again(tmp_path: Path) -> None:
+    """There is no older socket to fall back to. Nobody has reloaded anything, and the log does not say so."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _FAILS_ONCE, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as parent:
+        assert parent.stderr is not None
+        log: list[str] = []
+        read_until(parent.stderr, "1 workers ready", log)
+        (tmp_path / "fail").touch()
+        (tmp_path / "s").unlink()
+        read_until(parent.stderr, "1 workers ready", log)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(tmp_path / "s"))
+            assert client.recv(1) == b""
+        parent.terminate()
+        assert parent.wait(10) == 0
+    assert not [line for line in log if "reloaded" in line]
+    assert "listening again: 1 new workers, 1 finish their sessions" in log
+
+
+def read_until(stream: IO[bytes], last: str, log: list[str]) -> None:
+    log.append(stream.readline().decode().strip())
+    while log[-1] != last:
+        assert log[-1:] != [""], log
+        log.append(stream.readline().decode().strip())
 
 
 def test_another_s_socket_in_the_place_of_ours_is_left_alone(running: Running) -> None:

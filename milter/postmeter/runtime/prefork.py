@@ -107,6 +107,8 @@ class Prefork:
         self._generation = first
         self._former: Generation | None = None
         """Serves on until the workers of a reload do."""
+        self._again = False
+        """Those differ by the socket alone: there is nothing to fall back to, whoever fails is tried again."""
         self._reload = reload
         self._beat = beat
         self._reload_by = reload_by
@@ -199,7 +201,8 @@ class Prefork:
         if following is not None:
             self._follow(following)
 
-    def _follow(self, following: Generation) -> None:
+    def _follow(self, following: Generation, *, again: bool = False) -> None:
+        self._again = again
         self._former, self._generation = self._former or self._generation, following
         self._fill()
 
@@ -217,7 +220,7 @@ class Prefork:
         log.warning("%s was removed, and is there again", old.path)
         old.socket.close()
         self._announced = False
-        self._follow(replace(self._generation))
+        self._follow(replace(self._generation), again=True)
 
     def _retire_the_former(self) -> None:
         """Once every new worker serves, those of older generations leave."""
@@ -228,7 +231,8 @@ class Prefork:
         for worker in old:
             _retire(worker, RETIRED)
         self._former = None
-        log.info("reloaded: %d new workers, %d finish their sessions", len(new), len(old))
+        what, self._again = "listening again" if self._again else "reloaded", False
+        log.info("%s: %d new workers, %d finish their sessions", what, len(new), len(old))
 
     def _fall_back(self, former: Generation) -> None:
         """New workers that cannot start change nothing."""
@@ -289,7 +293,7 @@ class Prefork:
                 os.close(fd)
         if worker.leaves or self._stopping:
             return
-        if failed and not worker.serves and (self._former or not self._begun):
+        if failed and not worker.serves and not self._again and (self._former or not self._begun):
             self._give_up()
             return
         log.warning("worker %d ended; replacing it", pid)
