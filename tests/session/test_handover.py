@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -198,28 +197,22 @@ def test_a_worker_for_the_new_socket_that_cannot_start_is_tried_again(tmp_path: 
     """There is no older socket to fall back to. Nobody has reloaded anything, and the log does not say so."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", _FAILS_ONCE, str(tmp_path)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as parent:
-        assert parent.stderr is not None
-        log: list[str] = []
-        read_until(parent.stderr, "1 workers ready", log)
-        (tmp_path / "fail").touch()
-        (tmp_path / "s").unlink()
-        read_until(parent.stderr, "1 workers ready", log)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
-            client.connect(str(tmp_path / "s"))
-            assert client.recv(1) == b""
-        parent.terminate()
+    log = tmp_path / "log"
+    with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as parent:
+        try:
+            wait_for(lambda: log.read_text().count("1 workers ready") == 1)
+            (tmp_path / "fail").touch()
+            (tmp_path / "s").unlink()
+            wait_for(lambda: log.read_text().count("1 workers ready") == 2)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(tmp_path / "s"))
+                assert client.recv(1) == b""
+        finally:
+            parent.terminate()
         assert parent.wait(10) == 0
-    assert not [line for line in log if "reloaded" in line]
-    assert "listening again: 1 new workers, 1 finish their sessions" in log
-
-
-def read_until(stream: IO[bytes], last: str, log: list[str]) -> None:
-    log.append(stream.readline().decode().strip())
-    while log[-1] != last:
-        assert log[-1:] != [""], log
-        log.append(stream.readline().decode().strip())
+    assert "reloaded" not in log.read_text()
+    assert "listening again: 1 new workers, 1 finish their sessions\n" in log.read_text()
 
 
 def test_another_s_socket_in_the_place_of_ours_is_left_alone(running: Running) -> None:
