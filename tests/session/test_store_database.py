@@ -360,6 +360,26 @@ def test_a_turn_given_back_for_who_gave_up_is_not_taken_from_who_asks_meanwhile(
     theirs.close()
 
 
+def test_a_host_without_threads_for_a_moment_has_no_turn_for_a_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a failure of the store, for which there is the emergency spool, and not one for ever."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(database.open(path)) as book:
+        theirs = Turn(os.open(path.with_name("journal.db.lock"), os.O_RDWR))
+        assert theirs.take(1)
+        with monkeypatch.context() as without:
+            without.setattr(threading.Thread, "start", start)
+            with pytest.raises(StoreError, match=r"new thread; .*tasks"):
+                write(book, 1)
+        theirs.give()
+        write(book, 1)
+        theirs.close()
+
+
 def test_who_gave_up_waiting_does_not_get_the_turn_later(tmp_path: Path) -> None:
     first, second = (Turn(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)) for _ in range(2))
     assert first.take(1)

@@ -37,6 +37,7 @@ _FIXES = (
     ("no such table", "it is empty, from before an upgrade, or not ours: start the daemons, or move it away"),
     ("malformed", "it is damaged: move it away, restore a backup, or start without it"),
     ("not a database", "it is no SQLite database: move it away"),
+    ("new thread", "let the daemons have more tasks: TasksMax= of their unit, or the user's limit of processes"),
     ("locked", "another program holds it: end the transaction left open there"),
     ("full", "make room on that file system"),
     ("readonly", "give it, and its directory, to the user of the daemons"),

@@ -35,7 +35,7 @@ class Turn:
         self._waiter: threading.Thread | None = None
 
     def take(self, patience: float) -> bool:
-        """True once it is ours; False when it was not within `patience` seconds."""
+        """True once it is ours; False when it was not within `patience` seconds. OSError when nobody can wait for it."""
         until = monotonic() + patience
         return self._knock(until) or self._wait_for(until)
 
@@ -60,8 +60,8 @@ class Turn:
 
     def _wait_for(self, until: float) -> bool:
         with self._changed:
-            self._wanted = True
             self._send_waiter()
+            self._wanted = True
             self._changed.wait_for(lambda: self._got, until - monotonic())
             got = self._got
             self._wanted = self._got = False
@@ -79,10 +79,14 @@ class Turn:
             return True
 
     def _send_waiter(self) -> None:
-        self._blocked = True
         if self._waiter is None:
-            self._waiter = threading.Thread(target=self._wait, name="turn", daemon=True)
-            self._waiter.start()
+            waiter = threading.Thread(target=self._wait, name="turn", daemon=True)
+            try:
+                waiter.start()
+            except RuntimeError as error:  # none is to be had for a moment
+                raise OSError(f"nobody can wait for a turn to write: {error}") from None
+            self._waiter = waiter
+        self._blocked = True
         self._changed.notify_all()
 
     def _wait(self) -> None:
