@@ -51,6 +51,17 @@ def test_the_list_of_blocks_is_written_through_no_link(tmp_path: Path, secret: P
     assert not path.is_symlink()
 
 
+def test_the_tracking_server_may_read_the_list_of_blocks_whatever_the_umask(tmp_path: Path) -> None:
+    """As another user: else nothing that is blocked would be."""
+    path = blocked.place(tmp_path)
+    before = os.umask(0o077)
+    try:
+        blocked.write(path, messages=[], hosts=["evil.example"])
+    finally:
+        os.umask(before)
+    assert [made.stat().st_mode & 0o7777 for made in (path.parent, path)] == [0o755, 0o644]
+
+
 @needs_root
 def test_a_list_of_blocks_that_root_made_belongs_to_who_owns_the_state(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)

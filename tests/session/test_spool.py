@@ -99,6 +99,17 @@ def test_a_file_deleted_under_its_writer_is_replaced(tmp_path: Path) -> None:
     assert drain(tmp_path, {}) == [b"two"]
 
 
+def test_whoever_reads_may_whatever_the_umask(tmp_path: Path) -> None:
+    """The books, of another user and the directory's group."""
+    before = os.umask(0o077)
+    try:
+        writer(tmp_path).append([b"one"])
+    finally:
+        os.umask(before)
+    (path,) = spool.files(tmp_path, "hits")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_links_in_a_spool_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"root's own\n")
     (tmp_path / "hits-1.jsonl").symlink_to(tmp_path / "secret")

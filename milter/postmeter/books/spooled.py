@@ -15,7 +15,7 @@ from typing import Any
 from postmeter.events import REFERENCE
 from postmeter.tracking.hits import SEEN
 
-LONGEST = 8192  # bytes of a line; a request that is longer than max_line_size is not answered
+LONGEST = 8192  # bytes of a line; its target, which is the longest in it, is one that we took for a link: 1,900
 _MOST_LOST = 1_000_000
 
 

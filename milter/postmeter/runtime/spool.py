@@ -22,6 +22,7 @@ LIMIT = 16 * 1024 * 1024  # bytes; then a new file, so that what has been read c
 SPARE = 64 * 1024 * 1024
 """Bytes of a disk that what strangers bring leaves alone: the journal needs them, or no mail is taken."""
 
+_MODE = 0o640
 _TORN = b" <torn>\n"  # ends what a full disk cut off, so that no reader takes it for a whole line
 
 
@@ -88,9 +89,10 @@ class Writer:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now * 1_000_000) % 1_000_000:06d}Z"
         path = self._directory / f"{self._name}-{stamp}-{os.getpid()}-{self._count}.jsonl"
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _MODE)
         except FileExistsError:
             return
+        os.fchmod(self._file, _MODE)  # whatever our umask is: the reader is another user
         fcntl.flock(self._file, fcntl.LOCK_SH)
         if not os.fstat(self._file).st_nlink:  # a reader was quicker, between open and flock
             self.close()

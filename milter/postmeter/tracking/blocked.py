@@ -65,10 +65,7 @@ def write(path: Path, *, messages: Iterable[str], hosts: Iterable[str]) -> None:
         return
     root = os.geteuid() == 0
     if not path.parent.exists():
-        path.parent.mkdir(mode=0o755)
-        if root:
-            owner = path.parent.parent.stat()
-            os.chown(path.parent, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        _make(path.parent, root=root)
     new = path.with_name(f".{path.name}-{os.getpid()}")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
@@ -78,6 +75,19 @@ def write(path: Path, *, messages: Iterable[str], hosts: Iterable[str]) -> None:
             owner = path.parent.stat()
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     new.replace(path)
+
+
+def _make(directory: Path, *, root: bool) -> None:
+    """Whoever reads there is another user, whatever our umask is."""
+    directory.mkdir()
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(handle, 0o755)
+        if root:
+            owner = directory.parent.stat()
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(handle)
 
 
 class Blocklist:
