@@ -520,6 +520,18 @@ def test_memory_is_bounded_by_refusal(running: Running) -> None:
         assert send(mta, b"small\r\n") == "a"
 
 
+@pytest.mark.parametrize(("name", "value"), [("X-Long", b" " + b"x" * 50_000), ("X" * 30_000, b""), ("X", b"")])
+def test_a_header_takes_memory_as_a_body_does(running: Running, name: str, value: bytes) -> None:
+    """By its values, by its names, and by how many fields there are."""
+    running.start(max_memory=1_000_000)
+    count = 1_500_000 // (2 * len(name) + len(value) + 100)
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message([*FIELDS, *[(name, value)] * count], BODY).reply.startswith("451 4.3.1")
+        assert send(mta, b"small\r\n") == "a"
+
+
 def test_one_session_too_many_is_refused_for_now(running: Running) -> None:
     running.start(max_sessions=2)
     first, second, third = running.session(), running.session(), running.session()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,20 @@ def test_who_observes_takes_nothing_off_and_lets_the_filters_mail_go_at_once(run
         assert mta.actions == 0
         assert mta.mail("someone@example.net").code == "a"
         assert running.told() == ("passed", "REFILTERED")
+
+
+@pytest.mark.parametrize("settings", [{"senders": SENDERS, "marks": MARKS, "observe": True}, {}])
+def test_mail_in_transit_keeps_its_marks_where_we_only_observe_or_make_none(
+    running: Running, settings: dict[str, Any]
+) -> None:
+    """It is let go at the end of its header, like all other mail that passes through."""
+    running.start(**settings)
+    with running.session(service="smtpd", address="127.0.0.1") as mta:
+        opened(mta)
+        for name, value in (("Received", b" from mx by host with ESMTP id 4X; now"), *FIELDS, our_mark()):
+            mta.header(name, value)
+        assert mta.step("N", b"").code == "a"
+    assert running.told() == ("passed", "smtpd")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.client import parse_headers
 from io import BytesIO
 from pathlib import Path
@@ -142,6 +143,8 @@ def test_a_link_is_answered_by_a_redirect_that_nobody_may_store(server: Running,
     assert reply.headers["x-robots-tag"] == "noindex, nofollow"
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert "server" not in reply.headers
+    date = datetime.strptime(reply.headers["date"], "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    assert abs(date.timestamp() - time.time()) < 60, "RFC 9110 section 5.6.7"
 
 
 def test_a_click_is_in_the_spool_before_its_answer(server: Running) -> None:

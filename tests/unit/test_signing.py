@@ -141,7 +141,7 @@ def test_the_field_is_folded_as_postfix_wants_it_and_says_what_it_must() -> None
         assert b"\r" not in field.value
         assert first.startswith(b"DKIM-Signature: v=1; a=")
         assert all(line.startswith(b" ") and not line.startswith(b"  ") for line in others)
-        assert all(len(line) <= 78 or len(line.split()) == 1 for line in (first, *others))
+        assert all(len(line) <= 78 or line.startswith((b" d=", b" s=")) for line in (first, *others))
         tags = parse_tag_value(field.value)
         assert {name: tags[name] for name in (b"v", b"a", b"c", b"d", b"s", b"q", b"t")} == {
             b"v": b"1",
