@@ -373,6 +373,28 @@ def test_a_damaged_file_in_the_spool_does_not_stop_the_others(settler: Settler, 
     assert kept(path) == ["a"]
 
 
+def test_a_file_in_the_spool_that_the_disk_does_not_give_stops_no_other_and_can_be_mended(
+    settler: Settler, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with held(path):
+        for nth, name in enumerate(("bad", "good")):
+            settler.settle((), submitted(name), ONE, NOW + nth)
+        bad = spooled(path)[0]
+        mended = bad.read_bytes()
+        bad.unlink()
+        bad.symlink_to("/proc/self/mem")  # EIO, proc(5)
+    wait_for(lambda: not spooled(path))
+    assert (kept(path), [record.levelname for record in caplog.records if bad.name in record.message]) == (
+        ["good"],
+        ["ERROR"],
+    )
+    aside = bad.with_suffix(".unreadable")
+    aside.unlink()
+    bad.write_bytes(mended)
+    wait_for(lambda: not spooled(path))
+    assert kept(path) == ["good", "bad"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:

@@ -7,6 +7,7 @@ write. Knows nothing of why the journal failed.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 MOST = 10_000  # files; a minute's mail of a busy host, and 40 MB on a disk that may be nearly full
 _SLICE = 100  # files replayed in one transaction
 _ENDING = ".json"
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO)  # what lasts; not that there are no descriptors for a moment
 _ABANDONED = 3600.0  # seconds after which nobody writes a file of a few kB any more
 
 
@@ -68,14 +70,14 @@ class Spool:
         A message on hold is charged later, and Postfix knows it by its own time.
         """
         self._forget_drafts(now)
-        paths = self._oldest()
-        names = {path.name for path in paths}
+        found = {path: content for path in self._oldest() if (content := _content(path)) is not None}
+        names = {path.name for path in found}
         done = {name for (name,) in link.execute("SELECT name FROM replayed")}
         link.executemany("DELETE FROM replayed WHERE name = ?", [(name,) for name in done if not self._exists(name)])
-        fresh = [path for path in paths if path.name not in done]
-        jobs = [job for path in fresh if (job := _read(path, now)) is not None]
+        fresh = {path: content for path, content in found.items() if path.name not in done}
+        jobs = [job for path, content in fresh.items() if (job := _read(path, content, now)) is not None]
         link.executemany("INSERT INTO replayed VALUES (?)", [(name,) for name in names - done])
-        return paths, jobs
+        return list(found), jobs
 
     def remove(self, paths: list[Path]) -> None:
         """After the commit."""
@@ -155,10 +157,22 @@ def _as_json(job: Job) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, now: float) -> Job | None:
+def _content(path: Path) -> bytes | None:
+    """A file that the disk does not give would keep all others from coming back: it is put aside, and told about."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        aside = path.rename(path.with_suffix(".unreadable"))
+        log.error("an event cannot be read: %s; mend %s and give it its name back", error, aside)
+        return None
+
+
+def _read(path: Path, content: bytes, now: float) -> Job | None:
     """A file that says nothing, after a power cut, is told about and let go: there is nothing else to be had of it."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(content)
         charges = tuple(replace(charge_of(charge), enforce=False) for charge in found["charges"])
         figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
         row = tuple(found["row"]) if found["row"] else None

@@ -35,7 +35,7 @@ class Turn:
         self._waiter: threading.Thread | None = None
 
     def take(self, patience: float) -> bool:
-        """True once it is ours; False when it was not within `patience` seconds. OSError when nobody can wait for it."""
+        """True once it is ours; False when it was not within `patience` seconds, OSError when nobody can wait."""
         until = monotonic() + patience
         return self._knock(until) or self._wait_for(until)
 
