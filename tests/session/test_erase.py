@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
@@ -171,6 +172,27 @@ def test_what_waits_beside_an_event_in_the_emergency_spool_is_erased_too(kept: K
     wait_for(found)
     settler.close()
     assert veil.is_hashed(found()[0].recipient)
+
+
+def test_what_a_killed_process_began_to_write_is_erased_too(kept: Kept) -> None:
+    """Nobody finishes it, and nobody else looks there until the journal fails again."""
+    folder = kept.folder / "spool" / "events"
+    spool = Spool(folder, durable=False)
+    spool.put(Job((), rows.encode(told(1)[0], "h"), {}, NOW))
+    [whole] = folder.glob("*.json")
+    draft = whole.rename(whole.with_suffix(".tmp"))
+    assert kept.erase() == 1, "somebody may be writing it just now"
+    os.utime(draft, (NOW - 4000, NOW - 4000))
+    assert kept.erase() == 0
+    assert kept.holding(BOB) == []
+
+
+def test_an_event_that_waits_and_cannot_be_read_is_named(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = kept.folder / "spool" / "events"
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_text(f'{{"row": ["h", "submitted", "{BOB}')
+    assert kept.erase() == 1
+    assert "1.json names it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("days", [-10.0, 10.0])

@@ -112,7 +112,7 @@ def test_an_event_that_root_erases_from_gives_away_nothing_else(
         draft.symlink_to(secret)
 
     monkeypatch.setattr(os, "fsync", swap)
-    waiting.rewrite(lambda row: ("b",))
+    waiting.rewrite(lambda row: ("b",), now=1.0)
     assert untouched(secret)
     assert (tmp_path / "draft").stat().st_uid == NOBODY
 

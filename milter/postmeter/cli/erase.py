@@ -127,7 +127,7 @@ def _waiting(opened: Database, person: Person, state: Path) -> int:
         return host, kind, source, *columns, data
 
     with opened.transaction():
-        return Spool(state / "spool" / "events", durable=True).rewrite(changed)
+        return Spool(state / "spool" / "events", durable=True).rewrite(changed, now=time.time())
 
 
 def _returns(state: Path, which: str) -> Iterable[Path]:
@@ -154,6 +154,9 @@ def _still_going(opened: Database, person: Person, state: Path) -> Iterator[str]
         *(path for path in (state / "spool" / SPOOL).glob("*.jsonl") if _holds(path, person)),
         *(path for which in ("new", "forward", "away") for path in _returns(state, which) if _says(path, person)),
     ]
+    for path in (state / "spool" / "events").glob("*"):
+        if _holds(path, person):
+            yield f"{path} names it and waits for the journal: erase again in a minute or two"
     for path in unread:
         yield f"{path} names it and waits for `postmeter books`: erase again in a minute or two"
 

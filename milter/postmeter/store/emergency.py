@@ -84,8 +84,9 @@ class Spool:
         for path in paths:
             path.unlink(missing_ok=True)
 
-    def rewrite(self, change: Callable[[Row], Row]) -> int:
+    def rewrite(self, change: Callable[[Row], Row], *, now: float) -> int:
         """Change the events that wait, and those beside them, each file as a whole; returns how many files changed."""
+        self._forget_drafts(now)
         done = 0
         for path in sorted(self._folder.glob(f"*{_ENDING}")):
             try:
