@@ -55,6 +55,28 @@ def test_what_cannot_be_recorded_is_refused_for_now_but_never_a_bounce(
     assert recorder(settler, tolerant=tolerant).accepted(draft(mail_from)) == reply
 
 
+@pytest.mark.parametrize(
+    ("mail_from", "tolerant", "result"),
+    [(b"a@example.com", False, "deferred"), (b"a@example.com", True, "accepted"), (b"", False, "accepted")],
+)
+def test_what_cannot_be_recorded_is_counted_once_the_journal_is_back(
+    settler: Settler, tmp_path: Path, mail_from: bytes, tolerant: bool, result: str
+) -> None:
+    """By what the client was told; so is what was refused for another reason meanwhile."""
+    it = recorder(settler, tolerant=tolerant)
+    it.accepted(draft(mail_from))
+    it.refused(draft().message.envelope, DOWN, stage="store")
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").mkdir()
+    settler.close()
+    with closing(Journal(tmp_path / "file" / "journal.db", readonly=True)) as journal:
+        totals = journal.totals()
+    counted = {labels[1]: value for (name, labels), value in totals.items() if name == "messages_total"}
+    assert counted == ({"deferred": 2} if result == "deferred" else {"deferred": 1, "accepted": 1})
+    assert totals.get(("recipients_total", ()), 0) == (result == "accepted")
+    assert totals["errors_total", ("journal",)] == 2
+
+
 @pytest.mark.parametrize(("observed", "reply"), [(False, LOST), (True, None)])
 def test_a_recipient_is_not_removed_where_nobody_would_ever_know(
     settler: Settler, observed: bool, reply: object

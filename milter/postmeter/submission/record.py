@@ -81,8 +81,7 @@ class Recorder:
             return self._without_quotas(draft, error)
         except StoreError as error:
             draft.hold = ""  # what is on no record would be held for ever
-            lost = self._lost(error, draft.message.queue_id, besides=draft.besides)
-            return lost if draft.message.envelope.mail_from else None
+            return self._unrecorded(draft, error)
 
     def refused(self, envelope: Envelope, reply: Reply, *, stage: str, draft: Draft | None = None) -> None:
         """One event a minute for a sender and reason, counted up; a failure here cannot make a refusal worse."""
@@ -95,6 +94,7 @@ class Recorder:
         try:
             self._settler.settle((), event, figures, now, besides=besides)
         except StoreError as error:
+            self._settler.add(figures)
             self._lost(error, sender(envelope))
 
     def passed(self, service: str) -> None:
@@ -227,8 +227,18 @@ class Recorder:
         try:
             self._settle(draft, ())
         except StoreError as lost:
-            return self._lost(lost, draft.message.queue_id, besides=draft.besides)
+            return self._unrecorded(draft, lost)
         return None
+
+    def _unrecorded(self, draft: Draft, error: StoreError) -> Reply | None:
+        """No event tells of it, but its figures wait in memory until the journal is back."""
+        envelope = draft.message.envelope
+        lost = self._lost(error, draft.message.queue_id, besides=draft.besides)
+        if lost is None or not envelope.mail_from:
+            self._settler.add(self._figures(draft))
+            return None
+        self._settler.add(_always(draft) | {("messages_total", (envelope.service, "deferred")): 1})
+        return lost
 
     def _lost(self, error: StoreError, subject: str, *, besides: Sequence[Event] = ()) -> Reply | None:
         """The emergency spool failed as well: refuse for now, or accept what nobody will know of.
