@@ -242,6 +242,13 @@ def test_usage_tells_levels_apart_and_reads_a_million_keys_in_slices(
         assert [row.level for row in ledger.usage(book, NOW) if row.key == "u5"] == ["domain"]
 
 
+def test_usage_tells_when_one_more_fits_under_a_limit() -> None:
+    state = Window(3600 * 10**6).charged(int(NOW * 10**6), 4).charged(int((NOW + 60) * 10**6), 6)
+    usage = ledger.Usage(level="sender", key="alice", unit="messages", window=3600, used=10, state=state, now=NOW + 90)
+    assert [usage.room_at(limit) for limit in (11, 10, 6, 5)] == [NOW + 90, NOW + 3600, NOW + 3660, NOW + 3660]
+    assert usage.room_at(0) is None
+
+
 def test_one_keys_usage_and_idle_keys_are_found_by_an_index(tmp_path: Path) -> None:
     with closing(database.open(tmp_path / "journal.db")) as book:
         for condition in ("name = 'x'", "name > 'x' AND name < 'y' ORDER BY name", "idle <= 7"):
