@@ -384,7 +384,7 @@ def test_a_file_in_the_spool_that_the_disk_does_not_give_stops_no_other_and_can_
         bad.unlink()
         bad.symlink_to("/proc/self/mem")  # EIO, proc(5)
     wait_for(lambda: not spooled(path))
-    assert (kept(path), [record.levelname for record in caplog.records if bad.name in record.message]) == (
+    assert (kept(path), [record.levelname for record in caplog.records if bad.stem in record.message]) == (
         ["good"],
         ["ERROR"],
     )
