@@ -81,9 +81,7 @@ def pages(octets: int) -> Mail:
 
 def base64_page(octets: int) -> Mail:
     """A page that is written anew as a whole for its link."""
-    head = b"--%b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" % _B
-    page = base64.encodebytes(_PAGE + _WORDS * (octets * 57 // 78 // len(_WORDS))).replace(b"\n", b"\r\n")
-    return Mail("base64 page", _PARTS + head + page + b"--%b--\r\n" % _B, 1)
+    return Mail("base64 page", _PARTS + _base64_html(octets) + b"--%b--\r\n" % _B, 1)
 
 
 def line_page(octets: int) -> Mail:
@@ -102,11 +100,27 @@ def shifted_page(octets: int) -> Mail:
 
 def page_and_text(octets: int) -> Mail:
     """One part is written anew for its link, and the other one encoded."""
-    page = b"--%b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" % _B
-    text = b"--%b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
-    lines = base64.encodebytes(_PAGE + _WORDS * (octets // 3 // len(_WORDS))).replace(b"\n", b"\r\n")
-    rest = _LINE * (octets // 2 // len(_LINE))
-    return Mail("page and 8-bit text", _PARTS + page + lines + text + rest + b"--%b--\r\n" % _B, 1)
+    return _beside_text("page and 8-bit text", _base64_html(octets // 2), octets // 2)
+
+
+def page_beside_text(octets: int) -> Mail:
+    """The same where the page is most of it."""
+    return _beside_text("base64 beside text", _base64_html(octets * 3 // 4), octets // 4)
+
+
+def line_beside_text(octets: int) -> Mail:
+    """Two parts are encoded, first the one with a link, in which lines grow too long, then the other."""
+    text = "漢字ひらがな".encode()
+    head = b"--%b\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
+    page = head + _PAGE[:-2] + text * (octets * 3 // 4 // len(text)) + b"\r\n"
+    return _beside_text("line beside text", page, octets // 4)
+
+
+def base64_pages(octets: int) -> Mail:
+    """Many, none of which is large by itself."""
+    count = octets // 1_300_000
+    pages = b"".join([_base64_html(octets // count) for _ in range(count)])
+    return Mail("base64 pages", _PARTS + pages + b"--%b--\r\n" % _B, count)
 
 
 def header_lines(octets: int) -> Mail:
@@ -121,7 +135,7 @@ Making = Callable[[int], Mail]
 
 KINDS: tuple[Making, ...] = (
     attachment, page_and_attachment, eight_bit, eight_bit_part, long_line_part, pages, eight_bit_page,
-    base64_page, line_page, shifted_page, page_and_text, header_lines,
+    base64_page, line_page, shifted_page, page_and_text, page_beside_text, line_beside_text, base64_pages, header_lines,
 )  # fmt: skip
 
 
@@ -170,3 +184,14 @@ def send(address: Path, fields: list[tuple[str, bytes]], body: bytes) -> tuple[s
 
 def _base64(octets: int) -> bytes:
     return base64.encodebytes(random.Random(1).randbytes(octets * 57 // 78)).replace(b"\n", b"\r\n")
+
+
+def _base64_html(octets: int) -> bytes:
+    head = b"--%b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n" % _B
+    page = _PAGE + _WORDS * (octets * 57 // 78 // len(_WORDS))
+    return head + base64.encodebytes(page).replace(b"\n", b"\r\n")
+
+
+def _beside_text(name: str, page: bytes, octets: int) -> Mail:
+    head = b"--%b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" % _B
+    return Mail(name, _PARTS + page + head + _LINE * (octets // len(_LINE)) + b"--%b--\r\n" % _B, 1)

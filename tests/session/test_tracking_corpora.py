@@ -16,7 +16,7 @@ import pytest
 
 from postmeter.config.schema import Tracking
 from postmeter.mail import reading
-from postmeter.mail.apply import apply, undo
+from postmeter.mail.apply import apply, before, undo
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Message, ReplaceBody
 from postmeter.tracking import links
@@ -72,7 +72,7 @@ def recorded(body: bytes, change: ReplaceBody) -> bool:
         kept = change.body[behind : span.start]
         if body[at : at + len(kept)] != kept:
             return False
-        at, behind = at + len(kept) + len(span.old), span.end
+        at, behind = at + len(kept) + len(before(change.body, span)), span.end
     return body[at:] == change.body[behind:]
 
 

@@ -8,6 +8,7 @@ import quopri
 import re
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
@@ -239,6 +240,42 @@ def test_pieces_of_any_size_come_out_as_one(
             assert made(body, changed) == b"before" + made(raw, whole) + b"behind"
         else:
             assert changed is None or changed.encoding == whole.encoding
+
+
+@given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.integers(1, 76), st.booleans())
+def test_what_is_written_later_tells_what_stood_there(
+    given_: tuple[bytes, list[Edit]], eol: bytes, width: int, ends: bool
+) -> None:
+    document, edits = given_
+    text = base64.b64encode(document)
+    lines = eol.join(text[at : at + width] for at in range(0, len(text), width))
+    longer = Edit(len(document), len(document), b"y" * 999)
+    for raw, encoding, wanted in ((eol * ends + lines + eol, "base64", edits), (document, "8bit", [*edits, longer])):
+        new = later(raw, document, encoding, wanted)
+        assert new.back is not None
+        assert new.back(octets(new)) == raw
+
+
+@given(edited(), st.sets(st.integers(1, 500), max_size=5), st.sampled_from([b"\r\n", b"\n", b"\n\n", b"\n\r\n"]))
+def test_of_lines_that_are_not_alike_it_tells_nothing_rather_than_something_else(
+    given_: tuple[bytes, list[Edit]], cuts: set[int], eol: bytes
+) -> None:
+    document, edits = given_
+    text = base64.b64encode(document)
+    places = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    raw = eol.join(text[start:end] for start, end in pairwise(places))
+    new = later(raw, document, "base64", edits)
+    assert new.back is None or new.back(octets(new)) == raw
+
+
+def later(raw: bytes, document: bytes, encoding: str, edits: Sequence[Edit]) -> anew.Anew:
+    """What is to be written there, beside other parts that are large."""
+    body, others = b"before" + raw + b"behind", coding.PIECE + 1
+    changed = anew.change(body, document, encoding, edits, start=6, end=6 + len(raw), others=others)
+    assert changed is not None
+    [(_, _, new)] = changed.edits
+    assert isinstance(new, anew.Anew)
+    return new
 
 
 @pytest.mark.parametrize("text", ["word ", "=      ", "some text, and a few more for Grüße "])

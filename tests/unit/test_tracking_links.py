@@ -72,6 +72,22 @@ def test_the_record_keeps_a_body_only_where_most_of_it_was_written_anew(octets: 
     assert [type(span.old) for part in change.parts for span in part.spans] == [kept]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "page"), [("base64", b"some text\r\n" * 120_000), ("8bit", "Grüße ".encode() * 150_000)]
+)
+def test_the_record_of_a_large_part_holds_none_of_it(encoding: str, page: bytes) -> None:
+    """How it can be had again from the new one is enough; the old body is gone when others work on the message."""
+    page = b'<a href="https://shop.example.com/x">go</a>' + page
+    html = base64.encodebytes(page).replace(b"\n", b"\r\n") if encoding == "base64" else page
+    head = f"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
+    raw = multipart("mixed", "%", "Content-Type: text/plain\n\nend").encode().replace(b"%", head + html)
+    draft = run(raw)
+    [change] = [change for change in draft.changes if isinstance(change, ReplaceBody)]
+    olds = [span.old for part in change.parts for span in part.spans]
+    assert sum(len(old) for old in olds if not callable(old)) < 10
+    assert any(map(callable, olds))
+
+
 def skipped(draft: Draft) -> dict[str, int]:
     return {labels[0]: count for (name, labels), count in draft.figures.items() if name == "rewrite_skipped_total"}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from postmeter.mail import coding
 from postmeter.mail.coding import ENCODED_LINE, MAX_LINE, PIECE, Plain
@@ -32,6 +32,8 @@ class Sink(Protocol):
 
 _Write: TypeAlias = Callable[[Sink], bool]
 """False where that cannot be had without another difference."""
+Back: TypeAlias = Callable[[bytes], bytes]
+"""What was there, made of what was written in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Anew:
 
     size: int
     write: _Write
+    back: Back | None
+    """None where they do not tell all of what stood there."""
 
     def __len__(self) -> int:
         return self.size
@@ -67,19 +71,50 @@ class _Count:
         self.size += len(octets)
 
 
+@dataclass(slots=True)
+class _Compare:
+    """Whether what would be written stands there already, and up to where."""
+
+    octets: bytes
+    at: int
+    same: bool = True
+
+    def write(self, octets: bytes, /) -> None:
+        self.same = self.same and self.octets.startswith(octets, self.at)
+        self.at += len(octets)
+
+
+class _Lines(NamedTuple):
+    """How base64 is broken: what stands before it and behind, the length of a line (0: there is one), how they end."""
+
+    before: bytes
+    behind: bytes
+    length: int
+    line_end: bytes
+
+
 def change(
-    octets: bytes, decoded: bytes, encoding: str, edits: Sequence[Plain], *, start: int = 0, end: int | None = None
+    octets: bytes,
+    decoded: bytes,
+    encoding: str,
+    edits: Sequence[Plain],
+    *,
+    start: int = 0,
+    end: int | None = None,
+    others: int = 0,
 ) -> Change | None:
     """What stands there with the edits made; none where that cannot be had without another difference.
 
-    In 7bit, 8bit and binary the whole is encoded where a line with an edit would pass 998 octets.
+    In 7bit, 8bit and binary the whole is encoded where a line with an edit would pass 998 octets. `others` is what was
+    decoded of other parts: where they are large together they are not held either.
     """
     end = len(octets) if end is None else end
     if encoding == QUOTED:
         return Change(coding.edit_quoted(octets, decoded, edits, start, end), encoding)
-    large = len(decoded) > PIECE
-    if encoding == BASE64:
-        write = partial(_base64_again, octets, start, end, edits, None if large else decoded)
+    large = len(decoded) + others > PIECE
+    lines = _lines(octets, start, end) if encoding == BASE64 else None
+    if lines:
+        write = partial(_base64_again, octets, start, end, edits, lines, None if large else decoded)
     elif coding.fits(decoded, edits):
         return Change(tuple([(start + begin, start + stop, new) for begin, stop, new in edits]), encoding)
     else:
@@ -88,7 +123,12 @@ def change(
         if encoding == BASE64 and not _ends_lines_with_crlf(decoded):
             return None
         write = partial(_encoded, encoding, edited, b"\r\n" if end == len(octets) else b"")
-    placed = _later(write, start, end) if large else _now(write, start, end)
+    if not large:
+        placed = _now(write, start, end)
+    else:
+        told = lines is None or _tells(octets, decoded, lines, start, end)
+        back = partial(_before, encoding, _undoing(decoded, edits), lines) if told else None
+        placed = _later(write, start, end, back)
     return Change((placed,), encoding) if placed else None
 
 
@@ -97,9 +137,28 @@ def _now(write: _Write, start: int, end: int) -> Placed | None:
     return (start, end, into.getvalue()) if write(into) else None
 
 
-def _later(write: _Write, start: int, end: int) -> Placed | None:
+def _later(write: _Write, start: int, end: int, back: Back | None) -> Placed | None:
     count = _Count()
-    return (start, end, Anew(count.size, write)) if write(count) else None
+    return (start, end, Anew(count.size, write, back)) if write(count) else None
+
+
+def _undoing(decoded: bytes, edits: Sequence[Plain]) -> list[Plain]:
+    """The edits that take those back."""
+    back: list[Plain] = []
+    shift = 0
+    for start, end, new in edits:
+        stop = start + shift + len(new)
+        back.append((start + shift, stop, decoded[start:end]))
+        shift = stop - end
+    return back
+
+
+def _before(encoding: str, edits: Sequence[Plain], lines: _Lines | None, octets: bytes) -> bytes:
+    """What those octets, written in that encoding, are when decoded, edited, and if there are any put into lines."""
+    edited, whole = coding.spliced(coding.decode(octets, encoding) or b"", edits), BytesIO()
+    if lines:
+        _write_lines(edited, lines, whole)
+    return whole.getvalue() if lines else b"".join(edited)
 
 
 def splice(octets: bytes, edits: Sequence[Placed]) -> bytes:
@@ -170,24 +229,39 @@ def _ends_lines_with_crlf(octets: bytes) -> bool:
     return octets.count(b"\r") == octets.count(b"\n") == octets.count(b"\r\n")
 
 
-def _base64_again(raw: bytes, start: int, end: int, edits: Sequence[Plain], decoded: bytes | None, into: Sink) -> bool:
-    """In lines as long as the first one was there, and with the line ends that stood before and behind."""
-    decoded = coding.decode(raw, BASE64, start=start, end=end) if decoded is None else decoded
-    if decoded is None:
-        return False
-    octets = coding.spliced(decoded, edits)
+def _lines(raw: bytes, start: int, end: int) -> _Lines:
+    """Of the base64 that stands there, as the first of them is."""
     first, last = _BREAKS.match(raw, start, end).end(), coding.content_end(raw, start, end)  # type: ignore[union-attr]
     first = first if first < last else start
     line_end = b"\r\n" if raw.find(b"\r\n", start, end) >= 0 else b"\n"
     newline = raw.find(b"\n", first, last)
-    length = newline - first - (raw[newline - 1 : newline] == b"\r")
-    if newline < 0:  # one line stays one, while it may
-        length = max(1, -(-sum(map(len, octets)) // 3) * 4)
-    length = length if length <= MAX_LINE else ENCODED_LINE
-    into.write(raw[start:first])
-    _write_base64(_blocks(octets, _LINES * length), into, length=length, line_end=line_end)
-    into.write(raw[last:end])
+    length = newline - first - (raw[newline - 1 : newline] == b"\r") if newline >= 0 else 0
+    return _Lines(raw[start:first], raw[last:end], length, line_end)
+
+
+def _tells(raw: bytes, decoded: bytes, lines: _Lines, start: int, end: int) -> bool:
+    """Whether what is decoded makes what stands there, once it is in such lines."""
+    compare = _Compare(raw, start)
+    _write_lines([decoded], lines, compare)
+    return compare.same and compare.at == end
+
+
+def _base64_again(
+    raw: bytes, start: int, end: int, edits: Sequence[Plain], lines: _Lines, decoded: bytes | None, into: Sink
+) -> bool:
+    decoded = coding.decode(raw, BASE64, start=start, end=end) if decoded is None else decoded
+    if decoded is None:
+        return False
+    _write_lines(coding.spliced(decoded, edits), lines, into)
     return True
+
+
+def _write_lines(octets: Sequence[bytes | memoryview], lines: _Lines, into: Sink) -> None:
+    length = lines.length or max(1, -(-sum(map(len, octets)) // 3) * 4)  # one line stays one, while it may
+    length = length if length <= MAX_LINE else ENCODED_LINE
+    into.write(lines.before)
+    _write_base64(_blocks(octets, _LINES * length), into, length=length, line_end=lines.line_end)
+    into.write(lines.behind)
 
 
 def _write_base64(

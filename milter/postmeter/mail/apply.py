@@ -15,6 +15,7 @@ from postmeter.mail.message import (
     Message,
     ReplaceBody,
     ReplaceField,
+    Span,
 )
 
 
@@ -54,9 +55,14 @@ def undo(change: ReplaceBody) -> bytes:
     pieces: list[bytes | memoryview] = []
     at = 0
     for span in sorted((span for part in change.parts for span in part.spans), key=lambda span: span.start):
-        pieces += change.body[at : span.start], span.old
+        pieces += change.body[at : span.start], before(change.body, span)
         at = span.end
     return b"".join([*pieces, change.body[at:]])
+
+
+def before(body: bytes, span: Span) -> bytes | memoryview:
+    """What stood there."""
+    return span.old(body[span.start : span.end]) if callable(span.old) else span.old
 
 
 def position(fields: Sequence[Field], name: bytes, nth: int) -> int:

@@ -6,6 +6,7 @@ octet, and whoever needs text for a log or a journal asks `address.text` for it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -103,11 +104,14 @@ class Message:
 
 
 class Span(NamedTuple):  # one a link
-    """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, if most of it."""
+    """Octets `start` to `end` of a changed body, which were `old`: a view of the body before, if most of it.
+
+    Of what is large, how to make it of those octets: held itself, it would be there twice.
+    """
 
     start: int
     end: int
-    old: bytes | memoryview
+    old: bytes | memoryview | Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from postmeter.mail import anew
-from postmeter.mail.anew import Placed
+from postmeter.mail.anew import Anew, Back, Placed
 from postmeter.mail.coding import Plain
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Field, PartChange, Span
@@ -20,16 +20,19 @@ from postmeter.tracking.parts import AMP, HTML, Leaf
 LINKS, SWITCHES, TRAP, OPENS, RECODED = "links", "switches", "honeypot", "opens", "recoded"
 """What was done to a part, as the journal and `explain` say it."""
 
+_SHORT = 4096  # octets that the record of a change simply holds
 _ENCODING_FIELD = b"Content-Transfer-Encoding"
 
 
 class Changes:
     """Parts are given in the order of the body."""
 
-    __slots__ = ("_body", "_shift", "clipped", "edits", "made", "recoded")
+    __slots__ = ("_body", "_decoded", "_shift", "clipped", "edits", "made", "recoded")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self._decoded = 0
+        """Octets of the parts that are changed."""
         self._shift = 0
         self.edits: list[Placed] = []
         self.made: list[PartChange] = []
@@ -47,9 +50,11 @@ class Changes:
         if part.kind == AMP and size > opens.LARGEST_AMP:
             return parts.AMP_SIZE
         at, end = part.body_start, part.end
-        changed = anew.change(self._body, leaf.decoded, part.encoding, edits, start=at, end=end)
+        others, body = self._decoded, self._body
+        changed = anew.change(body, leaf.decoded, part.encoding, edits, start=at, end=end, others=others)
         if changed is None:
             return parts.ENCODING
+        self._decoded += len(leaf.decoded)
         label = changed.encoding != part.encoding
         if label and not part.enclosing:
             self.recoded = changed.encoding
@@ -67,8 +72,7 @@ class Changes:
         body, shift = self._body, self._shift
         for start, end, new in edits:
             stop = start + shift + len(new)
-            # A view keeps the whole body, which others may need no more.
-            old = memoryview(body)[start:end] if 2 * (end - start) > len(body) else body[start:end]
+            old = body[start:end] if end - start <= _SHORT else _old(body, start, end, new)
             spans.append(Span(start + shift, stop, old))
             shift = stop - end
         self._shift = shift
@@ -76,6 +80,13 @@ class Changes:
 
     def body(self) -> bytes:
         return anew.splice(self._body, self.edits)
+
+
+def _old(body: bytes, start: int, end: int, new: bytes | Anew) -> bytes | memoryview | Back:
+    """What is there anyway. A view keeps the whole body, which others may need no more."""
+    if isinstance(new, Anew) and new.back:
+        return new.back
+    return memoryview(body)[start:end] if 2 * (end - start) > len(body) else body[start:end]
 
 
 def _label(body: bytes, part: Part, encoding: str) -> list[Plain]:
