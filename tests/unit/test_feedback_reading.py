@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postmeter.feedback import dsn, said
+from postmeter.feedback import dsn
 from postmeter.feedback.reading import Report, read
 from postmeter.feedback.report import KINDS
+from postmeter.mail import said
 from postmeter.mail.hardness import HARD
 
 LETTERS = string.ascii_letters + string.digits

@@ -15,7 +15,7 @@ from typing import Any
 
 from postmeter.delivery.postfixlog import Line
 from postmeter.events import Bounced, Deferred, Expired, Sent, Unknown, Untaken
-from postmeter.mail.hardness import hard
+from postmeter.mail.said import gone
 from postmeter.mail.scope import canonical
 from postmeter.store.lives import Life
 
@@ -71,7 +71,7 @@ def delivery(
     }
     if state == "bounced":
         at_rcpt = line.daemon in _REMOTE and said.get("stage", "").startswith("RCPT TO")
-        return Bounced(**told, hard=alone and hard(told["dsn"], told["text"], at_rcpt=at_rcpt))
+        return Bounced(**told, hard=alone and gone(told["dsn"], told["text"], at_rcpt=at_rcpt))
     return Sent(**told) if state == "sent" else Deferred(**told)
 
 

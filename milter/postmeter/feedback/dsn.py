@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from postmeter.feedback import said
 from postmeter.feedback.opened import line
 from postmeter.feedback.report import Returned
+from postmeter.mail import said
 from postmeter.mail.hardness import hard
 
 _MOST = 1000  # recipients of one report; Postfix's default_destination_recipient_limit is 50

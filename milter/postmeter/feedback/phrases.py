@@ -1,7 +1,7 @@
 """The words of mail systems, in the tongues they speak, as patterns: what tells a bounce, a delay, an automatic answer.
 
-Every pattern is linear in what it reads: what repeats is bounded. Knows nothing of messages; said.py has the words that
-stand for a status.
+Every pattern is linear in what it reads: what repeats is bounded. Knows nothing of messages; mail.said has the words
+that stand for a status.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postmeter.feedback import phrases, said
+from postmeter.feedback import phrases
 from postmeter.feedback.dsn import returned
 from postmeter.feedback.opened import Head, Opened, line
 from postmeter.feedback.report import Returned
+from postmeter.mail import said
 from postmeter.mail.scope import canonical
 
 _FAR = 1 << 15  # characters of the words that are read

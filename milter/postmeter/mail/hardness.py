@@ -15,15 +15,17 @@ HARD = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
 _REPLY = re.compile(r"(?<![\d.])[45]\d\d(?=[ -])")
-_SPACE = "552"  # RFC 5321 section 4.2.3: too much for the mailbox
+_OF_ALL = ("552", "521")  # too much for the mailbox (RFC 5321 section 4.2.3); takes no mail at all (RFC 7504)
 _PASSES = re.compile(
     r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
-    r"|try (?:again )?later|\btemporarily\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
+    r"|try (?:again )?later|\btemporar(?:y|ily)\b|\btimed out\b|over[\s-]?quota|\bquota (?:is )?exceeded"
+    r"|\bmail ?box (?:is )?full\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
     re.IGNORECASE,
 )
 _SENDER = re.compile(
-    r"\bsender (?:(?:was|is|address|domain) )?(?:rejected|unknown|invalid|not found|verif|callout)"
-    r"|\b(?:unknown|invalid|bad) sender|\bverification failed for\b",
+    r"\bsender(?:'s)? (?:(?:was|is|e-?mail|address|domain|user|account|mailbox) ){0,3}"
+    r"(?:rejected|unknown|invalid|disabled|not (?:found|known|valid)|does(?: not|n't) exist|verif|callout)"
+    r"|\b(?:unknown|invalid|bad|no such) sender|\bverification failed for\b",
     re.IGNORECASE,
 )
 _FAR = 2000  # characters of a diagnostic that are looked at: what matters stands at its beginning
@@ -43,7 +45,7 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     if own in ("", "5.0.0") and said:
         own, said = said[0], said[1:]
     reply = _REPLY.search(diagnostic[:_FAR])
-    if reply and (reply[0][0] == "4" or reply[0] == _SPACE):
+    if reply and (reply[0][0] == "4" or reply[0] in _OF_ALL):
         return False
     if _PASSES.search(diagnostic[:_FAR]) or of_the_sender(diagnostic[:_FAR]):
         return False

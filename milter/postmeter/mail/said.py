@@ -1,7 +1,7 @@
 """What a server said, in numbers: reply code, enhanced status, and what its words mean where it gave neither.
 
 The words are those that mail systems use, in any order of nouns and verbs; in doubt the meaning is the one that does
-not tell that a person is gone (RFC 3463 section 3). Pure, linear. Knows nothing of reports.
+not tell that a person is gone (RFC 3463 section 3). Pure, linear. Knows nothing of reports or logs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postmeter.mail.hardness import HARD, of_the_sender, statuses
+from postmeter.mail.hardness import HARD, hard, of_the_sender, statuses
 
 _FAR = 4000  # characters that are looked at
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
@@ -25,9 +25,21 @@ _ELSEWHERE = re.compile(  # what was refused was not the recipient
     re.IGNORECASE,
 )
 
+_ASKED = "undeliverable address: "
 _DATA = re.compile(
     r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+)?(?:end of |final )?|smtp command\s+)\bdata\b",
     re.IGNORECASE,
+)
+_OTHERS = (  # whatever is said to be unknown or invalid: it is the client, the sender or his right to write
+    r"\b(?:helo|ehlo)\b|\bptr\b|\breverse (?:dns|name|lookup|address)|\baddress \[?\d{1,3}\.\d|\bip-adress"
+    r"|\b(?:ip|clients?|servers?|host|tls|certificate|attachment|file|header|message)(?:'s)? (?:address|name)"
+    r"|(?:adresse|direcci[oó]n|endere[cç]o|indirizzo) ip\b",
+    r"\byour (?:e-?mail )?(?:address\b(?! book)|account|domain|server|host|client|ip\b)|\bpassword|authentication",
+    r"\b(?:from|return|envelope) address|\bfrom unknown|\bno such sender|\bsender @"
+    r"|\bsender(?:'?s)? (?:e-?mail |envelope )?(?:address|domain|user|account|mailbox|host|is|was|has|not)\b",
+    r"\bexp[eé]diteur|\bremitente|\bremetente|\bmittente|\babsender|\bafzender|\bnadawc|отправител|发件人",
+    r"\bwhite-?list|\b(?:allowed|permitted) (?:list|\w{1,20} list)|list of (?:allowed|permitted)"
+    r"|recipient'?s address book|\bsubscriber|\b(?:not a|non-?)\s?member|(?<!mail )\blist address",
 )
 _SAME = r"(?:[^.]|\.(?=\S))"  # within the sentence: a dot in a name does not end it
 _WHO = (
@@ -35,8 +47,23 @@ _WHO = (
     r"|local[- ]part|user ?id)"
 )
 _BOX = r"(?:account|mailbox|user|address|recipient)"
+_ABROAD = "|".join(  # French, Spanish, Portuguese, Italian; German, Dutch; Polish, Russian; Chinese
+    [
+        r"\b(?:utilisateur|destinataire|adresse|bo[iî]te|compte|usuario|destinatario|buz[oó]n|cuenta|direcci[oó]n"
+        r"|casilla|usu[aá]rio|destinat[aá]rio|caixa|conta|endere[cç]o|utente|casella|indirizzo)\b"
+        rf"{_SAME}{{0,60}}?(?:inconnu|inexist|n'existe pas|inv[aá]lid|desconocid|no existe|no encontrad|desconhecid"
+        r"|n[aã]o (?:existe|encontrad)|sconosciut|inesist|non (?:esiste|trovat))",
+        r"\b(?:benutzer|nutzer|empf(?:ä|ae?)nger|postfach|mailbox|adresse|konto|gebruiker|ontvanger|postvak|adres)\b"
+        rf"{_SAME}{{0,60}}?(?:unbekannt|existiert nicht|nicht (?:gefunden|vorhanden|bekannt)|onbekend|bestaat niet)",
+        r"\bunbekannte[rs]? (?:(?:be)?nutzer|empf|adress|postfach)|nie ma takie\w{1,3} (?:u[zż]ytkownik|adres|skrzynk)",
+        r"\b(?:u[zż]ytkownik|odbiorca|skrzynka|adres|konto|пользовател\w|получател\w|адрес|ящик)\b"
+        rf"{_SAME}{{0,60}}?(?:nieznan|nie istnieje|неизвест|не найден|не существует)",
+        r"(?:用户|用戶|收件人|邮箱|帐号|账号|地址)\w{0,10}不存在|无此用户",
+    ]
+)
 _GONE = "|".join(
     [
+        _ABROAD,
         r"(?:no such|no valid|unknown|invalid|non-?exist\w{0,20}|unrecogni[sz]ed|undefined|unroute?able)"
         rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
         rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
@@ -48,7 +75,8 @@ _GONE = "|".join(
         r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
         r"(?:unable to|could ?n(?:o|')t|can ?not|can't) (?:find|locate) (?:[\w'-]{1,30} ){0,2}?"
         r"(?:user|recipient|mailbox|account|person|addressee)\b",
-        r"not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)"
+        r"\bbad (?:destination mailbox|recipient|mailbox)(?: address)?\b|(?:address|mailbox) no longer accept"
+        r"|not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)"
         r"|unroute?able (?:mail )?address",
         rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
     ]
@@ -57,6 +85,7 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.7.1", (
         r"\bspam|\bblack ?list|\bblock ?list|\brbl\b|reputation|unsolicited|\bdmarc\b|\bspf\b|\bdkim\b|spamhaus"
         r"|\bvirus",
+        *_OTHERS,
         r"unauthenticated (?:e?mail|sender)|message content rejected|content filter|\bpoor\b|bulk email filter",
         r"too many (?:invalid|unknown|bad|wrong|non-?exist\w{0,20})"
         r"|(?:accept|receive)\w{0,3} (?:any )?(?:e?mails?|messages?) (?:only )?from",
@@ -65,7 +94,7 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     )),
     ("5.2.2", (
         rf"(?:mail ?box|inbox|account|folder|maildir|disk|mail ?drop){_SAME}{{0,40}}\bfull\b|full mail ?box"
-        r"|over\s?quota|(?:mail ?box|inbox|maildir)(?: (?:size|limit|has|would|storage|space)){0,3} exceed",
+        r"|over[\s-]?quota|(?:mail ?box|inbox|maildir)(?: (?:size|limit|has|would|storage|space)){0,3} exceed",
         rf"quota{_SAME}{{0,30}}(?:exceed|full|reach|over|violat)|exceed\w{{0,20}}{_SAME}{{0,40}}(?:quota"
         rf"|storage|mailbox size|disk)",
         rf"over (?:its|the|their|his)?{_SAME}{{0,20}}(?:quota|storage|disk)|out of (?:disk |storage )?(?:space"
@@ -105,7 +134,7 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.2.1", (
         rf"{_BOX}{_SAME}{{0,60}}(?:\bdisabled|deactivated|has been closed|discontinued)"
         r"|deactivated (?:mail ?box|account|user)",
-        rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)",
+        rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)|\b{_BOX} (?:is |was )?closed\b",
     )),
     ("5.1.1", (_GONE,)),
     ("5.2.0", (
@@ -176,9 +205,20 @@ def meaning(words: str) -> str:
 
 def otherwise(words: str) -> bool:
     """Whether words that state no status mean something that is no fault of the address: sendmail puts its own 5.1.1
-    over every 550 to RCPT."""
-    meant = "" if statuses(words[:_FAR]) else meaning(words)
+    over every 550 to RCPT, Postfix over whatever kept it from asking for the address (ADDRESS_VERIFICATION_README)."""
+    told = words[:_FAR].partition(_ASKED)[2] or words[:_FAR]
+    meant = "" if statuses(told) else meaning(told)
     return bool(meant) and meant not in HARD
+
+
+def gone(status: str, words: str, *, at_rcpt: bool) -> bool:
+    """Whether a server's last word, as Postfix logs it, is that nobody is there: by its status, or by what its words
+    mean where it states none (Postfix has 5.0.0 then). `at_rcpt` as `hard` has it."""
+    if not at_rcpt:
+        return False
+    told = words[:_FAR].partition(" said: ")[2] or words  # the host's name is not what it says
+    meant = meaning(told) if vague(status) and not statuses(told) else status
+    return hard(meant, told, at_rcpt=True) and not otherwise(told)
 
 
 def plain(status: str) -> str:
