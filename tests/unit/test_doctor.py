@@ -179,6 +179,15 @@ def test_logins_where_nothing_meters_them_are_told(service: Service, *, told: bo
         assert found(replace(here, mailer=Mailer(VALUES, services=(service, SUBMISSION)))) == []
 
 
+def test_booleans_of_postfix_are_read_in_any_case() -> None:
+    """strcasecmp(3) is how Postfix reads them."""
+    loud = Service("2525/inet", "smtpd", options={"smtpd_sasl_auth_enable": "YES"})
+    assert Mailer(VALUES, services=(loud,)).submissions() == [loud]
+    values = {**VALUES, "smtpd_sasl_auth_enable": "Yes", "enable_long_queue_ids": "NO", "soft_bounce": "Yes"}
+    here = replace(GOOD, mailer=Mailer(values, services=(SMTP, SUBMISSION)))
+    assert sorted(each.about for each in found(here)) == ["postfix", "queue ids", "soft_bounce"]
+
+
 def test_other_milters_before_ours_are_right() -> None:
     assert found(postfix(submission={"smtpd_milters": f"unix:dmarc.sock, {OURS}"})) == []
 

@@ -12,7 +12,7 @@ from postmeter.config.schema import Config
 from postmeter.doctor import mending
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
-from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, seconds, split
+from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, is_yes, seconds, split
 
 _ATTACH = "postmeter attach"
 _LEAST_CONTENT, _MOST_CONTENT = 30.0, 600.0  # seconds; clients wait 10 minutes for the last reply (RFC 5321 4.5.3.2.6)
@@ -79,7 +79,7 @@ def logins(facts: Facts) -> Iterator[Finding]:
     for service in facts.mailer.smtpd():
         if service in has or service in facts.mailer.submissions() or _is_inside(service):
             continue
-        if facts.mailer.value("smtpd_sasl_auth_enable", service) == "yes":
+        if is_yes(facts.mailer.value("smtpd_sasl_auth_enable", service)):
             what = f"whoever logs in at {service.name} sends unmetered and unsigned"
             known = f"smtpd_sasl_auth_enable = yes in main.cf, and no postmeter in {_list(service)}"
             off = mending.given(service, "smtpd_sasl_auth_enable", "no")

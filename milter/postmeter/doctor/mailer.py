@@ -68,7 +68,7 @@ class Mailer:
         return [
             each
             for each in self.smtpd()
-            if each.port in SUBMISSION or each.options.get("smtpd_sasl_auth_enable") == "yes"
+            if each.port in SUBMISSION or is_yes(each.options.get("smtpd_sasl_auth_enable", ""))
         ]
 
     def entries(self, service: Service | None = None) -> list[Entry]:
@@ -158,6 +158,11 @@ def _inet(place: str) -> tuple[str, int]:
     host, _, port = place.rpartition(":")
     host = host.strip("[]")
     return ("127.0.0.1" if host == "localhost" else host), int(port) if port.isdigit() else 0
+
+
+def is_yes(text: str) -> bool:
+    """Postfix takes its booleans in any case."""
+    return text.lower() == "yes"
 
 
 def seconds(text: str) -> float:

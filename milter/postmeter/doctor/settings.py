@@ -13,7 +13,7 @@ from postmeter.config.maillog import MAIL_LOG
 from postmeter.config.schema import InetAddress, SocketAddress
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import WARNING, WRONG, Finding
-from postmeter.doctor.mailer import Mailer, split
+from postmeter.doctor.mailer import Mailer, is_yes, split
 
 _BY_SENDER = (
     "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "sender_canonical_maps",
@@ -41,7 +41,7 @@ def size(facts: Facts) -> Iterator[Finding]:
 
 
 def long_ids(facts: Facts) -> Iterator[Finding]:
-    if facts.mailer and facts.mailer.value("enable_long_queue_ids") == "no":
+    if facts.mailer and not is_yes(facts.mailer.value("enable_long_queue_ids") or "yes"):
         what = "queue ids are used again within seconds, and the log is joined to the journal by them"
         fix = "postconf -e enable_long_queue_ids=yes && postfix reload"
         yield Finding(WARNING, "queue ids", what, "enable_long_queue_ids = no", fix)
@@ -101,7 +101,7 @@ def by_sender(facts: Facts) -> Iterator[Finding]:
 
 
 def soft_bounce(facts: Facts) -> Iterator[Finding]:
-    if facts.mailer and facts.mailer.value("soft_bounce") == "yes":
+    if facts.mailer and is_yes(facts.mailer.value("soft_bounce")):
         what = "refusals for good are turned into temporary ones: clients come back for ever"
         yield Finding(WARNING, "soft_bounce", what, "soft_bounce = yes", "postconf -X soft_bounce && postfix reload")
 
