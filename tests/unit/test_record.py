@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postmeter.config.schema import InetAddress, Limit, Quota, RedisStore
-from postmeter.events import Suppressed
+from postmeter.events import Refused, Suppressed
 from postmeter.mail.draft import Draft
 from postmeter.mail.message import Client, Envelope, Field, Message
 from postmeter.runtime.logs import OnceAMinute
@@ -23,6 +23,7 @@ from postmeter.store.settle import Settler
 from postmeter.submission import record
 from postmeter.submission.quota import Quotas
 from postmeter.submission.record import DOWN, LOST, Recorder
+from postmeter.token import Mark
 
 
 def draft(mail_from: bytes = b"alice@example.com", *, queue_id: str = "4Q") -> Draft:
@@ -150,3 +151,39 @@ def test_a_store_that_is_gone_is_told_once_a_minute(
             it.accepted(draft())
     [said] = [entry.getMessage() for entry in caplog.records if entry.name == record.__name__]
     assert said.startswith("quotas are not kept, on_store_down: accept: 127.0.0.1:1: ")
+
+
+def test_what_sets_a_notice_free_frees_one_message(tmp_path: Path) -> None:
+    """Whoever comes second with the same id, at the same moment perhaps, is charged and refused like other mail."""
+    limited = Quota(limits=(Limit(1, "messages", 86_400, "1 message/day"),))
+    with closing(Settler(tmp_path / "journal.db")) as settler:
+        settler.open()
+        answers = iter([True, False, False, True])
+        spending = Recorder(
+            settler, Quotas(limited, settler), observe=False, tolerant=False, spend=lambda draft: next(answers)
+        )
+        replies = []
+        for nth in range(4):
+            notice = draft(queue_id=f"4N{nth}")
+            notice.sender, notice.free = "alice@example.com", "notice"
+            replies.append(spending.accepted(notice))
+            if nth == 0:
+                assert "charged" not in notice.facts
+    assert [reply is None for reply in replies] == [True, True, False, True]
+
+
+def test_a_refusal_names_whom_quotas_count_and_of_mail_that_came_back_who_sent_it_first(tmp_path: Path) -> None:
+    """On the content filter's service the envelope tells of the filter."""
+    came_back, early = draft(queue_id="4B"), draft(queue_id="4E")
+    came_back.sender = "first@example.com"
+    came_back.mark = Mark(
+        reference=bytes(8), time=0, signable=True, domain=bytes(16), queue_id="4A", login="first@example.com",
+        sender="first@example.com",
+    )  # fmt: skip
+    with closing(Settler(tmp_path / "journal.db")) as settler:
+        settler.open()
+        for one in (came_back, early):
+            recorder(settler).refused(one.message.envelope, LOST, stage="quota", draft=one)
+    with closing(Journal(tmp_path / "journal.db", readonly=True)) as journal:
+        told = [entry.event.sender for entry in journal.events() if isinstance(entry.event, Refused)]
+    assert told == ["first@example.com", "alice@example.com"]
