@@ -544,6 +544,15 @@ def test_a_forwarded_address_is_believed_as_far_as_trusted_proxies_wrote_it(
     assert clients.address(peer, forwarded) == address
 
 
+@pytest.mark.parametrize("proxy", ["::ffff:10.0.0.1", "::ffff:10.0.0.0/120", "10.0.0.0/24"])
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:a00:1"])
+def test_a_proxy_is_known_in_either_form_that_a_log_shows_it_in(proxy: str, peer: str) -> None:
+    """A listener on [::] sees IPv4 as ::ffff:10.0.0.1 (RFC 4291 section 2.5.5.2)."""
+    clients = Clients([ipaddress.ip_network(proxy)])
+    assert clients.address(peer, "203.0.113.9") == "203.0.113.9"
+    assert clients.address("10.0.1.1", "203.0.113.9") == "10.0.1.1"
+
+
 def test_an_agent_of_any_bytes_and_any_length_makes_one_bounded_line(server: Running) -> None:
     before = len(server.recorded())
     server.ask(path_of(), "User-Agent: \udcff\udcfe\u2028 " + "x" * 5000)
