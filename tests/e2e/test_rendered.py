@@ -103,6 +103,26 @@ def test_pages_look_the_same(chromium: Chromium) -> None:
     assert asked > 40
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html><table><td>%s</p>",  # a paragraph of no height is the last thing in a cell that does not end
+        "<html><p>%s<p><b><table><td>x",
+        "<!DOCTYPE html><body style='display:flex;gap:40px;flex-direction:column'><p>%s<p>two</p>",
+        "<!DOCTYPE html><body style='display:grid;gap:40px'><p>%s<p>two</p>",
+        "<!DOCTYPE html><html style='height:100%%'><body style='height:100%%;margin:0'><p>%s<p>two</p>",
+        "<!DOCTYPE html><body style='position:relative;overflow:auto'><p>%s<p>two</p>",
+        "<!DOCTYPE html><html dir=rtl><body><p>%s<p>two</p>",
+    ],
+)
+def test_no_page_is_pushed_apart(chromium: Chromium, page: str) -> None:
+    """Not where its height hangs on what comes last, either: margins in quirks mode, gaps between boxes."""
+    raw = f"Content-Type: text/html\r\n\r\n{page % '<img width=9 height=2000>'}".encode()
+    (was,), (now,) = (pages(each) for each in rewrite(raw)[:2])
+    assert was != now
+    assert chromium.show(now, picture=True).picture == chromium.show(was, picture=True).picture
+
+
 def test_a_difference_would_be_seen(chromium: Chromium) -> None:
     """One word more at the end of a page makes another picture."""
     (page,) = pages(reading.crlf(NEWSLETTER.read_bytes()))

@@ -2,9 +2,9 @@
 
 Pure: text in, text out. Neither has an effect on how the page looks, whatever style it has for images or links. The
 image is not hidden by `display: none`: some programs do not load what they do not show, and filters count hidden things
-against a mail. It floats, a pixel large in a box of no size, and says so with more weight than a style sheet has.
-Outlook reads no such weight and goes by width and height. The link has no text and is not displayed, so that nobody can
-follow it.
+against a mail. It lies outside the flow, at a corner of the page; where a program allows no positions it floats, one
+pixel large in a box of no size. It says so with more weight than a style sheet has. Outlook reads no such weight and
+goes by width and height. The link has no text and is not displayed, so that nobody can follow it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LARGEST_AMP = 200_000
 
 _LINK_TAG = re.compile(rb"<!--.*?(?:-->|\Z)|<(?P<close>/?)[aA](?=[\t\n\f\r />])", re.DOTALL)
 _STYLE = (
-    "display:block!important;float:left!important;width:1px!important;height:1px!important;min-width:0!important;"
-    "min-height:0!important;max-width:1px!important;max-height:1px!important;margin:-1px -1px 0 0!important;"
-    "padding:0!important;border:0!important"
+    "position:absolute!important;top:0!important;left:0!important;display:block!important;float:left!important;"
+    "width:1px!important;height:1px!important;min-width:0!important;min-height:0!important;max-width:1px!important;"
+    "max-height:1px!important;margin:-1px -1px 0 0!important;padding:0!important;border:0!important"
 )
 
 
