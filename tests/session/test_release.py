@@ -163,6 +163,19 @@ def test_a_queue_id_that_came_again_is_not_touched(house: House) -> None:
     assert list(house.queue.held) == [name]
 
 
+@pytest.mark.parametrize(("queue", "later"), [("active", 0.0), ("deferred", 0.0), ("hold", 60.0)])
+def test_what_the_queue_shows_elsewhere_is_gone_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch, queue: str, later: float
+) -> None:
+    """Somebody else let it go; or its queue id came again on another message, which is none of ours to touch."""
+    name = house.hold("alice", 1)
+    shown = Queued(queue_id=name, queue=queue, arrived=float(int(house.queue.held[name])) + later)
+    monkeypatch.setattr(house.queue, "look", lambda: [shown])
+    assert house.run(now=NOW + 1) == Outcome(gone=1)
+    assert [event.action for event in house.events()] == ["gone"]
+    assert (house.used("alice"), house.queue.out) == (0, [])
+
+
 def test_what_may_still_be_on_its_way_into_the_queue_is_waited_for(house: House) -> None:
     name = house.hold("a", 1)
     at = house.queue.held.pop(name)
