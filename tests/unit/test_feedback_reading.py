@@ -364,8 +364,9 @@ ARF = (
 )
 
 
-def test_abuse_is_a_complaint() -> None:
-    found = read(report(ARF.format("Abuse"), kind="feedback-report", returned=twice()))
+@pytest.mark.parametrize("kind", ["abuse", "Abuse", "abuse (junk button)", "abuse;"])
+def test_abuse_is_a_complaint(kind: str) -> None:
+    found = read(report(ARF.format(kind), kind="feedback-report", returned=twice()))
     assert (found.kind, found.feedback_type, found.original_rcpt) == ("complaint", "abuse", ("r@x.example",))
     assert (found.message_id, found.original_from) == ("<ours@example.com>", "b+t@example.com")
     assert found.feedback_id == "spring:news:example.com:postmeter"

@@ -40,7 +40,7 @@ def read(opened: Opened, original: Head) -> Complaint | None:
     if not report:
         return _old(opened, original) or _without(opened)
     said = head(report[0].octets)
-    kind = _first(said, "feedback-type").lower().rstrip(";")
+    kind = _first(said, "feedback-type").lower().partition("(")[0].strip(" \t;")  # a comment may follow (section 3)
     return Complaint(
         kind=kind,
         recipients=_addresses(said, original),

@@ -59,13 +59,22 @@ def tells_of_failure(opened: Opened, words: str) -> str:
     late = phrases.DELAYED.search(opened.first("subject")[:300]) is not None
     if system(opened) and (failed or subject or late):
         return "a mail system says that something was not delivered"
-    daemon = phrases.DAEMON.search(opened.first("from")[:300])
-    told = said.said(words) if daemon else said.Said()
-    if daemon and (opened.original() or "5" in (told.status[:1], told.reply[:1])):
+    if _refuses(opened, words, alone=not (answers or wrote)):
         return "a mail system returns a message, or states why it does not take one"
     if (subject or late) and failed and not (answers and opened.first("return-path")):
         return "its subject and words say that something was not delivered"
     return ""
+
+
+def _refuses(opened: Opened, words: str, *, alone: bool) -> bool:
+    """In whatever language: of a daemon, or by a mail system that answers nobody and states code and status."""
+    if phrases.DAEMON.search(opened.first("from")[:300]):
+        told = said.said(words)
+        return opened.original() is not None or "5" in (told.status[:1], told.reply[:1])
+    if not (alone and system(opened)):
+        return False
+    told = said.said(words)
+    return told.status[:1] == told.reply[:1] == "5"
 
 
 def delayed(opened: Opened, words: str) -> bool:
