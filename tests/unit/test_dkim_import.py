@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postmeter.cli import import_opendkim, opendkimreasons, ucl
+from postmeter.cli import import_opendkim, import_rspamd, opendkimreasons, ucl
 from postmeter.cli.carried import Carried
 from postmeter.cli.main import main
 from postmeter.cli.opendkimconf import Setting
@@ -158,6 +158,28 @@ def test_what_is_left_out_is_told_with_the_reason(tmp_path: Path, text: str, why
     assert any(why in each for each in told), told
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KeyTable dsn:mysql://mail:S3cret@db/dkim/table=keys?keycol=id\nSigningTable erlang:n@h:S3cret:m:f",
+        "InternalHosts dsn:mysql://mail:S3cret@db/dkim/table=hosts",
+        "ResignMailTo dsn:mysql://mail:S3cret@db/dkim/table=hosts",
+        "LDAPBindPassword S3cret",
+    ],
+)
+def test_no_password_is_repeated(tmp_path: Path, text: str) -> None:
+    """What is printed becomes a configuration that others may read."""
+    out = carried(tmp_path, text)
+    assert text.split()[0] in out.text("import")
+    assert "S3cret" not in out.text("import")
+
+
+def test_a_data_set_begins_at_the_base_directory(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("192.0.2.0/24\n")
+    out = carried(tmp_path, f"BaseDirectory {tmp_path}\nInternalHosts refile:hosts")
+    assert put(out, "senders", "networks") == ["192.0.2.0/24"]
+
+
 @given(st.data())
 def test_inside_are_the_networks_without_their_exceptions(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -180,6 +202,34 @@ def test_this_host_stays_inside(tmp_path: Path, hosts: str) -> None:
     """An empty list would leave the mail of local programs unsigned."""
     out = carried(tmp_path, f"InternalHosts {hosts}")
     assert put(out, "senders", "networks") == ["127.0.0.0/8", "::1/128"]
+
+
+def test_this_host_stays_inside_where_the_list_cannot_be_read(tmp_path: Path) -> None:
+    assert put(carried(tmp_path, "InternalHosts lua:/etc/hosts.lua"), "senders", "networks") is None
+
+
+def signed(folder: Path, text: str) -> dict[str, list[str]]:
+    """Selectors by domain, as rspamd's configuration is read; DIR in it is the folder."""
+    (folder / "dkim_signing.conf").write_text(text.replace("DIR", str(folder)))
+    entries = put(import_rspamd.carry(folder / "dkim_signing.conf"), "dkim", "sign")
+    return {each["domain"]: [key["selector"] for key in each["keys"]] for each in entries or ()}  # type: ignore
+
+
+def test_a_domain_with_keys_of_its_own_is_signed_by_those_alone(tmp_path: Path) -> None:
+    """Maps and default paths are for domains that have none: an old key may lie there, and its record be gone."""
+    (tmp_path / "example.com.mail.key").write_bytes(PRIVATE)
+    (tmp_path / "example.net.mail.key").write_bytes(PRIVATE)
+    (tmp_path / "selectors").write_text("example.com old\nexample.org map\n")
+    text = """selector = "mail"; path = "DIR/$domain.$selector.key"; selector_map = "DIR/selectors";
+        domain { Example.com { selectors [ { selector = "a", path = "/a" }, { selector = "b", path = "/b" } ] } }"""
+    assert signed(tmp_path, text) == {"example.com": ["a", "b"], "example.org": ["map"], "example.net": ["mail"]}
+
+
+def test_tables_that_are_not_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "conf").write_text('signing_table = "glob;/etc/s.map"; key_table = ["/a", "/b"];')
+    out = import_rspamd.carry(tmp_path / "conf")
+    assert sorted(each.what for each in out.left) == ["key_table", "signing_table"]
+    assert "dkim" not in out.sections
 
 
 @pytest.mark.parametrize(("seconds", "expire"), [("864000", "864000s"), ("604800", "7d"), ("86400", "7d"), ("0", None)])

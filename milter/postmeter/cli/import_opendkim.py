@@ -39,7 +39,7 @@ def carry(path: Path, *, tables: bool) -> Carried:
     for setting in conf:
         reason = opendkimreasons.why_not(setting)
         if reason:
-            out.leave(setting.where, f"{setting.name} {setting.value}".strip(), reason)
+            out.leave(setting.where, setting.shown, reason)
     return out
 
 
@@ -77,7 +77,7 @@ def _entries(conf: OpendkimConf, setting: Setting, out: Carried) -> list[str]:
     try:
         return conf.entries(setting)
     except MistakeError as mistake:
-        out.leave(setting.where, f"{setting.name} {setting.value}", f"{mistake.what}; {mistake.fix}")
+        out.leave(setting.where, setting.shown, f"{mistake.what}; {mistake.fix}")
         return []
 
 
@@ -157,8 +157,9 @@ def _senders(conf: OpendkimConf, out: Carried) -> None:
     if services:
         out.put("senders", "daemon_names", services)
     setting = conf.get("InternalHosts")
-    if setting is not None:
-        out.put("senders", "networks", list(_networks(conf, setting, out)), "InternalHosts")
+    hosts = _entries(conf, setting, out) if setting else []
+    if setting and hosts:  # what cannot be read leaves the default, which is this host
+        out.put("senders", "networks", list(_networks(hosts, setting, out)), "InternalHosts")
 
 
 def _mta(conf: OpendkimConf, out: Carried) -> list[str]:
@@ -184,11 +185,11 @@ _Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 _LOOPBACK = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1")))
 
 
-def _networks(conf: OpendkimConf, setting: Setting, out: Carried) -> Iterator[str]:
+def _networks(entries: list[str], setting: Setting, out: Carried) -> Iterator[str]:
     """Exceptions are cut out: OpenDKIM asks for the longest prefix first, with ! and then without."""
     inside: list[_Network] = []
     outside: list[_Network] = []
-    for entry in _entries(conf, setting, out):
+    for entry in entries:
         bare = re.sub(r"[\[\]]", "", entry).removeprefix("!")
         local = entry.lower() == "localhost"
         try:

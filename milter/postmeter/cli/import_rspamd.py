@@ -96,17 +96,19 @@ def _text(said: Section, name: str) -> str:
 
 
 def _keys(said: Section, path: Path, out: Carried) -> None:
-    tables = _text(said, "key_table"), _text(said, "signing_table")
-    if all(tables):
-        files = [table.removeprefix("file://") for table in tables]
-        out.put("dkim", "opendkim_tables", {"key_table": f"refile:{files[0]}", "signing_table": f"refile:{files[1]}"})
+    tables = {name: _text(said, name).removeprefix("file://") for name in ("key_table", "signing_table")}
+    if all(file.startswith("/") for file in tables.values()):
+        out.put("dkim", "opendkim_tables", {name: f"refile:{file}" for name, file in tables.items()})
         return
+    for name in tables.keys() & said.values.keys():
+        out.leave(_where(said, path, name), name, "only both tables, each one file, are read: name those")
     entries: dict[str, list[tuple[str, str]]] = {}
-    for domain, selector, file in [*_named(said, path, out), *_mapped(said, path, out), *_found(said)]:
-        pair = selector, file
+    for domain, selector, file in _named(said, path, out):
         known = entries.setdefault(domain, [])
-        if not any(selector == other for other, _ in known) and (domain in _own(said) or not known):
-            known.append(pair)
+        if selector not in dict(known):
+            known.append((selector, file))
+    for domain, selector, file in [*_mapped(said, path, out), *_found(said)]:
+        entries.setdefault(domain, [(selector, file)])
     _put(said, entries, out)
     if not entries:
         template = _text(said, "path") or _PATH
@@ -123,11 +125,6 @@ def _put(said: Section, entries: dict[str, list[tuple[str, str]]], out: Carried)
         out.put("dkim", "sign", listed, "" if _off(said, "use_esld") else "subdomains: as use_esld")
 
 
-def _own(said: Section) -> set[str]:
-    block = said.values.get("domain")
-    return set(block.values) if isinstance(block, Section) else set()
-
-
 def _named(said: Section, path: Path, out: Carried) -> Iterator[tuple[str, str, str]]:
     """`domain { example.com { path, selector, selectors [ … ] } }`"""
     block = said.values.get("domain")
@@ -140,7 +137,7 @@ def _named(said: Section, path: Path, out: Carried) -> Iterator[tuple[str, str, 
             continue
         several = value.values.get("selectors", [value])
         for each in several if isinstance(several, list) else [several]:
-            yield from _one(each, said, name, where, out)
+            yield from _one(each, said, name.lower(), where, out)
 
 
 def _one(value: Value, said: Section, domain: str, where: str, out: Carried) -> Iterator[tuple[str, str, str]]:

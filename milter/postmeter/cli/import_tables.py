@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from postmeter.cli.carried import Carried, Value
-from postmeter.cli.opendkimconf import OpendkimConf, Setting
+from postmeter.cli.opendkimconf import OpendkimConf
 from postmeter.config.problem import MistakeError
 from postmeter.config.schema import OpendkimTables
 from postmeter.config.tablefile import TableFile, table_file
@@ -45,17 +45,10 @@ def _file(conf: OpendkimConf, name: str, out: Carried) -> TableFile | None:
         out.leave("all of it", name, "it is missing, so OpenDKIM signs nothing by tables")
         return None
     try:
-        return table_file(_absolute(conf, setting))
+        return table_file(conf.absolute(setting))
     except MistakeError as mistake:
-        out.leave(setting.where, f"{name} {setting.value}", f"{mistake.what}; {mistake.fix}")
+        out.leave(setting.where, setting.shown, f"{mistake.what}; {mistake.fix}")
         return None
-
-
-def _absolute(conf: OpendkimConf, setting: Setting) -> str:
-    kind, colon, rest = setting.value.partition(":")
-    if colon and kind.lower() in ("file", "refile") and conf.value("BaseDirectory"):
-        return f"{kind}:{conf.path(rest)}"
-    return setting.value
 
 
 def _list(tables: Tables, signing: TableFile, out: Carried) -> None:

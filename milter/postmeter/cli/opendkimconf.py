@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postmeter.config.problem import MistakeError, quoted
-from postmeter.config.tablefile import table_file
+from postmeter.config.tablefile import shown, table_file
 
 _DEEPEST = 5  # Include within Include
 
@@ -27,6 +27,11 @@ class Setting:
     def on(self) -> bool:
         """A Boolean by its first letter."""
         return self.value[:1] in ("T", "t", "Y", "y", "1")
+
+    @property
+    def shown(self) -> str:
+        """As it is told to people, without a password."""
+        return self.name if "password" in self.name.lower() else f"{self.name} {shown(self.value)}".strip()
 
 
 class OpendkimConf:
@@ -53,11 +58,18 @@ class OpendkimConf:
         """Relative ones begin at BaseDirectory."""
         return Path(self.value("BaseDirectory") or "/", text)
 
+    def absolute(self, setting: Setting) -> str:
+        """A data set with the whole path of its file, where it names one."""
+        kind, colon, rest = setting.value.partition(":")
+        if colon and kind.lower() in ("file", "refile") and self.value("BaseDirectory"):
+            return f"{kind}:{self.path(rest)}"
+        return setting.value
+
     def entries(self, setting: Setting) -> list[str]:
         """The lines or parts of a data set, each as it stands there. Raises MistakeError for what is no text."""
         text = setting.value
         if text[:1] == "/" or text.partition(":")[0].lower() in ("file", "refile"):
-            return list(_file_entries(table_file(text).path))
+            return list(_file_entries(table_file(self.absolute(setting)).path))
         kind, colon, rest = text.partition(":")
         if colon and kind.lower() == "csl":
             text = rest

@@ -38,13 +38,19 @@ class TableFile:
         return f"refile:{self.path}" if self.globs else str(self.path)
 
 
+def shown(text: str) -> str:
+    """A data set as complaints name it: what is no file may have a password in it."""
+    kind, colon, _ = text.partition(":")
+    return f"{kind}:…" if colon and kind.lower() in set(_OTHERS) - {"csl", "db"} else text
+
+
 def table_file(text: str) -> TableFile:
     """`/path`, `file:/path` or `refile:/path`."""
     kind, colon, rest = text.partition(":")
     word = kind.lower()
     if colon and "/" not in kind and word in _OTHERS:
         what, fix = _OTHERS[word]
-        raise MistakeError(f"{quoted(text)} is {what}, which is not read", fix)
+        raise MistakeError(f"{quoted(shown(text))} is {what}, which is not read", fix)
     if colon and word in ("file", "refile"):
         return TableFile(values.path(rest.strip()), globs=word == "refile")
     if text.endswith(".db"):
