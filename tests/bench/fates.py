@@ -118,7 +118,7 @@ def _follow(journal: Journal) -> tuple[float, float]:
 
 
 def _report(database: Database) -> Report:
-    read = partial(figures.read, database)
+    read = partial(figures.breakdowns, database)
     by = ("domain", "login", "provider")
     return gather(read, since=LAST - 6, until=LAST + 1, by=by, now=0.0, host="mx1.example.com")
 

@@ -6,14 +6,19 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import closing
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from postmeter.books.following import Follower
 from postmeter.events import Bounced, Event, Sent, Submitted
+from postmeter.report.gather import gather
 from postmeter.store import figures
+from postmeter.store.fates import Group
 from postmeter.store.following import POSITION
 from postmeter.store.journal import Journal
 from tests.lab.folder import CLONE
@@ -127,3 +132,28 @@ def test_who_follows_copies_the_log_back_long_before_a_message_has_to(tmp_path: 
         with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as file:
             [(copied,)] = file.execute("SELECT count(*) FROM events")
     assert recorded - 250 <= copied <= recorded
+
+
+def test_a_report_made_while_figures_move_adds_up(tmp_path: Path) -> None:
+    """All of it is of one moment."""
+    journal, other = Journal(tmp_path / "journal.db"), Journal(tmp_path / "journal.db")
+    stop = threading.Event()
+
+    def move() -> None:
+        names, places = figures.Names(), cycle(range(50))
+        while not stop.is_set():
+            group = Group("example.com", f"login{next(places)}", f"campaign{next(places)}")
+            with other.database.transaction() as link:
+                figures.add(link, {figures.Place(20_000, group, "google", "accepted"): 1}, names)
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        for _ in range(200):
+            read = partial(figures.breakdowns, journal.database)
+            report = gather(read, since=20_000, until=20_001, by=figures.BY, now=0.0, host="mx1")
+            told = {by: sum(part.counts["accepted"] for part in parts) for by, parts in report.parts.items()}
+            assert set(told.values()) == {report.total.get("accepted", 0)}
+    finally:
+        stop.set()
+        thread.join()

@@ -7,9 +7,10 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html.parser import HTMLParser
+from itertools import product
 from typing import Any
 
 import pytest
@@ -34,11 +35,11 @@ counts = st.fixed_dictionaries({name: st.integers(0, 10**6) for name in PLACES})
 def made(cells: Mapping[tuple[int, str], Mapping[str, int]], *, by: str = "login", length: int = 7) -> Report:
     """Of what each name had on each day."""
 
-    def read(*, since: int, until: int, by: str = "") -> dict[str, Counter[str]]:
-        found: dict[str, Counter[str]] = {}
-        for (day, name), values in cells.items():
-            key = {"": "", "day": str(day)}.get(by, name)
-            found.setdefault(key, Counter()).update(values)
+    def read(*, since: int, until: int, by: Sequence[str]) -> dict[str, dict[str, Counter[str]]]:
+        found: dict[str, dict[str, Counter[str]]] = {}
+        for one, ((day, name), values) in product(by, cells.items()):
+            key = {"": "", "day": str(day)}.get(one, name)
+            found.setdefault(one, {}).setdefault(key, Counter()).update(values)
         return found
 
     return gather(read, since=TODAY - length + 1, until=TODAY + 1, by=[by], now=NOW, host="mx1.example.com")

@@ -72,7 +72,7 @@ def gathered(config: Config, *, since: int, until: int, by: Sequence[str], here:
 
     journal = database.open(config.journal.path, readonly=True)
     with closing(journal) as book, everywhere(config, book, here=here) as hosts:
-        read = hosts.figures if hosts else partial(figures.read, book)
+        read = hosts.figures if hosts else partial(figures.breakdowns, book)
         host = ALL if hosts else named(config)
         return gather(read, since=since, until=until, by=by, now=time.time(), host=host)
 

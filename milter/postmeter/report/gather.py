@@ -87,9 +87,9 @@ RATES: dict[str, Rate] = {
 
 
 class Read(Protocol):
-    """As `store.figures.read`, without its database."""
+    """As `store.figures.breakdowns`, without its database."""
 
-    def __call__(self, *, since: int, until: int, by: str = "") -> Mapping[str, Figures]: ...
+    def __call__(self, *, since: int, until: int, by: Sequence[str]) -> Mapping[str, Mapping[str, Figures]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,11 @@ class Report:
 
 
 def gather(read: Read, *, since: int, until: int, by: Sequence[str], now: float, host: str) -> Report:
-    found = read(since=since, until=until).get("", {})
-    parts = {one: _parts(read(since=since, until=until, by=one), one) for one in by if one != "day"}
-    days = read(since=since, until=until, by="day")
+    found = read(since=since, until=until, by=tuple(dict.fromkeys(["", "day", *by])))
+    total, days = found.get("", {}).get("", {}), found.get("day", {})
+    parts = {one: _parts(found.get(one, {}), one) for one in by if one != "day"}
     parts["day"] = [Part(day_text(day), _with_sums(days.get(str(day), {}))) for day in range(since, until)]
-    return Report(since, until, now, host, _with_sums(found), parts)
+    return Report(since, until, now, host, _with_sums(total), parts)
 
 
 def _parts(found: Mapping[str, Figures], by: str) -> list[Part]:

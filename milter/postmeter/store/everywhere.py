@@ -6,7 +6,7 @@ As `figures` and `finding` tell it of this host alone. Reads only; a host that i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from postmeter.events import REFERENCE, Refiltered, Released, Submitted
@@ -31,18 +31,9 @@ class Everywhere:
         self._forms = forms
         self._postgres = Postgres(url, password_file=password_file, patience=PATIENCE)
 
-    def figures(self, *, since: int, until: int, by: str = "", only: Collection[str] = ()) -> dict[str, Counter[str]]:
-        """As `figures.read`, of all hosts."""
-        column = figures.COLUMNS[by] if by else "CAST('' AS TEXT)"
-        marks = f"AND what IN ({', '.join(['%s'] * len(only))})" if only else ""
-        sql = f"""
-            SELECT {column}, what, sum(value) FROM figures WHERE day >= %s AND day < %s {marks}
-            GROUP BY 1, 2 HAVING sum(value) <> 0
-        """
-        found: dict[str, Counter[str]] = {}
-        for name, what, value in sorted(self._query(sql, since, until, *only)):
-            found.setdefault(str(name), Counter())[what] = int(value)
-        return found
+    def figures(self, *, since: int, until: int, by: Sequence[str]) -> dict[str, dict[str, Counter[str]]]:
+        """As `figures.breakdowns`, of all hosts."""
+        return figures.sorted_out(self._query(figures.breaking_down(by, mark="%s"), *(since, until) * len(by)))
 
     def references(self, text: str, *, most: int) -> list[str]:
         """Of the messages that it names, latest first: a queue id, a Message-ID, a recipient, or a reference."""
