@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -287,6 +288,35 @@ def test_processes_killed_at_random_leave_ledger_journal_and_totals_equal(path: 
         assert count <= limit
         assert (len(kept(path)), total(path)) == (count, count)
     assert kept(path)
+
+
+def settle_what_is_named(path: Path, names: Connection) -> None:
+    with closing(hasty(path)) as settler:
+        while name := names.recv():
+            settler.settle((charge(limit=1000),), submitted(name), ONE, NOW)
+            names.send(None)
+
+
+@pytest.mark.parametrize("endings", [("", "-wal", "-shm"), ("",)], ids=["with its log", "alone"])
+def test_processes_whose_journal_was_moved_away_go_on_together_in_one(path: Path, endings: tuple[str, ...]) -> None:
+    """What is left beside it is of no use to another: a journal in use was damaged so, and stayed unusable."""
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe() for _ in range(2)]
+    workers = [fork.Process(target=settle_what_is_named, args=(path, there)) for _, there in pipes]
+    for process in workers:
+        process.start()
+    for nth in range(20):
+        if nth == 10:
+            for ending in endings:
+                os.rename(f"{path}{ending}", f"{path}.old{ending}")
+        here, _ = pipes[nth % 2]
+        here.send(f"m{nth}")
+        here.recv()
+    for (here, _), process in zip(pipes, workers, strict=True):
+        here.send("")
+        process.join(20)
+    assert [process.exitcode for process in workers] == [0, 0]
+    assert (kept(path), spooled(path)) == ([f"m{nth}" for nth in range(10, 20)], [])
 
 
 @contextmanager

@@ -142,19 +142,17 @@ class Database:
         return self._link
 
     def _write(self) -> sqlite3.Connection:
-        """Created with our mode before SQLite sees it: its -wal and -shm get the mode and owner of the database.
-
-        One that exists is never opened besides: closing that descriptor would drop SQLite's locks on the file
+        """One that exists is never opened besides: closing that descriptor would drop SQLite's locks on the file
         (sqlite.org/howtocorrupt.html, 2.2).
         """
-        if not self.path.exists():
-            os.close(_open(self.path))
         if self._turn is None:
             self._turn = Turn(_open(self.path.with_name(self.path.name + ".lock")))
-        self._inode = self.path.stat().st_ino
-        link = self._connect("mode=rw")
         turn = self._take_turn()
         try:
+            if not self.path.exists():
+                self._make()
+            self._inode = self.path.stat().st_ino
+            link = self._connect("mode=rw")
             link.execute("PRAGMA journal_mode=WAL")
             link.execute(f"PRAGMA synchronous={self._sync}")
             link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
@@ -163,6 +161,16 @@ class Database:
         finally:
             turn.give()
         return link
+
+    def _make(self) -> None:
+        """With our mode before SQLite sees it: its -wal and -shm get the mode and owner of the database.
+
+        Those of one that was moved away without them are another's, and may be in use there: who shared the -shm, an
+        index of that log, would read the new log by it (sqlite.org/howtocorrupt.html, 2.4).
+        """
+        for ending in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        os.close(_open(self.path))
 
     def _read(self) -> sqlite3.Connection:
         """Read-only WAL needs the -shm file, or leave to make it (sqlite.org/wal.html, 5): neither when nobody runs."""
