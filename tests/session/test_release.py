@@ -163,6 +163,20 @@ def test_a_queue_id_that_came_again_is_not_touched(house: House) -> None:
     assert list(house.queue.held) == [name]
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_what_a_killed_run_has_charged_may_be_deleted_and_leaves_no_row(house: House, *, after: bool) -> None:
+    """Its release is on record already; where it was let go, too, nothing is left to be deleted."""
+    house.hold("a", 3)
+    house.queue.dies, house.queue.after = 2, after  # the first call is for what another run left
+    with suppress(Killed):
+        house.run()
+    house.queue.dies = -1
+    assert [row.sender for row in held.going(house.book())] == ["a"]
+    assert house.run("a", delete=True) == Outcome(deleted=0 if after else 1)
+    assert (held.going(house.book()), held.waiting(house.book()), house.queue.held) == ([], [], {})
+    assert (house.used("a"), [event.action for event in house.events()]) == (3, ["released"])
+
+
 @pytest.mark.parametrize(("queue", "later"), [("active", 0.0), ("deferred", 0.0), ("hold", 60.0)])
 def test_what_the_queue_shows_elsewhere_is_gone_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch, queue: str, later: float

@@ -158,8 +158,6 @@ class Releaser:
         self._queue.delete(row.queue_id for row in rows)
         for row in rows:
             self._accounts.release(row, self._event(row, "deleted", by="person"), self._clock())
-            if row.going:  # by a run that was killed: then its release is on record already
-                held.remove(self._database, row)
         self._outcome.deleted += len(rows)
 
     def _event(self, row: Held, action: str, *, by: str) -> Released:
