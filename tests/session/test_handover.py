@@ -23,6 +23,7 @@ from postmeter.runtime.listener import listen
 from postmeter.runtime.notify import Notifier
 from postmeter.runtime.prefork import GRACE
 from postmeter.submission.pipeline import Stage
+from tests.lab.child import code_of
 from tests.lab.ports import free_port
 from tests.lab.waiting import wait_for
 from tests.session.conftest import Running
@@ -310,11 +311,12 @@ def test_descriptors_are_taken_as_systemd_numbers_them(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as unit:
         unit.bind(str(tmp_path / "s"))
         unit.listen()
-        pid = os.fork()
-        if pid == 0:
+
+        def take() -> int:
             os.dup2(os.open("/dev/null", os.O_RDONLY), 3)
             os.dup2(unit.fileno(), 4)
             environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "file:unit"}
             found = Kept.from_environment(environ).find(socket.AF_UNIX, str(tmp_path / "s"))
-            os._exit(0 if found and found.name == "unit" and not found.socket.get_inheritable() else 1)
-        assert os.waitpid(pid, 0)[1] == 0
+            return 0 if found and found.name == "unit" and not found.socket.get_inheritable() else 1
+
+        assert code_of(take) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -24,6 +25,8 @@ from postmeter.store.journal import Journal
 from postmeter.store.migrations import MIGRATIONS
 from postmeter.store.settle import Settler
 from postmeter.store.turn import Turn
+from tests.lab.child import code_of
+from tests.lab.folder import new_folder
 from tests.lab.waiting import wait_for
 
 NOBODY = 65534
@@ -152,12 +155,14 @@ def test_processes_that_start_together_all_find_the_schema(path: Path) -> None:
     assert [start.wait(30) for start in starts] == [0, 0, 0, 0]
 
 
-def test_a_reader_without_leave_to_write_reads_while_daemons_run_and_when_none_does(path: Path) -> None:
+def test_a_reader_without_leave_to_write_reads_while_daemons_run_and_when_none_does(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Not in a folder of pytest's, which another pytest closes to all but us whenever it begins."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
-    for folder in [path.parent, *path.parent.parents][:3]:
-        folder.chmod(0o755)
-    path.parent.chmod(0o755)
+    path = new_folder("journal") / "journal.db"
+    request.addfinalizer(lambda: shutil.rmtree(path.parent))
     running = Journal(path)
     running.record([clicked(1)])
     for name in ("", "-wal", "-shm"):
@@ -170,14 +175,15 @@ def test_a_reader_without_leave_to_write_reads_while_daemons_run_and_when_none_d
 
 def read_as_nobody(path: Path) -> int:
     """How many events another user sees who may only read."""
-    child = os.fork()
-    if child == 0:
+
+    def read() -> int:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
         with closing(Journal(path, readonly=True)) as journal:
-            os._exit(len(journal.events()))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return len(journal.events())
+
+    return code_of(read)
 
 
 def test_a_journal_that_was_moved_away_is_made_anew(journal: Journal, path: Path) -> None:

@@ -28,6 +28,7 @@ from postmeter.store.batch import Job
 from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
+from tests.lab.child import code_of
 from tests.lab.waiting import wait_for
 
 NOW = 1_700_000_000.0
@@ -223,14 +224,12 @@ def test_threads_of_the_store_take_no_signal_meant_for_the_daemon(settler: Settl
 
 
 def test_a_settler_refuses_to_be_carried_over_a_fork(settler: Settler) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
+    def check() -> int:
+        with pytest.raises(RuntimeError, match="open it again after a fork"):
             settler.check((charge(),), NOW)
-        except RuntimeError:
-            os._exit(7)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        return 7
+
+    assert code_of(check) == 7
 
 
 def client(settler: Settler, name: str, limit: int, accepted: list[str]) -> None:
