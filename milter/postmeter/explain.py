@@ -6,8 +6,8 @@ pipeline it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 
 from postmeter.mail.apply import apply
@@ -16,7 +16,7 @@ from postmeter.mail.message import Message
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
 from postmeter.submission.mark import Marks
-from postmeter.submission.pipeline import Pipeline
+from postmeter.submission.pipeline import Gate, Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,24 @@ class Explanation:
 
 
 def explain(
-    message: Message, *, who: Identity, pipeline: Pipeline, marked: Marks | None = None,
+    message: Message, *, who: Identity, pipeline: Pipeline, marked: Marks | None = None, gates: Sequence[Gate] = (),
     full: Callable[[Draft], Reply | None] = lambda draft: None,
 ) -> Explanation:  # fmt: skip
     """Run a message that has come to its end through the same decisions as the milter's.
 
-    `full` answers for one that would be held, where no more of its sender may be.
+    `gates` are asked at RCPT. `full` answers for one that would be held, where no more of its sender may be.
     """
     before = apply(message, ())
     draft = Draft(message)
     reason = _foreign(draft, who, marked)
     if reason:
         return Explanation("pass", (Note("identity", f"not ours, passes untouched: {reason}"),), before, before)
+    refused = _refused(message, who, gates)
+    left = tuple(one for one in message.envelope.rcpt_to if one not in refused)
+    draft.notes += [Note(gate, f"refused at RCPT: {reply}") for gate, reply in refused.values()]
+    if refused and not left:
+        return Explanation("refuse", tuple(draft.notes), before, before, next(iter(refused.values()))[1])
+    draft.message = replace(message, envelope=message.envelope.to(left, message.envelope.quiet))
     outcome = pipeline.run(draft)
     reply = outcome.reply or (full(outcome.draft) if outcome.draft.hold else None)
     notes = tuple(outcome.draft.notes)
@@ -91,6 +97,15 @@ def _foreign(draft: Draft, who: Identity, marked: Marks | None) -> str:
     if whose is Whose.RETURNED:
         return "" if marked is not None and marked.believe(draft) else "back from a filter without a mark that holds"
     return who.by_header(draft.message.fields) if whose is Whose.UNDECIDED else ""
+
+
+def _refused(message: Message, who: Identity, gates: Sequence[Gate]) -> dict[bytes, tuple[str, Reply]]:
+    """Whom a client is refused at RCPT, by which gate and how: it may give up there, or go on with the others."""
+    envelope = message.envelope
+    if not envelope.waits or not envelope.mail_from or who.by_envelope(envelope) is not Whose.OURS:
+        return {}
+    asked = [(recipient, gate, gate.ask(envelope, recipient)) for recipient in envelope.rcpt_to for gate in gates]
+    return {recipient: (gate.name, reply) for recipient, gate, reply in asked if reply is not None}
 
 
 def _lines(raw: bytes) -> list[str]:

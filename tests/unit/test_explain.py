@@ -87,3 +87,30 @@ def test_what_would_not_be_done_is_not_called_done(
     config.write_text(f"mode: {mode}\n{limit}journal: {{path: {tmp_path}/journal.db}}\n")
     assert main(["-c", str(config), "explain", message, "--rcpt", "b@example.net", "--json"]) == 0
     assert ("mode is observe: " in capsys.readouterr().err) is (mode == "observe")
+
+
+@pytest.mark.parametrize(
+    ("login", "recipients", "verdict", "told"),
+    [
+        ("alice@example.com", ["gone@example.net", "b@example.net"], "Accepted.", True),
+        ("alice@example.com", ["gone@example.net"], "Refused: 550 5.7.1 gone@example.net is suppressed here ", True),
+        ("", ["gone@example.net", "b@example.net"], "Accepted.", False),
+    ],
+)
+def test_who_is_refused_at_rcpt_already_is_told(
+    message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], login: str, recipients: list[str], verdict: str,
+    told: bool,
+) -> None:  # fmt: skip
+    """Of a test, too, which is decided about later; sendmail(1) is answered at the end only."""
+    config = tmp_path / "postmeter.yaml"
+    suppression = "suppression: {observe: false, mail: all}\nsenders: {from: {x: [example.com]}}\n"
+    config.write_text(CONFIG.format(tmp_path, "observe") + suppression)
+    assert main(["-c", str(config), "suppress", "add", "gone@example.net"]) == 0
+    if login:
+        Path(message).write_text("X-Postmeter-Test: yes\n" + Path(message).read_text())
+        verdict = verdict.replace("Accepted.", "Accepted, and delivered to nobody: a test.")
+    asked = [word for recipient in recipients for word in ("--rcpt", recipient)]
+    main(["-c", str(config), "explain", message, *(["--login", login] if login else []), *asked])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("refused at RCPT" in line for line in lines) is told
+    assert lines[-1].startswith(verdict)

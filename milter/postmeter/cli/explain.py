@@ -51,6 +51,7 @@ def run(args: Namespace) -> int:
     from postmeter.config.load import load_with_lines
     from postmeter.explain import as_json, as_text, explain
     from postmeter.submission import standing
+    from postmeter.submission.pipeline import Gate
     from postmeter.submission.quota import Quotas
 
     try:
@@ -73,7 +74,8 @@ def run(args: Namespace) -> int:
         material, who=who, own=own, stops=stops, quotas=quotas, marked=marked, suppress=suppress
     )
     full = partial(_full, config=config, quotas=quotas, accounts=settler)
-    told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked, full=full)
+    gates = (Gate("suppression", suppress.gate),) if suppress.gates else ()
+    told = explain(_message(raw, args), who=who, pipeline=pipeline, marked=marked, gates=gates, full=full)
     if args.json:
         print(json.dumps(as_json(told, diff=args.diff), indent=2))
     else:
