@@ -117,6 +117,9 @@ def test_what_real_mail_has_in_from(value: bytes, expected: list[str]) -> None:
         b" b@\xff.example",  # neither ASCII nor UTF-8
         b" Sales: b@good.example",
         b" a: b: c@good.example;",
+        b" Sales: a@good.example; b@good.example",  # behind a group only a comma may stand
+        b" nobody:; b@good.example",
+        b" nobody:; all: b@good.example;",
     ],
 )
 def test_what_could_be_read_in_two_ways_is_not_read(value: bytes) -> None:

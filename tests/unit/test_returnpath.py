@@ -165,6 +165,7 @@ def test_a_message_that_is_all_but_too_large_gets_no_fields() -> None:
     draft = run(feedback_id=True, size_limit=1000)
     assert added(draft) == {}
     assert sender(draft)
+    assert added(run(feedback_id=True, size_limit=2000)) == added(run(feedback_id=True)) != {}
 
 
 def test_what_is_added_is_signed() -> None:
