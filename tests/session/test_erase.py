@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -399,3 +400,28 @@ def test_a_domain_in_letters_of_its_own_is_the_same_as_its_a_label() -> None:
     for spelled in ("ännä@bücher.example", "ÄNNÄ@BÜCHER.example", "ännä@xn--bcher-kva.example"):
         assert person.without(spelled) == person.hash
         assert person.may_be_in(json.dumps(spelled))
+
+
+NAMES = ["öykü.öztürk@shop.example", "ännä@xn--bcher-kva.example", "иван@почта.example", "o'neil+ö=ü@shop.example"]
+
+
+@given(st.sampled_from(NAMES), st.data())
+def test_letters_of_any_alphabet_may_be_capitals(address: str, data: st.DataObject) -> None:
+    """Each by itself, as names begin with one; also where JSON or a URL writes them otherwise."""
+    person = erasing.Person(address, KEY, lambda spelling: [])
+    spelt = "".join(data.draw(st.sampled_from((char, char.upper()))) for char in address)
+    assert person.without(spelt) == person.hash
+    for text in (spelt, json.dumps(spelt), f"https://shop.example/?u={quote(spelt)}", quote(spelt, safe="").lower()):
+        assert person.may_be_in(text)
+        assert person.in_octets(f"x{text}x".encode())
+        assert person.may_be_in(person.without(text)) is False or text.startswith('"')
+
+
+def test_a_name_that_begins_with_a_letter_beyond_ascii_goes(kept: Kept) -> None:
+    """Mail to such people is an event in JSON, and their capital is another escape there than the small letter."""
+    kept.record(*told(1, "Öykü.Öztürk@Shop.Example"))
+    assert kept.erase("öykü.öztürk@shop.example") == 0
+    said = " ".join(path.read_text("latin-1").lower() for path in kept.folder.rglob("*") if path.is_file())
+    pattern = r"(?:\\u00d6|\\u00f6|%c3%96|%c3%b6|ã\x96|ã¶)yk"
+    assert re.findall(f"x{pattern}", said), "another's stays"
+    assert not re.findall(f"(?<!x){pattern}", said)

@@ -222,22 +222,19 @@ def _says(path: Path, person: Person) -> bool:
             ours, raw = file.readline(), file.read()
     except FileNotFoundError:
         return False
-    marks = person.marks()
-    return any(mark in text.lower() for text in (ours, *readings(raw)) for mark in marks)
+    return any(person.in_octets(text) for text in (ours, *readings(raw)))
 
 
 def _holds(path: Path, person: Person) -> bool:
     """Whether the file has any spelling of it, in blocks that overlap."""
-    marks = person.marks()
-    longest = max(map(len, marks))
     tail = b""
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
-                held = (tail + block).lower()
-                if any(mark in held for mark in marks):
+                held = tail + block
+                if person.in_octets(held):
                     return True
-                tail = held[-longest:]
+                tail = held[-person.longest :]
     except FileNotFoundError:
         pass
     return False

@@ -1,24 +1,22 @@
 """One person's address taken out of everything that is kept: a keyed hash stands in its place from then on.
 
-Found in any spelling that mail knows: upper and lower case, a domain's A- and U-label, as a return path holds it (VERP,
-`local=domain`), as a URL does. A login or an address somebody sends from stays where it names the sender. Knows nothing
-of who asks, nor of the files of others.
+Found in any spelling that mail knows (`spellings`). A login or an address somebody sends from stays where it names the
+sender. Knows nothing of who asks, nor of the files of others.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from sqlite3 import Connection
 from typing import Any, TypeAlias
-from urllib.parse import quote
 
 from postmeter.mail.scope import canonical
 from postmeter.store import personal, profiles, suppression, veil
 from postmeter.store.database import Database, Row
 from postmeter.store.personal import Place
 from postmeter.store.retention import write
+from postmeter.store.spellings import Spellings
 
 _SLICE = 1000  # rows read at once
 _PIECE = 100  # rows of one transaction
@@ -43,10 +41,7 @@ class Person:
         self.address = canonical(address)
         self.hash = veil.hashed(address, key)
         self._pseudonym = pseudonym
-        forms = _forms(self.address) | _forms(address.lower())
-        self._pattern = _pattern(forms)
-        cases = {case for form in forms for case in (form, form.upper())}
-        self._marks = {mark.lower() for case in cases for mark in (case, _json(case)[1:-1])}
+        self._spellings = Spellings(self.address, address.lower())
         domain = self.address.rpartition("@")[2]
         self._odd = (f'"@{domain}', f")@{domain}")  # the end of a name in quotes, or with a comment
         self._pseudonyms: set[str] = set()
@@ -60,16 +55,22 @@ class Person:
         self._pseudonyms |= made
         return bool(new)
 
-    def marks(self) -> list[bytes]:
-        """What a file that names the person holds, in lower case."""
-        return sorted(mark.encode("utf-8", "backslashreplace") for mark in self._marks | self._pseudonyms)
+    @property
+    def longest(self) -> int:
+        """Octets of what `in_octets` looks for."""
+        return max(self._spellings.longest, *map(len, self._pseudonyms), 0)
+
+    def in_octets(self, octets: bytes) -> bool:
+        """Whether a file that holds them names the person; or another, in whose address this one stands."""
+        low = octets.lower()
+        return self._spellings.may_be_in_octets(low) or any(one.encode() in low for one in self._pseudonyms)
 
     def may_be_in(self, text: str) -> bool:
         """False where the person certainly is not: quick."""
         low = text.lower()
         return (
             any(mark in low for mark in self._odd)
-            or any(mark in low for mark in self._marks)
+            or self._spellings.may_be_in(low)
             or any(one in low for one in self._pseudonyms)
         )
 
@@ -79,7 +80,7 @@ class Person:
     def without(self, value: Any) -> Any:
         """The same without the person, however deep."""
         if isinstance(value, str):
-            return self.hash if self._is(value) else self._pattern.sub(self.hash, value)
+            return self.hash if self._is(value) else self._spellings.whole.sub(self.hash, value)
         if isinstance(value, list):
             return [self.without(one) for one in value]
         if isinstance(value, dict):
@@ -88,7 +89,7 @@ class Person:
 
     def spellings(self, value: Any) -> Iterator[str]:
         """As what the person was met, where that is all of a text."""
-        if isinstance(value, str) and (self._is(value) or self._pattern.fullmatch(value)):
+        if isinstance(value, str) and (self._is(value) or self._spellings.whole.fullmatch(value)):
             yield value
         elif isinstance(value, list):
             for one in value:
@@ -110,12 +111,6 @@ class Person:
         own = {name: found.pop(name) for name in _SENDERS if canonical(str(found.get(name, ""))) == self.address}
         found = self.without(found) | own
         return self.without(source), _json(found) if found != before else data
-
-
-def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
-    """Another's address may begin or end as this one. A return path has words of its own before it."""
-    plain, verp = ("|".join(re.escape(form) for form in forms if ("=" in form) == is_verp) for is_verp in (False, True))
-    return re.compile(rf"(?:(?<![\w.+-])(?:{plain})|(?<![^\W_])(?:{verp}))(?![\w-]|\.\w)", re.IGNORECASE)
 
 
 def events(database: Database, person: Person) -> int:
@@ -215,25 +210,3 @@ def _event(link: Connection, seq: int, person: Person) -> int:
         return 0
     write(link, seq, source, data)
     return 1
-
-
-def _forms(address: str) -> set[str]:
-    """The ways to write it, in lower case."""
-    local, at, domain = address.rpartition("@")
-    if not at:
-        return {address}
-    domains = {domain, _u_labels(domain)}
-    found = {f"{local}{sign}{each}" for each in domains for sign in ("@", "=")}
-    found |= {f'"{local}"@{each}' for each in domains}
-    return found | {quote(f"{local}@{each}", safe="") for each in domains} | {f"{local}%40{each}" for each in domains}
-
-
-def _u_labels(domain: str) -> str:
-    """As people write it (RFC 5890 section 2.3.2.1); what is no A-label stays."""
-    labels = []
-    for label in domain.split("."):
-        try:
-            labels.append(label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label)
-        except UnicodeError:
-            labels.append(label)
-    return ".".join(labels)
