@@ -565,6 +565,11 @@ def opened_text(draft: Draft) -> list[str]:
         ("http://example.com/reset?x=1", "login_like"),
         ("http://example.com/{{id}}/x", "template"),
         ("*http://example.com/*", "malformed"),
+        ("[http://example.com/a](http://example.com/a)", "malformed"),  # as mail made from Markdown has it
+        ("![a](http://example.com/a.png)](http://example.com/b)", "malformed"),
+        ("http://example.com/?a[]=1", "malformed"),
+        ("http://example.com/a|b", "malformed"),
+        ("http://example.com/{id}", "malformed"),
         ("x" * 930 + " http://example.com/", "long_line"),
     ],
 )

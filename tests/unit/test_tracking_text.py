@@ -55,6 +55,8 @@ def test_urls_end_where_programs_end_them(text: str, found: list[str]) -> None:
         '<a href="http://example.com/a">http://example.com/b',
         "http://example.com/a>http://example.com/b",
         "http://example.com/a_ http://example.com/a- http://example.com/a~",
+        "(http://example.com/a)b http://example.com/a),http://example.com/b",
+        "http://example.com/(a http://example.com/)a(b",
     ],
 )
 def test_what_programs_could_read_differently_is_not_clear(text: str) -> None:

@@ -59,6 +59,7 @@ _BASE = re.compile(
 _REFERENCE = re.compile(r"[A-Za-z0-9/?&=;:.,_~!$'()*+@%-][A-Za-z0-9/?#&=;:.,_~!$'()*+@%-]*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]|\[%|##")
+_STOPS = re.compile(r"[][\\^`{|}]")  # RFC 3986 has none of them in a URL as they stand: some programs end one there
 _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
 _EDGES = "".join(map(chr, range(1, 33)))  # C0 control or space; HTML has made another character of a NUL
 _PRINTABLE = "".join(map(chr, range(33, 127)))
@@ -89,7 +90,8 @@ def target_of(value: bytes, *, utf8: bool, base: str = "") -> tuple[str, str]:
 
 def target_in_text(url: str) -> tuple[str, str]:
     """The same for a URL that stands in plain text, in ASCII."""
-    return _target(url, utf8=False, base="")
+    target, reason = _target(url, utf8=False, base="")
+    return ("", MALFORMED) if target and _STOPS.search(url) else (target, reason)
 
 
 def _target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:

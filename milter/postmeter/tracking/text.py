@@ -25,6 +25,7 @@ _NO_END = b"-_"  # Thunderbird leaves off the one, GitHub's definition (github.g
 _GOES_ON = re.compile(rb"[\">][^\s<A-Za-z0-9]*[A-Za-z0-9]")  # to GitHub's definition the same URL, to others its end
 _RUN = re.compile(rb"[^\s<]*")
 _REFERENCE = re.compile(rb"&[A-Za-z0-9]+\Z")  # to a character, with ";" behind it: GitHub's definition leaves it off
+_BRACKET = re.compile(rb"[()]")
 _LONGEST = 2000  # none that long is tracked
 _CONTEXT = 200  # what is said of a URL stands near it
 
@@ -115,4 +116,15 @@ def _agreed(line: bytes, start: int, end: int) -> bool:
     url = line[start:end]
     if line[end : end + 1] == b";" and _REFERENCE.search(url):
         return False
-    return before not in _WITHIN and not wrapped and url.isascii() and _LAST.search(url) is not None
+    sure = before not in _WITHIN and not wrapped and url.isascii()
+    return sure and _LAST.search(url) is not None and _paired(url)
+
+
+def _paired(url: bytes) -> bool:
+    """Whether each of its brackets has another one: some programs end a URL at one that has none."""
+    depth = 0
+    for bracket in _BRACKET.findall(url):
+        depth += 1 if bracket == b"(" else -1
+        if depth < 0:
+            return False
+    return depth == 0
