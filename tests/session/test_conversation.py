@@ -22,6 +22,7 @@ from postmeter.mail.draft import Draft
 from postmeter.mail.message import Envelope, Field
 from postmeter.mail.reply import Reply
 from postmeter.runtime import prefork
+from postmeter.submission.load import Load
 from postmeter.submission.pipeline import Gate, Stage
 from postmeter.submission.session import Session
 from tests.lab.mta import Mta
@@ -298,7 +299,7 @@ def test_a_thousand_recipients_are_kept_in_order(running: Running) -> None:
 
 def test_a_recipient_costs_the_same_however_many_there_are() -> None:
     """sendmail(1) knows no limit: copied at each RCPT, fifty thousand kept a worker busy for seconds."""
-    desk: Any = SimpleNamespace(observe=False, rcpt_gates=())
+    desk: Any = SimpleNamespace(observe=False, rcpt_gates=(), load=Load(max_sessions=1, max_memory=100 << 20))
     session, ctx = Session(desk), cast(Any, None)
 
     def cost() -> float:
@@ -530,6 +531,38 @@ def test_a_header_takes_memory_as_a_body_does(running: Running, name: str, value
         mta.rcpt("bob@example.net")
         assert mta.message([*FIELDS, *[(name, value)] * count], BODY).reply.startswith("451 4.3.1")
         assert send(mta, b"small\r\n") == "a"
+
+
+def test_recipients_take_memory_as_a_body_does(running: Running) -> None:
+    """However many there are, they are counted in what is told of the refusal."""
+    running.start(max_memory=100_000)
+    with running.session() as mta:
+        for address in ("bob@example.net", "b" * 3_000 + "@example.net"):
+            count = 100_000 // len(address)
+            mta.mail("alice@example.com", login="alice@example.com")
+            for _ in range(count):
+                mta.rcpt(address)
+            assert mta.message(FIELDS, BODY).reply.startswith("451 4.3.1")
+            what, envelope, stage, _ = running.told()
+            assert (what, len(envelope.rcpt_to), stage) == ("refused", count, "capacity")
+            assert sum(map(len, envelope.rcpt_to)) < 50_000
+            assert send(mta, b"small\r\n") == "a"
+            assert running.told()[1].envelope.rcpt_to == (b"bob@example.net",)
+
+
+def test_recipients_stay_when_the_rest_of_a_message_is_let_go(running: Running) -> None:
+    """They are told of, and their memory is given back with them."""
+    running.start(max_memory=100_000)
+    with running.session() as mta:
+        for _ in range(5):
+            mta.mail("alice@example.com", login="alice@example.com")
+            for _ in range(100):
+                mta.rcpt("bob@example.net", queue_id="4X")
+            assert mta.message(FIELDS, b"x" * 200_000).reply.startswith("451 4.3.1")
+            assert running.told()[1].rcpt_to == (b"bob@example.net",) * 100
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        assert mta.message(FIELDS, b"x" * 60_000).verdict.code == "a"
 
 
 def test_one_session_too_many_is_refused_for_now(running: Running) -> None:

@@ -75,6 +75,18 @@ def test_strangers_mail_without_a_mark_is_let_go_before_its_body(filtered: Runni
         assert filtered.told() == ("passed", service)
 
 
+def test_strangers_mail_takes_no_memory_by_its_recipients_either(filtered: Running) -> None:
+    """So it is never put off, and nothing of ours for it."""
+    with filtered.session(service="smtpd", address="192.0.2.9") as mta:
+        opened(mta)
+        for _ in range(20_000):
+            mta.rcpt("bob@example.net")
+        taken = mta.message([*FIELDS, FORGED[0]], BODY)
+        assert taken.verdict.code == "a"
+        assert dropped(taken.changes) == [b"\0\0\0\1X-Postmeter-Mark\0\0"]
+        assert filtered.told() == ("passed", "smtpd")
+
+
 def test_mail_in_transit_loses_its_marks_too(filtered: Running) -> None:
     """From a trusted network, but only passing through."""
     received = ("Received", b" from mx by host with ESMTP id 4X; now")

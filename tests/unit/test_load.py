@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from postmeter.submission import load
-from postmeter.submission.load import Load
+from postmeter.submission.load import Load, Share
 from tests.lab.waiting import wait_for
 
 
@@ -68,6 +68,32 @@ def test_room_that_others_give_back_lets_the_next_begin() -> None:
     carry.release(40)
     thread.join(5)
     assert carry.working == 75
+
+
+def test_a_share_gives_back_what_it_took_and_keeps_what_it_must() -> None:
+    carry = carried(max_memory=100_000)
+    share = Share(carry)
+    assert share.grow(10)
+    share.room -= 10
+    share.kept += 10
+    assert (carry.octets, share.used) == (share.held, 10)
+    assert share.room > 0, "for what follows"
+    assert share.grow(50_000)
+    share.room -= 50_000
+    share.shrink()
+    assert (carry.octets, share.used) == (10, 10)
+    share.kept = 0
+    share.shrink()
+    assert carry.octets == 0
+
+
+def test_a_share_takes_the_last_octet_and_none_when_there_is_no_room() -> None:
+    carry = carried(max_memory=100_000)
+    share = Share(carry)
+    assert not share.grow(100_001)
+    assert carry.octets == 0
+    assert share.grow(100_000)
+    assert carry.octets == share.held == 100_000
 
 
 def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ TOO_MUCH = Reply(451, "4.3.1", "too much mail held in memory here, try again lat
 LEAVING = Reply(421, "4.3.2", "service restarting, connect again")  # 421 makes Postfix hang up on the client (D10)
 
 _WORK = 5  # halves of its size that a message takes at its end beside what is held of it (tests.bench.memory)
+_SPARE = 8192  # octets of memory that a message takes at once, most headers: each time locks all sessions
 _PATIENCE = 120.0  # seconds; Postfix waits for 300 (milter_content_timeout)
 
 
@@ -102,3 +103,32 @@ class Load:
         finally:
             self._turns.remove(turn)
             self._less.notify_all()
+
+
+class Share:
+    """What one message holds; `kept` of it until nothing is held any more, and `room` for what may follow."""
+
+    __slots__ = ("_load", "held", "kept", "room")
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self.held = self.kept = self.room = 0
+
+    @property
+    def used(self) -> int:
+        return self.held - self.room
+
+    def grow(self, octets: int) -> bool:
+        """Make room for so many more octets; False, and none made, when there are not so many left."""
+        for wanted in (octets + _SPARE, octets):
+            if self._load.hold(wanted):
+                self.held += wanted
+                self.room += wanted
+                return True
+        return False
+
+    def shrink(self) -> None:
+        """Give back all but what is kept."""
+        if self.held > self.kept:
+            self._load.release(self.held - self.kept)
+        self.held, self.room = self.kept, 0

@@ -35,15 +35,14 @@ from postmeter.mail.message import (
 )
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
-from postmeter.submission.load import TOO_MUCH, Load
+from postmeter.submission.load import TOO_MUCH, Load, Share
 from postmeter.submission.mark import KEY, NAME, Marks
 from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
 log = logging.getLogger(__name__)
 
 _NOBODY = Envelope(b"")
-_EACH = 150  # octets that a field takes in memory besides its text
-_SPARE = 4096  # octets of memory taken at once, most headers: each time locks all sessions
+_EACH, _EACH_RCPT, _EACH_ASKED = 220, 50, 160  # octets that a field, a recipient, one with parameters take besides text
 
 
 class Recorder(Protocol):
@@ -98,8 +97,8 @@ class Desk:
 class Session:
     """State of one connection; a message's state is reset at MAIL and let go at its end (D4, D31)."""
 
-    __slots__ = ("_body", "_desk", "_fields", "_held", "_marked", "_overflow", "_quiet", "_rcpt_to", "_room",
-                 "_spurned", "_whose", "broken", "client", "envelope")  # fmt: skip
+    __slots__ = ("_body", "_desk", "_fields", "_marked", "_overflow", "_quiet", "_rcpt_to", "_share", "_spurned",
+                 "_whose", "broken", "client", "envelope")  # fmt: skip
 
     _body: bytes | BytesIO
     _overflow: bool
@@ -107,7 +106,7 @@ class Session:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.client = Client(name="unknown", address="", port=-1)
-        self._held = 0
+        self._share = Share(desk.load)
         self._reset()
 
     def connect(self, name: str, family: int, hostaddr: Sequence[Any] | str | None) -> None:
@@ -138,7 +137,13 @@ class Session:
 
     def recipient(self, address: bytes, *args: bytes) -> None:
         """One more that the message goes to; where nobody is asked at RCPT that is all there is to it."""
-        recipient = bare(address)
+        recipient, share = bare(address), self._share
+        octets = 2 * len(recipient) + (_EACH_ASKED if args else _EACH_RCPT)  # twice: the event has it as text besides
+        if self._whose is not Whose.FOREIGN and (octets <= share.room or self._hold(octets)):
+            share.room -= octets
+            share.kept += octets
+        else:
+            recipient = b""  # how many there are is told of what is refused
         self._rcpt_to.append(recipient)
         if args and _quiet(args):
             self._quiet.add(recipient)
@@ -147,9 +152,9 @@ class Session:
         one = Field(name.encode(), value)
         if one.key == KEY:
             self._marked += 1
-        octets = 2 * len(name) + len(value) + _EACH
-        if self._whose is not Whose.FOREIGN and (octets <= self._room or self._hold(octets)):
-            self._room -= octets
+        octets, share = 2 * len(name) + len(value) + _EACH, self._share
+        if self._whose is not Whose.FOREIGN and (octets <= share.room or self._hold(octets)):
+            share.room -= octets
             self._fields.append(one)
 
     def end_of_header(self, ctx: milter.milterContext) -> int:
@@ -169,10 +174,10 @@ class Session:
         return self._pass()
 
     def body(self, chunk: bytes) -> None:
-        octets = len(chunk)
-        if self._whose is Whose.FOREIGN or not (octets <= self._room or self._hold(octets)):
+        octets, share = len(chunk), self._share
+        if self._whose is Whose.FOREIGN or not (octets <= share.room or self._hold(octets)):
             return
-        self._room -= octets
+        share.room -= octets
         if not self._body:
             self._body = chunk
             return
@@ -183,7 +188,7 @@ class Session:
         self._body.write(chunk)
 
     def end_of_message(self, ctx: milter.milterContext) -> int:
-        load, held = self._desk.load, self._held - self._room
+        load, held = self._desk.load, self._share.used
         begun = load.begin(held)
         try:
             self._overflow = self._overflow or not begun
@@ -199,7 +204,7 @@ class Session:
         if self._spurned:
             reply, stage = next(iter(self._spurned.values()))
             self._desk.recorder.refused(self.envelope.to(tuple(self._spurned), frozenset()), reply, stage=stage)
-        if self.envelope is not _NOBODY or self._held:
+        if self.envelope is not _NOBODY or self._share.held:
             self._reset()
 
     def fail(self, ctx: milter.milterContext, where: str) -> int:
@@ -328,24 +333,20 @@ class Session:
         return Draft(message, body=body if isinstance(body, bytes) else body.getvalue())
 
     def _hold(self, octets: int) -> bool:
-        """Make room for so many more octets, and for what may follow; without any what we have of it is let go."""
-        for wanted in () if self._overflow else (octets + _SPARE, octets):
-            if self._desk.load.hold(wanted):
-                self._held += wanted
-                self._room += wanted
-                return True
-        self._let_go()
-        self._overflow = True
-        return False
+        """Make room for so many more octets; without any what we have of the message is let go."""
+        if self._overflow or not self._share.grow(octets):
+            self._let_go()
+            self._overflow = True
+        return not self._overflow
 
     def _let_go(self) -> None:
-        if self._held:
-            self._desk.load.release(self._held)
-        self._held = self._room = 0
+        """All but the recipients."""
+        self._share.shrink()
         self._fields: list[Field] = []
         self._body = b""
 
     def _reset(self) -> None:
+        self._share.kept = 0
         self._let_go()
         self._overflow = False
         self._marked = 0
