@@ -371,6 +371,12 @@ def test_a_forged_id_gains_nothing_and_is_taken_off(database: Database, idents: 
     assert left(mail) == [b"From", b"Subject"]
 
 
+def test_more_ids_than_can_be_taken_off_are_refused(database: Database) -> None:
+    reply = own(database).step(draft(*["f" * 32] * 101))
+    assert reply is not None
+    assert reply.permanent
+
+
 def test_an_id_is_good_once_whoever_asks_first(database: Database) -> None:
     issue(database)
     one, other = draft(IDENT), draft(IDENT)

@@ -127,6 +127,8 @@ def test_what_was_lifted_is_forgotten_in_the_end_and_what_stands_is_not(book: Da
     orders.put(book, replace(FREEZE, login="bob"))
     orders.lift(book, "freeze", "bob", NOW)
     assert orders.forget(book, NOW + 86_400) == 0
+    ages = (NOW + 89 * 86_400, NOW + 91 * 86_400)
+    assert [orders.forgotten(order, age) for order in orders.all_known(book) for age in ages] == [False] * 3 + [True]
     assert orders.forget(book, NOW + 91 * 86_400) == 1
     assert orders.all_known(book) == [FREEZE]
 

@@ -281,3 +281,9 @@ def test_notify_and_envid_are_remembered_for_the_report(bench: Bench) -> None:
     [told] = made.besides
     assert isinstance(told, Suppressed)
     assert (told.quiet, told.envid) == (True, "a+b")
+
+
+def test_more_fields_than_can_be_taken_off_are_refused(bench: Bench) -> None:
+    reply = bench.step().step(draft(*[(b"X-Postmeter-Bypass-Suppression", b" yes")] * 101))
+    assert reply is not None
+    assert reply.permanent
