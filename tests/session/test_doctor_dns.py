@@ -216,4 +216,5 @@ def test_disk_and_clock_are_looked_at(tmp_path: Path) -> None:
     mailer = Mailer({"queue_directory": str(tmp_path), "message_size_limit": "1000000000"})
     ours, queue = collect.disks(config, mailer)
     assert (ours.free > 0, ours.least, queue.least) == (True, 100 * 2**20, 1_500_000_000)
+    assert not ours.readonly
     assert collect.clock() in (True, False, None)

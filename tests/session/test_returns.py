@@ -641,6 +641,13 @@ def test_the_command_keeps_what_it_is_given_and_says_0(command: Place) -> None:
     assert arrival.raw == b"Subject: x\n\nhello\n"
 
 
+def test_where_nothing_can_be_kept_the_log_names_the_place(command: Place) -> None:
+    """Postfix writes it beside the deferral, and has no more to go by."""
+    (command.folder / "state" / "spool").write_text("in the way")
+    code, _, error = command.run("--recipient", RETURN_PATH, stdin=b"Subject: x\n\nhello\n")
+    assert (code, f"{command.folder}/state/spool" in error.decode()) == (75, True), error
+
+
 @pytest.mark.parametrize("arguments", [["--recipeint=a@b.example"], ["--recipient"], ["--sender=", "${sender}"]])
 def test_a_line_of_master_cf_with_a_slip_loses_no_message(command: Place, arguments: list[str]) -> None:
     """64 is a bounce to pipe(8), and what came back has nobody to go back to."""

@@ -231,6 +231,7 @@ def test_what_a_content_filter_gives_back_meets_the_milter_once(options: dict[st
         ({"log_limits": Limits({}, {"postfix.service": ("1min", "21")})}, "note", "journald", "21 in 1min: about 3"),
         ({"log_limits": Limits({"RateLimitBurst": "0"}, {"postfix.service": ("", "14")})}, "note", "journald", "14 in"),
         ({"disks": (Disk("/var", 2**30, 2**20, "k", 3),)}, "wrong", "disk", "3 more files"),
+        ({"disks": (Disk("/var", 2**30, 2**20, "k", readonly=True),)}, "wrong", "disk", "cannot be written to"),
         ({"helo": Helo("mail", Answer())}, "wrong", "helo", "no full name"),
         ({"helo": Helo("mail.example.com", Answer())}, "wrong", "helo", "no address"),
         ({"helo": Helo("mail.example.com", Answer(silent="slow"))}, "unknown", "helo", "looked up"),

@@ -16,7 +16,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, said, sentence
 
 if TYPE_CHECKING:
     from postmeter.feedback.arrivals import Arrival, Arrivals
@@ -78,8 +78,11 @@ def _take(args: Namespace) -> int:
     try:
         _store(args)
     except OSError as error:
-        print(f"postmeter feedback: {error.strerror or error}", file=sys.stderr)
-        return UNAVAILABLE if too_large(error) else TRY_AGAIN
+        if too_large(error):  # whoever has sent it is told
+            print(f"postmeter feedback: {error.strerror or error}", file=sys.stderr)
+            return UNAVAILABLE
+        print(f"postmeter feedback: {said(error)}", file=sys.stderr)
+        return TRY_AGAIN
     except Exception as error:  # whatever it is, a wrong configuration too: the message must not be lost
         print(f"postmeter feedback: {error}", file=sys.stderr)
         return TRY_AGAIN

@@ -152,7 +152,7 @@ def _disk(path: str, least: int, key: str) -> Iterator[Disk]:
     except OSError:
         return  # what is not there is told where paths are checked
     inodes = state.f_favail if state.f_files else None  # some file systems do not count
-    yield Disk(path, state.f_bavail * state.f_frsize, least, key, inodes)
+    yield Disk(path, state.f_bavail * state.f_frsize, least, key, inodes, bool(state.f_flag & os.ST_RDONLY))
 
 
 def clock() -> bool | None:

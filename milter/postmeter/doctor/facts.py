@@ -120,6 +120,7 @@ class Disk:
     least: int
     key: str
     inodes: int | None = None
+    readonly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ def disk(facts: Facts) -> Iterator[Finding]:
         if each.inodes is not None and each.inodes < _FILES:
             what = f"{each.path} has room for {each.inodes} more files, whatever their size"
             yield Finding(WRONG, "disk", what, "statvfs(3): f_favail", f"delete files: df -i {each.path}")
+        if each.readonly:  # as ext4 becomes by itself when the disk fails
+            fix = f"dmesg says why; then mount -o remount,rw what findmnt -T {each.path} names"
+            yield Finding(WRONG, "disk", f"{each.path} cannot be written to", "statvfs(3): ST_RDONLY", fix)
 
 
 def stores(facts: Facts) -> Iterator[Finding]:
