@@ -1,0 +1,63 @@
+"""What a power cut must not take is on the disk before anybody is told: first the content, then the name."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from postmeter.feedback.arrivals import Arrivals, Envelope
+from postmeter.store import database
+from postmeter.store.batch import Job
+from postmeter.store.emergency import Spool
+from postmeter.submission.keydir import KeyState, write_state
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was given to the disk, and what got its name, in the order of the calls; all of them are made."""
+    told: list[str] = []
+
+    def noted(name: str, say: Callable[..., str]) -> None:
+        call = getattr(os, name)
+
+        def noting(*given: object, **more: object) -> object:
+            told.append(say(*given))
+            return call(*given, **more)
+
+        monkeypatch.setattr(os, name, noting)
+
+    noted("fsync", lambda fd: "folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "content")
+    noted("replace", lambda old, new: "name")
+    noted("rename", lambda old, new: "name")
+    return told
+
+
+@pytest.mark.parametrize(("sync", "expected"), [("full", ["content", "name", "folder"]), ("normal", ["name"])])
+def test_an_event_of_the_emergency_spool(tmp_path: Path, calls: list[str], sync: str, expected: list[str]) -> None:
+    """With `journal.sync: full`."""
+    Spool(tmp_path, durable=sync == "full").put(Job((), None, {}, 0.0))
+    assert calls == expected
+
+
+def test_a_message_that_came_back(tmp_path: Path, calls: list[str]) -> None:
+    Arrivals(tmp_path).put(Envelope(time=0.0), b"Subject: undelivered\r\n\r\n")
+    assert calls == ["content", "name", "folder"]
+
+
+def test_the_state_of_a_rotation(tmp_path: Path, calls: list[str]) -> None:
+    write_state(tmp_path, {"a": KeyState("active", 0.0)})
+    assert calls == ["content", "name", "folder"]
+
+
+@pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
+def test_the_journal(tmp_path: Path, sync: str, level: int) -> None:
+    """As sqlite.org/pragma.html numbers them: 2 gives each commit to the disk, 1 what is copied back."""
+    with closing(database.open(tmp_path / "journal.db", sync=sync)) as book, book.transaction() as link:
+        assert isinstance(link, sqlite3.Connection)
+        assert link.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert link.execute("PRAGMA synchronous").fetchone() == (level,)
