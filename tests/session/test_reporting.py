@@ -287,3 +287,14 @@ def test_what_cannot_be_looked_for_is_wrong_usage(place: Place, words: list[str]
 def test_nothing_found_is_a_problem(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run("trace", "nobody\x1b@example.com") == 1
     assert capsys.readouterr().out == "nothing is known of nobody\\x1b@example.com\n"
+
+
+def test_who_got_no_mail_for_being_suppressed_is_not_just_unknown(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused at RCPT there is no message that could be told of."""
+    assert place.run("suppress", "add", "Gone@example.net", "--for", "30d") == 0
+    capsys.readouterr()
+    assert place.run("trace", "gone@EXAMPLE.net") == 1
+    told = "nothing is known of gone@EXAMPLE.net, who is suppressed: postmeter suppress list gone@EXAMPLE.net\n"
+    assert capsys.readouterr().out == told

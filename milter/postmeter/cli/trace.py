@@ -12,6 +12,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, given
@@ -29,6 +30,7 @@ def run(args: Namespace) -> int:
     from postmeter.store import database
     from postmeter.store.database import StoreError
     from postmeter.store.finding import Finder
+    from postmeter.store.suppression import Lookup
     from postmeter.trace import as_object, trace
 
     config = load(args.config)
@@ -36,6 +38,7 @@ def run(args: Namespace) -> int:
         journal = database.open(config.journal.path, readonly=True)
         with closing(journal) as book, everywhere(config, book, here=args.here) as hosts:
             found = trace(hosts or Finder(book), args.what.strip(), most=args.most + 1)
+            suppressed = not found and bool(Lookup(book, time).find([args.what.strip()]))
     except StoreError as error:
         print(f"postmeter trace: {error}", file=sys.stderr)
         return FOUND_A_PROBLEM
@@ -45,14 +48,18 @@ def run(args: Namespace) -> int:
     if args.json:
         print(json.dumps([as_object(story) for story in stories], indent=2))
     else:
-        print("\n\n".join("\n".join(_told(story)) for story in stories) or _nothing(args.what))
+        told = "\n\n".join("\n".join(_told(story)) for story in stories)
+        print(told or _nothing(args.what.strip(), suppressed=suppressed))
     return OK if stories else FOUND_A_PROBLEM
 
 
-def _nothing(what: str) -> str:
+def _nothing(what: str, *, suppressed: bool) -> str:
+    """Who is refused at RCPT gets no message that could be told of."""
     from postmeter.runtime.logs import one_line
 
-    return f"nothing is known of {one_line(what)}"
+    name = one_line(what)
+    more = f", who is suppressed: postmeter suppress list {name}" if suppressed else ""
+    return f"nothing is known of {name}{more}"
 
 
 def _told(story: Story) -> Iterator[str]:
