@@ -18,7 +18,7 @@ _REPLY = re.compile(r"(?<![\d.])[45]\d\d(?=[ -])")
 _OF_ALL = ("552", "521")  # too much for the mailbox (RFC 5321 section 4.2.3); takes no mail at all (RFC 7504)
 _PASSES = re.compile(
     r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
-    r"|try (?:again )?later|\btemporar(?:y|ily)\b|\btimed out\b|over[\s-]?quota|\bquota (?:is )?exceeded"
+    r"|try (?:again )?later|\btemporar\w{1,4}\b|\btimed out\b|over[\s-]?quota|\bquota (?:is )?exceeded"
     r"|\bmail ?box (?:is )?full\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
     re.IGNORECASE,
 )

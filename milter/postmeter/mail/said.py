@@ -34,12 +34,17 @@ _OTHERS = (  # whatever is said to be unknown or invalid: it is the client, the 
     r"\b(?:helo|ehlo)\b|\bptr\b|\breverse (?:dns|name|lookup|address)|\baddress \[?\d{1,3}\.\d|\bip-adress"
     r"|\b(?:ip|clients?|servers?|host|tls|certificate|attachment|file|header|message)(?:'s)? (?:address|name)"
     r"|(?:adresse|direcci[oó]n|endere[cç]o|indirizzo) ip\b",
-    r"\byour (?:e-?mail )?(?:address\b(?! book)|account|domain|server|host|client|ip\b)|\bpassword|authentication",
-    r"\b(?:from|return|envelope) address|\bfrom unknown|\bno such sender|\bsender @"
+    r"\byour (?:e-?mail )?(?:address\b(?! book)|account|domain|server|host|client|name\b|ip\b)|\bin (?:the )?dns\b",
+    r"\bpassword|authentication|not authenticated|permission denied|\bno relay|of this relay|\brelaying\b|\bblocked\b",
+    r"\b(?:from|return|envelope) address|\breverse[ -]path|\bno such sender|\bsender @|\bbackscatter|\bbatv\b"
+    r"|\b(?:author|originator|submitter)\b|\bfrom:? (?:an? )?(?:unknown|non-?exist|invalid|user|mailbox)"
     r"|\bsender(?:'?s)? (?:e-?mail |envelope )?(?:address|domain|user|account|mailbox|host|is|was|has|not)\b",
     r"\bexp[eé]diteur|\bremitente|\bremetente|\bmittente|\babsender|\bafzender|\bnadawc|отправител|发件人",
     r"\bwhite-?list|\b(?:allowed|permitted) (?:list|\w{1,20} list)|list of (?:allowed|permitted)"
-    r"|recipient'?s address book|\bsubscriber|\b(?:not a|non-?)\s?member|(?<!mail )\blist address",
+    r"|recipient'?s address book|\bcontacts\b|\bonly registered|\bsubscriber|\b(?:not a|non-?)\s?member"
+    r"|(?<!mail )\blist address",
+    r"\b(?:mailbox|account|recipient|user) (?:error|status|count|encoding|format|tag)\b|number of (?:user|recipient)"
+    r"|\bunknown (?:error|problem)|\b(?:server|database|ldap) is down",
 )
 _SAME = r"(?:[^.]|\.(?=\S))"  # within the sentence: a dot in a name does not end it
 _WHO = (
@@ -75,7 +80,9 @@ _GONE = "|".join(
         r"(?:does(?:n'?t| not) have|has no|have no) (?:an? )?(?:[\w.]{1,40} )?(?:account|mailbox)|not our customer",
         r"(?:unable to|could ?n(?:o|')t|can ?not|can't) (?:find|locate) (?:[\w'-]{1,30} ){0,2}?"
         r"(?:user|recipient|mailbox|account|person|addressee)\b",
-        r"\bbad (?:destination mailbox|recipient|mailbox)(?: address)?\b|(?:address|mailbox) no longer accept"
+        r"(?:do not|don't) have an? (?:user|mailbox)|\bnobody (?:here )?by that name|\bno one (?:here|at th)"
+        r"|no existe (?:dicha|ese)|@\W{0,2} not found"
+        r"|\bbad (?:destination mailbox|recipient|mailbox)(?: address)?\b|(?:address|mailbox) no longer accept"
         r"|not a (?:valid|known|registered)[^.\n]{0,20} (?:user|recipient|mailbox|address)"
         r"|unroute?able (?:mail )?address",
         rf"not listed in{_SAME}{{0,30}}(?:directory|address book)",
@@ -134,7 +141,8 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("5.2.1", (
         rf"{_BOX}{_SAME}{{0,60}}(?:\bdisabled|deactivated|has been closed|discontinued)"
         r"|deactivated (?:mail ?box|account|user)",
-        rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)|\b{_BOX} (?:is |was )?closed\b",
+        rf"{_BOX}{_SAME}{{0,60}}no longer (?:active|in use|on|available)",
+        rf"\b{_BOX} (?:(?:is|was|has been|permanently) ){{0,2}}(?:closed|deleted|removed|terminated|cancell?ed)\b",
     )),
     ("5.1.1", (_GONE,)),
     ("5.2.0", (
