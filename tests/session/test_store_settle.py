@@ -195,6 +195,26 @@ def test_figures_alone_reach_the_totals_within_two_seconds(settler: Settler, pat
     wait_for(lambda: total(path) == 1, within=3)
 
 
+def test_what_anybody_committed_is_given_to_the_disk_soon(
+    settler: Settler, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself Linux does so after half a minute; a power cut is to take the last second only."""
+    log, sync = path.with_name("journal.db-wal"), os.fdatasync
+    given: list[int] = []
+
+    def watched(file: int) -> None:
+        size = os.fstat(file).st_size if os.path.samestat(os.fstat(file), log.stat()) else 0
+        sync(file)
+        given.append(size)
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    with closing(Settler(path, tick=0.05, syncs=True)) as books:
+        books.add({})
+        for nth in range(3):
+            settler.settle((), submitted(f"m{nth}"), ONE, NOW)
+            wait_for(lambda: log.stat().st_size in given)
+
+
 def test_figures_are_written_when_the_settler_closes(path: Path) -> None:
     settler = Settler(path)
     settler.open()

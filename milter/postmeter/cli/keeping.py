@@ -232,9 +232,9 @@ def _refuse(loaded: Loaded) -> None:
 
 
 def _settler(config: Config) -> Settler:
-    """For figures of our own, and for the emergency spool when no worker is there to replay it."""
+    """For figures of our own, for the disk, and for the emergency spool when no worker is there to replay it."""
     journal = config.journal
-    return Settler(journal.path, sync=journal.sync, host=_name(config), patience=_PATIENCE)
+    return Settler(journal.path, sync=journal.sync, host=_name(config), patience=_PATIENCE, syncs=True)
 
 
 def _name(config: Config) -> str:

@@ -28,22 +28,33 @@ from postmeter.store.turn import deaf
 log = logging.getLogger(__name__)
 
 TICK = 1.0
-"""Seconds that a figure of `add` may wait, between two looks into the emergency spool, and after a failure until
-anybody waits for the database again."""
+"""Seconds that a figure of `add` may wait, and what was committed for the disk, between two looks into the emergency
+spool, and after a failure until anybody waits for the database again."""
 
 _TELL = 60.0  # seconds between two lines in the log about the same trouble
 
 
 class Settler:
-    """`Accounts` in SQLite. One a process, made after the fork, called from any thread."""
+    """`Accounts` in SQLite. One a process, made after the fork, called from any thread.
+
+    One of a host `syncs`: where `sync` is normal, it gives what anybody committed to the disk, at each tick.
+    """
 
     def __init__(
-        self, path: Path, *, sync: str = "normal", host: str = "", patience: float = PATIENCE, tick: float = TICK
+        self,
+        path: Path,
+        *,
+        sync: str = "normal",
+        host: str = "",
+        patience: float = PATIENCE,
+        tick: float = TICK,
+        syncs: bool = False,
     ) -> None:
         self._writer = Database(path, sync=sync, readonly=False, patience=patience)
         self._reader = Database(path, sync=sync, readonly=True, patience=patience)
         self._plenty = Plenty()
         self._tick_every = tick
+        self._syncs = syncs and sync == "normal"
         self._spool = Spool(path.parent / "spool" / "events", durable=sync == "full")
         self._host = host
         self._mutex = threading.Lock()  # over _waiting and _added
@@ -226,6 +237,8 @@ class Settler:
         while not self._closing.wait(self._tick_every):
             try:
                 self._flush()
+                if self._syncs:
+                    self._writer.sync_log()
                 while self._spool.waits() and not self._closing.is_set() and self._replay():
                     pass
             except (StoreError, OSError) as error:
