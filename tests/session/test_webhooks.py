@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -36,11 +37,16 @@ class Receiver:
     def __init__(self) -> None:
         self.answer = 200
         self.location = ""
+        self.most = 1 << 20  # octets; more is answered 413, unread, and the connection closed
         self.calls: list[tuple[str, dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                if int(self.headers["Content-Length"]) > receiver.most:
+                    self.close_connection = True
+                    self.send_error(413)
+                    return
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.calls.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
                 self.send_response(receiver.answer)
@@ -197,6 +203,24 @@ def test_only_2xx_counts_and_redirects_are_not_followed(tmp_path: Path, receiver
     assert hooked.figure("webhook_failures_total") == 1
 
 
+def test_a_receiver_that_takes_no_large_bodies_gets_smaller_ones(tmp_path: Path, receiver: Receiver) -> None:
+    """413 to a hundred events would be 413 to the same hundred until they are given up, and to those behind them."""
+    receiver.most = 1000
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(*(warned(number) for number in range(30)))
+    assert [event["key"] for event in receiver.events()] == [f"user{number}" for number in range(30)]
+    assert hooked.figure("webhook_failures_total") == 0
+    assert len(receiver.calls) < 20
+    receiver.most = 100
+    receiver.calls.clear()
+    hooked.work(warned(30), warned(31))
+    assert (receiver.events(), hooked.figure("webhook_failures_total")) == ([], 1), "one event is as small as it gets"
+    receiver.most = 1 << 20
+    hooked.work(*(warned(number) for number in range(32, 500)), later=60.0)
+    assert [event["key"] for event in receiver.events()] == [f"user{number}" for number in range(30, 500)]
+    assert len(receiver.calls) < 60, "and then larger ones again"
+
+
 def test_what_is_too_old_is_given_up_and_counted_but_not_untried(tmp_path: Path, receiver: Receiver) -> None:
     receiver.answer = 500
     hooked = Hooked(tmp_path, receiver.url, batch=2, retry_for=3600.0)
@@ -279,6 +303,19 @@ def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
             calls.post(url, b"{}", {})
     finally:
         over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("said", "heard"), [(b"413 Content Too Large", 413), (b"200 OK", 0)])
+def test_an_answer_to_half_a_body_is_heard_but_for_a_yes(said: bytes, heard: int) -> None:
+    """Who will not have all of it says so and hangs up; who says yes to a part has not got the rest."""
+    answer = b"HTTP/1.1 " + said + b"\r\nConnection: close\r\n\r\n"
+    server, url = raw(lambda link: (link.recv(9999), link.sendall(answer))[1])
+    try:
+        with contextlib.nullcontext() if heard else pytest.raises(CallError):
+            assert calls.post(url, bytes(30_000_000), {}) == heard
+    finally:
         server.shutdown()
         server.server_close()
 

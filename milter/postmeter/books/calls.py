@@ -51,8 +51,7 @@ def post(url: str, body: bytes, named: dict[str, str]) -> int:
     try:
         link.connect()
         if not late.is_set():  # or else nobody would cut it off any more
-            link.request("POST", target, body, named)
-            status = link.getresponse().status
+            status = _ask(link, target, body, named)
     except (OSError, HTTPException, UnicodeError) as error:
         raise CallError(str(error) or type(error).__name__) from error
     finally:
@@ -61,6 +60,18 @@ def post(url: str, body: bytes, named: dict[str, str]) -> int:
     if late.is_set():  # or else what was cut off would pass for an answer
         raise CallError(f"no whole answer within {_LONGEST:g} s")
     return status
+
+
+def _ask(link: HTTPConnection, target: str, body: bytes, named: dict[str, str]) -> int:
+    """Who takes no such body may say so and hang up before it has all of it (RFC 9110 section 15.5.14)."""
+    try:
+        link.request("POST", target, body, named)
+    except (BrokenPipeError, ConnectionResetError):
+        status = link.getresponse().status
+        if 200 <= status < 300:
+            raise
+        return status
+    return link.getresponse().status
 
 
 def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:

@@ -35,6 +35,7 @@ KINDS = {"quota_warning": "warned", "brake": "braked", "dkim_key": "keychanged"}
 """What is not called as it is in the journal."""
 
 _FIRST, _MOST = 1.0, 600.0  # seconds of rest after a failure
+_TOO_LARGE = 413  # RFC 9110 section 15.5.14
 _FAR = 10_000  # events behind the saved position that are of no interest; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _COUNTING = 65.0  # seconds from a minute's begin in which its refusals are still counted up
@@ -61,6 +62,7 @@ class Hook:
         self._kinds = tuple(dict.fromkeys(KINDS.get(name, name) for name in hook.events))
         self._position = PREFIX + hook.url
         self._rest = Backoff(first=_FIRST, most=_MOST, chance=chance)
+        self._batch = hook.batch  # less as long as the receiver says that it was too much
         self._seen = self._saved = -1
         self._posted = False  # something that is not saved yet
 
@@ -72,10 +74,10 @@ class Hook:
             self._save()
         if self._rest.rests(self._ticks()):
             return False
-        before = self._seen
+        before, most = self._seen, self._batch
         entries, end = self._next()
         if entries and not self._call(entries):
-            return False
+            return self._batch < most
         self._posted = bool(entries)
         self._seen = end
         if self._posted:
@@ -103,7 +105,7 @@ class Hook:
 
     def _next(self) -> tuple[list[Entry], int]:
         """A batch, and where it ends: before refusals that are still counted up."""
-        entries, end = self._journal.of_kinds(self._kinds, after=self._seen, limit=self._hook.batch)
+        entries, end = self._journal.of_kinds(self._kinds, after=self._seen, limit=self._batch)
         now = self._now()
         final = list(takewhile(lambda entry: _final(entry, now), entries))
         return final, entries[len(final)].seq - 1 if len(final) < len(entries) else end
@@ -113,6 +115,11 @@ class Hook:
         named = calls.headers(body, secret=self._secret, now=self._now())
         try:
             status = self._post(self._hook.url, body, named)
+            if status == _TOO_LARGE and len(entries) > 1:
+                self._batch = len(entries) // 2
+                said = "webhook %s: %d events at once were too much"
+                once.log(logging.INFO, f"{self._hook.url} large", said, shown(self._hook.url), len(entries))
+                return False
             why = "" if 200 <= status < 300 else f"answered {status}"
         except CallError as error:
             why = str(error)
@@ -120,6 +127,7 @@ class Hook:
             self._failed(why)
         else:
             self._rest.succeeded()
+            self._batch = min(self._batch + 1, self._hook.batch)
         return not why
 
     def _failed(self, why: str) -> None:
