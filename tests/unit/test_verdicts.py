@@ -196,6 +196,23 @@ def test_repeats_are_told_by_what_is_kept_and_not_at_all_where_nothing_is() -> N
     assert unique_key(HUMAN, Origin(START, "totals"), "click") == b""
 
 
+def test_without_a_campaign_a_pseudonym_s_repeats_are_those_of_a_day() -> None:
+    day, campaign = Origin(START, "pseudonymous"), Origin(START, "pseudonymous", 1, "spring")
+    begun = START // 86_400 * 86_400 - START
+    hits = [Judged(seen(begun + at, 1), HUMAN.verdict) for at in (0, 86_399, 86_400)]
+    first, last, next_day = (unique_key(hit, day, "click") for hit in hits)
+    assert first == last != next_day
+    assert len({unique_key(hit, campaign, "click") for hit in hits}) == 1
+
+
+@pytest.mark.parametrize(("kind", "ending", "reason"), [("open", "", "browser"), ("click", ":open", "click")])
+def test_an_open_says_whether_it_was_seen_or_shown_by_a_click(kind: str, ending: str, reason: str) -> None:
+    """Else the two would be one event, for their sources would be one."""
+    judged = Judged(seen(0, 1, kind=kind), HUMAN.verdict)
+    event = opened(judged, Origin(START, "recipients"), unique=True)
+    assert (event.source, event.reason) == (judged.seen.source + ending, reason)
+
+
 def test_for_a_message_that_nobody_knows_the_strictest_section_counts() -> None:
     text = "tracking: {privacy: recipients, domains: {a.example: {privacy: pseudonymous}}}"
     assert strictest(loads("").tracking) == "totals"

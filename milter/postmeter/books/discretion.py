@@ -75,14 +75,12 @@ def kept(hit: Seen, origin: Origin) -> Kept:
         recipient = "" if origin.shared else hit.recipient
         return Kept(hit.source, hit.time, hit.reference, recipient, hit.target, network, agent)
     recipient = hit.recipient if origin.privacy == "pseudonymous" else ""
-    return Kept(source_of(hit, origin), hit.time // _HOUR * _HOUR, "", recipient, only_host(hit.target), "", "")
+    return Kept(_hidden(hit.source), hit.time // _HOUR * _HOUR, "", recipient, only_host(hit.target), "", "")
 
 
-def source_of(hit: Seen, origin: Origin) -> str:
-    """The event's key. The line's own tells when its file was begun, so it is kept where the time may be."""
-    if origin.named:
-        return hit.source
-    return f"hit:{blake2b(hit.source.encode(), digest_size=16).hexdigest()}"
+def _hidden(source: str) -> str:
+    """The event's key where the time may not be kept: the line's own tells when its file was begun."""
+    return f"hit:{blake2b(source.encode(), digest_size=16).hexdigest()}"
 
 
 def open_source(click: str) -> str:
