@@ -354,6 +354,15 @@ def test_a_log_that_postfix_writes_where_it_is_read_is_right() -> None:
     assert "the systemd journal" in only(replace(facts, config=journal)).what
 
 
+def test_a_log_on_standard_output_is_read_from_a_file_of_the_engine_s_only() -> None:
+    facts = postfix(values={"maillog_file": "/dev/stdout"})
+    finding = only(facts)
+    assert (finding.about, finding.level) == ("delivery.log", "warning")
+    assert "standard output" in finding.what
+    named = replace(CONFIG, delivery=replace(CONFIG.delivery, log=Path("/logs/postfix-json.log")))
+    assert found(replace(facts, config=named)) == []
+
+
 def test_bounces_that_nobody_hands_on_are_told() -> None:
     lmtp = loads(f"bounces: {{lmtp: 'unix:{QUEUE}/postmeter/feedback.sock'}}").bounces.lmtp
     facts = replace(GOOD, config=replace(CONFIG, bounces=replace(CONFIG.bounces, lmtp=lmtp)))

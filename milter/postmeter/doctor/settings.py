@@ -119,6 +119,10 @@ def logging(facts: Facts) -> Iterator[Finding]:
     """Postfix's log is read where Postfix writes it (MAILLOG_README)."""
     file = facts.mailer.value("maillog_file") if facts.mailer else ""
     where = facts.config.delivery.log
+    if file == "/dev/stdout" and not isinstance(where, Path):
+        what = "Postfix writes its log to standard output: nothing is known of deliveries"
+        fix = "name the file in which the engine of the container keeps that, or have Postfix write one (maillog_file)"
+        yield Finding(WARNING, "delivery.log", what, f"delivery.log is {where}", fix)
     if not file.startswith("/") or file == "/dev/stdout":
         return
     read = where if isinstance(where, Path) else MAIL_LOG if where == "auto" else None
