@@ -249,6 +249,20 @@ def test_usage_tells_when_one_more_fits_under_a_limit() -> None:
     assert usage.room_at(0) is None
 
 
+def test_a_reset_mends_what_cannot_be_read(tmp_path: Path) -> None:
+    """SQLite has no checksums: what a disk gave back otherwise would keep a login from sending for ever."""
+    with closing(database.open(tmp_path / "journal.db")) as book:
+        with book.transaction() as link:
+            page = ledger.Ledger()
+            page.settle([charge()], NOW)
+            page.save(link)
+            link.execute("UPDATE folios SET state = x'09'")
+            with pytest.raises(struct.error):
+                ledger.load(link, [charge()])
+        assert ledger.reset(book, "sender", "alice") == 1
+        assert ledger.usage(book, NOW) == []
+
+
 def test_one_keys_usage_and_idle_keys_are_found_by_an_index(tmp_path: Path) -> None:
     with closing(database.open(tmp_path / "journal.db")) as book:
         for condition in ("name = 'x'", "name > 'x' AND name < 'y' ORDER BY name", "idle <= 7"):

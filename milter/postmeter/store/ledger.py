@@ -6,6 +6,7 @@ The cost of a charge does not depend on how many keys there are, nor on how much
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -183,12 +184,19 @@ def each_usage(database: Database, now: float, *, level: str | None = None) -> I
 
 
 def reset(database: Database, level: str, key: str) -> int:
-    """Empty all accounts of a key; returns how many there were."""
+    """Empty all accounts of a key; returns how many there were, 1 for what cannot be read."""
     name = (account_name(level, key),)
     with database.transaction() as link:
-        count = sum(len(Folio.unpack(state).slots) for _, state, _, _ in link.execute(_SELECT, name))
+        count = sum(_count(state) for _, state, _, _ in link.execute(_SELECT, name))
         link.execute("DELETE FROM folios WHERE name = ?", name)
         return count
+
+
+def _count(state: bytes) -> int:
+    try:
+        return len(Folio.unpack(state).slots)
+    except (ValueError, IndexError, struct.error):
+        return 1
 
 
 def sweep(database: Database, now: float, *, most: int = 500) -> int:
