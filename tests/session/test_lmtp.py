@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import smtplib
+import stat
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postmeter.cli.receiving import Receiving
-from postmeter.config.load import load_with_lines
+from postmeter.config.load import Loaded, load_with_lines
 from postmeter.feedback.arrivals import Arrivals
 from postmeter.feedback.lmtp import Conversation
 from postmeter.store.journal import Journal
+from tests.lab.ports import free_port
 
 ENVELOPE = b"LHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
 pieces = st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"x", b"\xff", b"y" * 70_000]) | st.binary(max_size=9))
@@ -64,17 +67,36 @@ def test_only_a_dot_alone_between_crlf_ends_a_message(raw: bytes) -> None:
 # --- the listener
 
 
-def test_a_socket_that_somebody_removed_is_there_again(tmp_path: Path) -> None:
-    """And a connection that there is goes on."""
-    file, path = tmp_path / "postmeter.yaml", tmp_path / "feedback.sock"
-    secrets = tmp_path / "bounces.secrets"
+def configured(folder: Path, lmtp: str, *, mode: str = "0660") -> Loaded:
+    file, secrets = folder / "postmeter.yaml", folder / "bounces.secrets"
     secrets.write_text("00" * 32 + "\n")
     secrets.chmod(0o600)
     file.write_text(
-        f"journal: {{path: {tmp_path}/journal.db}}\nmilter: {{socket_group: null}}\n"
-        f"bounces: {{domains: {{example.com: b@example.com}}, lmtp: 'unix:{path}', secrets: {secrets}}}\n"
+        f"journal: {{path: {folder}/journal.db}}\nmilter: {{socket_group: null, socket_mode: '{mode}'}}\n"
+        f"bounces: {{domains: {{example.com: b@example.com}}, lmtp: '{lmtp}', secrets: {secrets}}}\n"
     )
-    loaded = load_with_lines(file)
+    return load_with_lines(file)
+
+
+@pytest.mark.parametrize("inet", [False, True])
+def test_a_reload_may_give_the_same_address_another_mode(tmp_path: Path, *, inet: bool) -> None:
+    """We are not in our own way there, and a connection that there is goes on."""
+    path, port = tmp_path / "feedback.sock", free_port()
+    where, place = (f"inet:127.0.0.1:{port}", ("127.0.0.1", port)) if inet else (f"unix:{path}", (str(path), 0))
+    receiving = Receiving(failed=lambda chore: None)
+    receiving.take(configured(tmp_path, where), host="mx.example.com")
+    with closing(receiving), smtplib.LMTP(*place, local_hostname="x") as held:
+        receiving.take(configured(tmp_path, where, mode="0600"), host="mx.example.com")
+        with smtplib.LMTP(*place, local_hostname="x") as link:
+            assert link.noop()[0] == 250
+        assert held.noop()[0] == 250
+        assert inet or stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_socket_that_somebody_removed_is_there_again(tmp_path: Path) -> None:
+    """And a connection that there is goes on."""
+    path = tmp_path / "feedback.sock"
+    loaded = configured(tmp_path, f"unix:{path}")
     receiving = Receiving(failed=lambda chore: None)
     receiving.take(loaded, host="mx.example.com")
     with closing(receiving), closing(Journal(tmp_path / "journal.db")) as journal:

@@ -42,7 +42,7 @@ class Receiving:
 
     def __init__(self, *, failed: Callable[[str], None]) -> None:
         self._failed = failed
-        self._where: object = None
+        self._where: tuple[object, ...] = (None,)  # the address, and the mode and group of its path
         self._listener: Listener | None = None
         self._lmtp: Lmtp | None = None
         self._serve: Callable[[socket], Lmtp]
@@ -86,11 +86,13 @@ class Receiving:
             self._thread.join(time.monotonic() + 1.0)
 
     def _listen(self, loaded: Loaded, host: str) -> None:
-        """At a new address before the old one is left."""
+        """At a new address before the old one is left; where that is the same one we would be in our own way."""
         milter, address = loaded.config.milter, loaded.config.bounces.lmtp
         where = (address, milter.socket_mode, milter.socket_group)
         if where == self._where:
             return
+        if address == self._where[0]:
+            self._hang_up()
         listener = None
         if address is not None:
             try:
@@ -121,7 +123,8 @@ class Receiving:
             self._lmtp.close()
         if self._listener is not None:
             self._listener.forget()
-        self._lmtp = self._listener = self._where = None
+        self._lmtp = self._listener = None
+        self._where = (None,)
 
     def _pass_on(self, config: Config, host: str) -> None:
         """Begins when its predecessor has ended."""
