@@ -28,7 +28,7 @@ from postmeter.store import database, orders
 from postmeter.store.accounts import Accounts, Settled, StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.orders import Order
-from postmeter.store.redis_ledger import RedisLedger
+from postmeter.store.redis_ledger import ACCOUNTS, RedisLedger
 from postmeter.store.redis_orders import RedisOrders
 from postmeter.store.redis_server import REST, RedisServer
 from postmeter.store.window import MOST, Window
@@ -462,6 +462,33 @@ class Slow:
             while data := source.recv(65536):
                 time.sleep(seconds)  # that it is slow is what is tested
                 target.sendall(data)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize(
+    "said", [b":abc\r\n", b"$x\r\n", b"*1\r\n:\r\n", b"*2\r\n:1\r\n", b"-MOVED\r\n", b"-MOVED 1 here\r\n", b"-ASK\r\n", b"-\r\n",
+             b"220 mx ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\r\n"],
+)  # fmt: skip
+def test_what_no_redis_says_is_no_bug_of_ours(said: bytes, cluster: bool) -> None:
+    """Another program has its port, or something on the way has damaged it: mail is as without a store."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def talk() -> None:
+            with suppress(OSError):
+                while True:
+                    wire, _ = door.accept()
+                    with wire:
+                        wire.settimeout(5)
+                        while wire.recv(65536):
+                            wire.sendall(said)
+
+        threading.Thread(target=talk, daemon=True).start()
+        where = InetAddress(host="127.0.0.1", port=door.getsockname()[1])
+        server = RedisServer(RedisStore(places=(where,), cluster=cluster, database=0 if cluster else 3), timeout=TIMEOUT)
+        with pytest.raises(StoreDownError):
+            server.run(ACCOUNTS, ["x"], "check")
+        server.close()
+        door.shutdown(socket.SHUT_RDWR)
 
 
 def test_after_a_failure_nobody_asks_for_a_while(tmp_path: Path) -> None:

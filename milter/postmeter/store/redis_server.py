@@ -27,6 +27,7 @@ REST = 1.0
 """Seconds after a failure in which nobody is kept waiting."""
 
 _CUT_OFF = ("CLUSTERDOWN", "MASTERDOWN")  # a node that its cluster has lost, and may have replaced
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError)  # what redis-py meets in answers that are none
 _HOPS = 4  # redirections of one command: moved, asked to go on, and one of each while slots are on their way
 _IDLE = 16  # connections kept; more at a time are made, and closed again
 
@@ -90,6 +91,9 @@ class RedisServer:
             raise StoreDownError(f"{self._store}: {error}") from None
         except LinkError as error:
             raise self._failed(error) from None
+        except _NONSENSE as error:
+            said = f"{self._store}: answers as no Redis does: {' '.join(str(error).split())}"
+            raise self._failed(LinkError(said)) from None
         if self._failure:
             self._recovered()
         return answer
