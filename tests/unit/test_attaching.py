@@ -99,6 +99,26 @@ def test_without_a_submission_service_all_of_them_get_it() -> None:
     assert ("smtpd_milters", "unix:a, $postmeter_milter") in [(step.name, step.value) for step in steps]
 
 
+CALLED = {"milter_macro_daemon_name": "ORIGINATING"}
+
+
+@pytest.mark.parametrize("name", ["smtp/inet", "192.0.2.1:25/inet", "smtpd/pass"])
+def test_strangers_are_not_made_senders_of_ours(name: str) -> None:
+    """The name in main.cf is that of port 25 too, and says that its mail is ours: any From would be signed."""
+    with pytest.raises(PlanError, match="postconf -X milter_macro_daemon_name, and try again"):
+        attaching.attach(mailer(CALLED, [service(name, {})]), CONFIG)
+    with pytest.raises(PlanError, match=f"postconf -P -X {name}/milter_macro_daemon_name"):
+        attaching.attach(mailer({}, [service(name, CALLED)]), CONFIG, wanted=[name])
+    named = attaching.attach(mailer({}, [service(name, {})]), CONFIG, wanted=[name])
+    assert [step.name for step in named] == [MILTER, "non_smtpd_milters", f"{name}/smtpd_milters"]
+    users = service("submission/inet", {})
+    assert attaching.attach(mailer(CALLED, [service(name, {}), users]), CONFIG)
+    closed = service(name, {"smtpd_client_restrictions": "permit_mynetworks, reject"})
+    assert attaching.attach(mailer(CALLED, [closed]), CONFIG)
+    assert attaching.attach(mailer({**CALLED, "inet_interfaces": "127.0.0.1, [::1]"}, [service(name, {})]), CONFIG)
+    assert attaching.attach(mailer(CALLED, [service("127.0.0.1:25/inet", {})]), CONFIG)
+
+
 @pytest.mark.parametrize("local", ["$smtpd_milters", "unix:z, ${smtpd_milters}", "$mine"])
 def test_a_list_that_holds_the_other_one_has_the_milter_once(local: str) -> None:
     """As OpenDKIM's instructions have it; met twice, a message would be charged twice."""

@@ -179,6 +179,16 @@ def test_logins_where_nothing_meters_them_are_told(service: Service, *, told: bo
         assert found(replace(here, mailer=Mailer(VALUES, services=(service, SUBMISSION)))) == []
 
 
+def test_a_name_that_makes_strangers_senders_of_ours_is_told() -> None:
+    called = {"smtpd_milters": OURS, "milter_macro_daemon_name": "ORIGINATING"}
+    here = replace(GOOD, mailer=Mailer(VALUES, services=(replace(SMTP, options=called), SUBMISSION)))
+    finding = only(here)
+    assert (finding.level, "strangers' mail at smtp/inet" in finding.what) == ("wrong", True)
+    assert finding.fix == "postconf -P -e 'smtp/inet/milter_macro_daemon_name=$myhostname' && postfix reload"
+    closed = {**called, "smtpd_recipient_restrictions": "permit_mynetworks reject"}
+    assert found(replace(here, mailer=Mailer(VALUES, services=(replace(SMTP, options=closed), SUBMISSION)))) == []
+
+
 def test_booleans_of_postfix_are_read_in_any_case() -> None:
     """strcasecmp(3) is how Postfix reads them."""
     loud = Service("2525/inet", "smtpd", options={"smtpd_sasl_auth_enable": "YES"})

@@ -19,7 +19,9 @@ MILTER, NAME = "postmeter_milter", "postmeter_daemon_name"
 _OPTIONS = "default_action=tempfail, connect_timeout=10s, command_timeout=30s, content_timeout=300s"
 _COMMA = "\0"  # stands for a comma while a line of master.cf is taken apart
 _REFERENCE = re.compile(r"\$[({]?(\w+)", re.ASCII)
-_NAMED = "milter_macro_daemon_name"
+NAMED = "milter_macro_daemon_name"
+_PUBLIC = frozenset({"smtp", "25", "smtpd"})  # port 25, and what postscreen(8) passes on
+_RESTRICTIONS = tuple(f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sender", "relay", "recipient"))
 
 
 class PlanError(Exception):
@@ -53,6 +55,7 @@ def attach(mailer: Mailer, config: Config, *, wanted: Sequence[str] = ()) -> lis
     """
     services = _chosen(mailer, wanted)
     everywhere = not services and not any(has(mailer, config, each) for each in mailer.smtpd())
+    _guard(mailer, config, mailer.smtpd() if everywhere else services)
     local = mailer.own.get("non_smtpd_milters", "")
     steps = [*_defined(mailer, config.milter.listen)]
     if not has(mailer, config, None) and not (everywhere and _holds(mailer, local, "smtpd_milters")):
@@ -68,7 +71,7 @@ def attach(mailer: Mailer, config: Config, *, wanted: Sequence[str] = ()) -> lis
             old = service.raw.get("smtpd_milters", mailer.own.get("smtpd_milters", ""))
             steps += _give(service, "smtpd_milters", _appended(old))
         if service in named:
-            steps += _give(service, _NAMED, f"${NAME}")
+            steps += _give(service, NAMED, f"${NAME}")
     return steps
 
 
@@ -81,8 +84,8 @@ def detach(mailer: Mailer) -> list[Step]:
             left = _without(old)
             same = split(left) == split(mailer.own.get("smtpd_milters", ""))
             steps += _give(service, "smtpd_milters", None if same else left)
-        if service.raw.get(_NAMED) in (f"${NAME}", f"${{{NAME}}}"):
-            steps += _give(service, _NAMED, None)
+        if service.raw.get(NAMED) in (f"${NAME}", f"${{{NAME}}}"):
+            steps += _give(service, NAMED, None)
     for name in ("smtpd_milters", "non_smtpd_milters"):
         old = mailer.own.get(name)
         if old is not None and _mentions(old):
@@ -95,6 +98,15 @@ def has(mailer: Mailer, config: Config, service: Service | None) -> bool:
     """Whether a service, or sendmail(1)'s mail, has our milter, in whatever words."""
     queue = mailer.value("queue_directory")
     return any(is_ours(each.address, config.milter.listen, queue) for each in mailer.entries(service))
+
+
+def open_to_all(mailer: Mailer, config: Config, service: Service) -> bool:
+    """Whether a milter there would take strangers' mail for ours, because its name says so (`senders.daemon_names`)."""
+    if service.port not in _PUBLIC or service.inside or mailer.alone():
+        return False
+    if mailer.value(NAMED, service) not in config.senders.daemon_names:
+        return False
+    return not any(split(mailer.value(name, service))[-1:] == ["reject"] for name in _RESTRICTIONS)
 
 
 def remaining(mailer: Mailer, config: Config) -> list[str]:
@@ -144,6 +156,16 @@ def _chosen(mailer: Mailer, wanted: Sequence[str]) -> list[Service]:
     return [known[name] for name in wanted]
 
 
+def _guard(mailer: Mailer, config: Config, services: Sequence[Service]) -> None:
+    """Whoever writes to port 25 would have any From signed in our name."""
+    for service in services:
+        if not has(mailer, config, service) and open_to_all(mailer, config, service):
+            name = mailer.value(NAMED, service)
+            what = f"{service.name} is called {name}, and strangers' mail would be signed as yours"
+            fix = f"postconf -X {NAMED}" if NAMED not in service.raw else f"postconf -P -X {service.name}/{NAMED}"
+            raise PlanError(f"{what}: {fix}, and try again")
+
+
 def _part(mailer: Mailer, services: Sequence[Service]) -> None:
     """Lists of smtpd(8) must not get the milter by way of sendmail(1)'s: port 25 unasked, or submission twice."""
     lists = {"smtpd_milters": mailer.own.get("smtpd_milters", "")}
@@ -181,8 +203,9 @@ def _place(mailer: Mailer, listen: SocketAddress) -> str:
 
 
 def _needs_name(mailer: Mailer, config: Config, service: Service) -> bool:
-    """Unless the administrator has called it something: then that name stays."""
-    return bool(config.senders.daemon_names) and _NAMED not in service.raw and _NAMED not in mailer.own
+    """Unless the administrator has called it something: then that name stays. On port 25 a login alone tells."""
+    free = NAMED not in service.raw and NAMED not in mailer.own and service.port not in _PUBLIC
+    return bool(config.senders.daemon_names) and free
 
 
 def _set(mailer: Mailer, name: str, value: str | None) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from postmeter.config.schema import Config
-from postmeter.doctor import mending
+from postmeter.doctor import attaching, mending
 from postmeter.doctor.facts import Facts
 from postmeter.doctor.finding import UNKNOWN, WARNING, WRONG, Finding
 from postmeter.doctor.mailer import Entry, Mailer, Service, is_ours, is_yes, seconds, split
@@ -25,7 +25,6 @@ _HARMS = {
 _SIGNERS = {"opendkim": "OpenDKIM", "dkimpy": "dkimpy-milter", "rspamd": "rspamd", ":11332": "rspamd"}
 """By a word of the address: a path that says it, or the port that rspamd has by default."""
 
-_LOOPBACK = ("localhost", "[::1]", "::1")
 _PROTOCOL = 6  # of libmilter 8.14 and later
 _MACROS = {
     "milter_connect_macros": ("{daemon_name}",),
@@ -86,10 +85,19 @@ def logins(facts: Facts) -> Iterator[Finding]:
             yield Finding(WARNING, "postfix", what, known, f"{off}, or postmeter attach --service {service.name}")
 
 
+def strangers(facts: Facts) -> Iterator[Finding]:
+    """A name that stands in main.cf is that of port 25 as well."""
+    for mailer, service, _, _ in _found(facts):
+        if service is not None and attaching.open_to_all(mailer, facts.config, service):
+            name = mailer.value(attaching.NAMED, service)
+            what = f"strangers' mail at {service.name} counts as yours: it is metered, and signed for any From of yours"
+            known = f"{attaching.NAMED} = {name} there, which senders.daemon_names lists"
+            yield Finding(WRONG, "postfix", what, known, mending.given(service, attaching.NAMED, "$myhostname"))
+
+
 def _is_inside(service: Service) -> bool:
     """For programs of this host, or what a content filter gives back: nobody logs in there."""
-    host = service.name.rpartition(":")[0]
-    return host in _LOOPBACK or host.startswith("127.") or service.options.get("content_filter") == ""
+    return service.inside or service.options.get("content_filter") == ""
 
 
 def order(facts: Facts) -> Iterator[Finding]:
@@ -267,4 +275,6 @@ def _list(service: Service | None) -> str:
     return f"postconf -Px {service.name}/smtpd_milters" if service else "postconf -x non_smtpd_milters"
 
 
-CHECKS = (attached, logins, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice)
+CHECKS = (
+    attached, logins, strangers, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice
+)  # fmt: skip

@@ -18,6 +18,7 @@ from postmeter.config.schema import InetAddress, SocketAddress
 
 _PATIENCE = 60.0  # seconds; a configuration may ask a slow file system
 SUBMISSION = frozenset({"submission", "submissions", "smtps", "587", "465"})
+_LOOPBACK = ("localhost", "[::1]", "::1", "loopback-only")
 _TIME = re.compile(r"([0-9]+)([smhdw]?)", re.ASCII)
 _OPTION = re.compile(r"(\w+)\s*=\s*([^\s,]*)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -46,6 +47,12 @@ class Service:
         """The part of `127.0.0.1:587/inet` or `submission/inet` that tells the port."""
         return self.name.partition("/")[0].rpartition(":")[2]
 
+    @property
+    def inside(self) -> bool:
+        """Whether its address is one that this host alone can reach."""
+        host = self.name.rpartition(":")[0]
+        return host in _LOOPBACK or host.startswith("127.")
+
 
 @dataclass(frozen=True, slots=True)
 class Mailer:
@@ -59,6 +66,11 @@ class Mailer:
         if service is not None and name in service.options:
             return service.options[name]
         return self.values.get(name, "")
+
+    def alone(self) -> bool:
+        """Whether nobody but this host can reach any service."""
+        where = split(self.value("inet_interfaces"))
+        return bool(where) and all(each in _LOOPBACK or each.startswith("127.") for each in where)
 
     def smtpd(self) -> list[Service]:
         return [each for each in self.services if each.program == "smtpd"]
