@@ -188,6 +188,17 @@ def test_what_a_killed_process_began_to_write_is_erased_too(kept: Kept) -> None:
     assert kept.holding(BOB) == []
 
 
+def test_a_pipe_among_the_hits_holds_nobody(kept: Kept) -> None:
+    """The tracking server's user may make one there; nor does a link of its have anything read."""
+    hits = kept.folder / "spool" / "hits"
+    hits.mkdir(parents=True)
+    os.mkfifo(hits / "hits-1.jsonl")
+    elsewhere = kept.folder / "mine"
+    elsewhere.write_text(BOB)
+    (hits / "hits-2.jsonl").symlink_to(elsewhere)
+    assert kept.erase() == 0
+
+
 def test_an_event_that_waits_and_cannot_be_read_is_named(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     folder = kept.folder / "spool" / "events"
     folder.mkdir(parents=True)

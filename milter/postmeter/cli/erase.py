@@ -131,7 +131,11 @@ def _waiting(opened: Database, person: Person, state: Path) -> int:
 
 
 def _returns(state: Path, which: str) -> Iterable[Path]:
-    folder = state / "spool" / "returns" / which
+    return _files(state / "spool" / "returns" / which)
+
+
+def _files(folder: Path) -> list[Path]:
+    """A directory of the spool may be a less trusted user's: what is no plain file could hold us, or lead elsewhere."""
     return [path for path in folder.glob("*") if path.is_file() and not path.is_symlink()]
 
 
@@ -151,10 +155,10 @@ def _still_going(opened: Database, person: Person, state: Path) -> Iterator[str]
         if not place.lasting and (count := _left(opened, place, person)):
             yield _GOING.get(place.table, _GOING[""]).format(count)
     unread = [
-        *(path for path in (state / "spool" / SPOOL).glob("*.jsonl") if _holds(path, person)),
+        *(path for path in _files(state / "spool" / SPOOL) if _holds(path, person)),
         *(path for which in ("new", "forward", "away") for path in _returns(state, which) if _says(path, person)),
     ]
-    for path in (state / "spool" / "events").glob("*"):
+    for path in _files(state / "spool" / "events"):
         if _holds(path, person):
             yield f"{path} names it and waits for the journal: erase again in a minute or two"
     for path in unread:
