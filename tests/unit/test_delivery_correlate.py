@@ -29,7 +29,7 @@ class Desk:
     """A correlator, its log, and our own record of what was submitted."""
 
     def __init__(self) -> None:
-        self.time = BEGIN
+        self.time, self.host = BEGIN, "mail"
         self.ours: dict[str, list[Ours]] = {}
         self.events: list[Event] = []
         self.shown: set[str] = set()
@@ -63,7 +63,7 @@ class Desk:
         for message in messages:
             self.time += step
             stamp = datetime.fromtimestamp(self.time, UTC).isoformat()
-            line = parse(f"{stamp} mail postfix/{daemon}[{pid}]: {message}".encode(), now=self.time)
+            line = parse(f"{stamp} {self.host} postfix/{daemon}[{pid}]: {message}".encode(), now=self.time)
             assert line is not None
             self.correlator.take(line, clock=self.time)
             told = self.correlator.told()
@@ -474,6 +474,31 @@ def test_a_log_that_begins_in_the_middle_is_joined_by_queue_id() -> None:
     desk = Desk()
     desk.submit("A00001", "aa", "a@example.net")
     assert kinds(desk.say(attempt("A00001", "a@example.net", "deferred"))) == ["deferred"]
+
+
+@pytest.mark.parametrize(
+    ("queue_id", "host", "told"),
+    [
+        ("4bX3z91Qz1zz", "other", ["deferred", "sent"]),
+        ("4bX3z91Qz1zz", "mail", ["deferred", "sent"]),
+        ("A00001", "other", ["deferred", "unknown"]),  # short ones are other hosts' too
+    ],
+)
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_message_outlives_the_name_of_its_host(queue_id: str, host: str, told: list[str], restarts: bool) -> None:
+    """A container that is made anew has another, and its queue is the same."""
+    desk = Desk()
+    desk.take(queue_id, "aa", "a@example.net")
+    desk.say(attempt(queue_id, "a@example.net", "deferred"))
+    desk.host = host
+    if restarts:
+        desk.queue(queue_id)
+    desk.say(attempt(queue_id, "a@example.net", "sent", delay=9))
+    desk.remove(queue_id)
+    desk.correlator.wait(desk.time + 7 * DAY)
+    desk.events += desk.correlator.told().events
+    assert kinds(desk.events) == told
+    assert list(desk.correlator.lives) == [] or told[-1] == "unknown"
 
 
 def test_a_stamp_of_the_future_ages_nobody() -> None:

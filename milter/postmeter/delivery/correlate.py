@@ -232,7 +232,7 @@ class Correlator:
         begin = arrival - _SLACK if life.begun else upto - (within or self._forget)
         ours = self._lookup(life.queue_id, begin, upto + _SLACK)
         if ours is None or (not life.begun and not self._plausible(ours)):
-            return False
+            return ours is not None and self.lives.goes_on(life, ours.reference)
         life.reference, life.login, life.from_domain = ours.reference, ours.login, ours.from_domain
         life.campaign, life.first, life.owed = ours.campaign, ours.first, ours.held
         life.kin = life.kin or not ours.first

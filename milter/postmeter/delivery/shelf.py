@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
@@ -78,6 +78,22 @@ class Shelf:
     def owned(self, reference: str) -> bool:
         """Whether one of them is that message's."""
         return reference in self._owned
+
+    def goes_on(self, life: Life, reference: str) -> bool:
+        """Whether it is that message's, whose host has another name by now; then it has all that the old one had.
+
+        A container that is made anew has one, and a server that is renamed; the queue stays. By long queue ids only,
+        which no other host gives (postconf(5), enable_long_queue_ids).
+        """
+        for old in [self._lives[key] for key in self._owned.get(reference, ())]:
+            if (old.instance, old.queue_id) == (life.instance, life.queue_id) and "z" in old.queue_id and not old.ended:
+                self.drop(old)
+                for each in fields(Life):
+                    if each.name != "host":
+                        setattr(life, each.name, getattr(old, each.name))
+                self.put(life)
+                return True
+        return False
 
     def put(self, life: Life) -> None:
         """It is new or has changed."""
