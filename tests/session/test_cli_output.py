@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def _as_shell(line: str) -> subprocess.CompletedProcess[str]:
 def test_a_full_disk_is_told_in_a_line(line: str, tmp_path: Path) -> None:
     done = _as_shell(line.format(empty=_empty(tmp_path)))
     assert (done.returncode, done.stderr) == (1, "postmeter: No space left on device\n")
+
+
+def test_a_milter_says_that_a_newer_one_was_at_work_with_its_journal(tmp_path: Path) -> None:
+    """And goes on: here until it finds its socket's place taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"milter: {{listen: 'inet:127.0.0.1:{taken.getsockname()[1]}'}}"
+        (tmp_path / "c.yaml").write_text(f"journal: {{path: {tmp_path}/journal.db}}\n{listen}\n")
+        assert "newer version" not in _as_shell(f"milter -c {tmp_path}/c.yaml").stderr
+        with database.open(tmp_path / "journal.db").transaction() as link:
+            link.execute("INSERT INTO migrations VALUES ('2031-01 wonders', 0)")
+        done = _as_shell(f"milter -c {tmp_path}/c.yaml")
+    assert "a newer version has been at work with it (2031-01 wonders)" in done.stderr
+    assert (done.returncode, "is in use" in done.stderr) == (78, True)
 
 
 def test_nobody_needs_to_listen(tmp_path: Path) -> None:

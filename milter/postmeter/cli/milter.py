@@ -7,6 +7,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from time import monotonic, time
@@ -21,8 +22,8 @@ from postmeter.runtime import heap, heartbeat, logs
 from postmeter.runtime.kept import Kept, KeptError
 from postmeter.runtime.listener import listen
 from postmeter.runtime.prefork import Generation, Post, Prefork
-from postmeter.store import database
-from postmeter.store.database import StoreError
+from postmeter.store import database, migrations
+from postmeter.store.database import Database, StoreError
 
 if TYPE_CHECKING:
     from postmeter.cli.daemons import Material
@@ -47,7 +48,7 @@ def run(args: Namespace) -> int:
     heap.bound()
     first = _generation(loaded)
     try:
-        database.open(config.journal.path, sync=config.journal.sync).close()  # before the fork: none may cross it
+        _prepare(database.open(config.journal.path, sync=config.journal.sync))
     except StoreError as error:
         log.error("not started: %s", error)
         return FOUND_A_PROBLEM
@@ -60,6 +61,16 @@ def run(args: Namespace) -> int:
     log.info("listening on %s, mode %s", config.milter.listen, config.mode)
     parent = Prefork(listener, first, reload=_reloader(config, args.config), beat=_beater(config))
     return FOUND_A_PROBLEM if parent.run() else 0
+
+
+def _prepare(book: Database) -> None:
+    """Closed before the fork, which no connection may cross. Mail goes on with a newer version's journal: who goes back
+    in need has no other, and whether it does is soon seen."""
+    with closing(book):
+        newer = migrations.newer(str(name) for (name,) in book.query("SELECT name FROM migrations"))
+    if newer:
+        text = "%s: a newer version has been at work with it (%s): the way back is the backup from before it"
+        log.warning(text, book.path, ", ".join(newer))
 
 
 def _generation(loaded: Loaded) -> Generation:

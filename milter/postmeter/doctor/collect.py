@@ -16,8 +16,7 @@ from postmeter.config.schema import Config, Journal, Quota, RedisStore
 from postmeter.doctor import attachment, reaching
 from postmeter.doctor.facts import Disk, Trial
 from postmeter.doctor.mailer import Mailer, MailerError, run, split
-from postmeter.store import database
-from postmeter.store.migrations import MIGRATIONS
+from postmeter.store import database, migrations
 
 _STORE = 5.0  # seconds for a store that is asked by hand
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
@@ -54,12 +53,11 @@ def _sqlite(path: Path) -> Iterator[Trial]:
     try:
         with contextlib.closing(database.open(path, readonly=True)) as book:
             book.query("SELECT 1 FROM events LIMIT 1")
-            made = {str(name) for (name,) in book.query("SELECT name FROM migrations")}
+            newer = migrations.newer(str(name) for (name,) in book.query("SELECT name FROM migrations"))
     except database.StoreError as error:
         yield Trial(about, False, error.what, error.fix)
         return
     yield Trial(about, True)
-    newer = sorted(made - {name for name, _ in MIGRATIONS})
     if newer:
         why = f"a newer version has been at work with it: {', '.join(newer)}"
         fix = "install that version again, or put back the backup from before it"

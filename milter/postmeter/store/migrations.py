@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from sqlite3 import Connection
 from struct import pack
 
@@ -332,3 +332,8 @@ MIGRATIONS: list[tuple[str, str | Callable[[Connection], None]]] = [
         """,
     ),
 ]
+
+
+def newer(made: Iterable[str]) -> list[str]:
+    """Of the steps that a database has seen, those that only a newer version knows."""
+    return sorted(set(made) - {name for name, _ in MIGRATIONS})
