@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -105,16 +106,24 @@ def _quick(path: Path) -> sqlite3.Connection:
 
 def commits(path: Path) -> int:
     """Transactions in the write-ahead log: frames that end one (sqlite.org/fileformat2.html, 4.1)."""
+    return sum(_frames(path))
+
+
+def frames(path: Path) -> int:
+    """Pages in the write-ahead log, as often as they were written."""
+    return len(list(_frames(path)))
+
+
+def _frames(path: Path) -> Iterator[bool]:
+    """Whether each ends a transaction."""
     with path.with_name(path.name + "-wal").open("rb") as log:
         head = log.read(32)
         size = int.from_bytes(head[8:12], "big")
-        found = 0
         while len(frame := log.read(24)) == 24:
             if frame[8:16] != head[16:24]:  # left by an earlier round
                 break
-            found += frame[4:8] != bytes(4)
+            yield frame[4:8] != bytes(4)
             log.seek(size, 1)
-        return found
 
 
 def restart_log(path: Path) -> None:
