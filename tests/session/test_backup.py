@@ -233,6 +233,26 @@ def test_what_waits_in_the_spools_comes_with_it_and_a_link_does_not(small: Small
     assert [path.name for path in inside(made, hits).iterdir()] == ["hits-1.jsonl"]
 
 
+def test_directories_without_end_among_the_hits_keep_nobody_from_a_backup(small: Small, tmp_path: Path) -> None:
+    """The tracking server's user may make them there."""
+    hits = small.folder / "spool" / "hits"
+    hits.mkdir(parents=True)
+    (hits / "hits-1.jsonl").write_text("{}\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_text("of somebody else")
+    try:
+        deep = hits
+        for _ in range(1100):
+            deep = deep / "d"
+            deep.mkdir()
+        (hits / "away").symlink_to(elsewhere)
+        made = small.backup()
+    finally:
+        subprocess.run(["rm", "-rf", str(hits)], check=True)
+    assert [path.name for path in inside(made, hits).iterdir()] == ["hits-1.jsonl"]
+
+
 def test_a_failure_leaves_nothing_behind(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
     small.journal.close()
     for path in small.folder.glob("journal.db*"):

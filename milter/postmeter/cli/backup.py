@@ -72,7 +72,7 @@ def _fill(draft: Path, config: Config, file: Path, *, keys: bool) -> int:
 
     journal, files = config.journal, draft / "files"
     spool = journal.path.absolute().parent / "spool"
-    waiting = [path for name in _SPOOLS for path in _below(spool / name)]
+    waiting = [path for name in _SPOOLS for path in _waiting(spool / name)]
     told = [_take(path, files) for path in waiting]
     _room(draft, journal.path)
     target = _place(journal.path.absolute(), files)
@@ -96,8 +96,14 @@ def _room(draft: Path, journal: Path) -> None:
         raise OSError(f"{draft.parent}: {need} octets are needed and {free} are free")
 
 
+def _waiting(spool: Path) -> list[Path]:
+    """Files and nothing else, in it and in its directories; none of ours has more below, and it may be another user's."""
+    found = [path for path in spool.glob("*") if not path.is_symlink()]
+    found += [path for one in found if one.is_dir() for path in one.glob("*") if not path.is_symlink()]
+    return sorted(path for path in found if path.is_file())
+
+
 def _below(folder: Path) -> list[Path]:
-    """Files and nothing else: a spool's directory may be another user's."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
