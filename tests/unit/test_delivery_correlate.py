@@ -585,6 +585,19 @@ def test_one_dead_address_behind_an_alias_makes_no_hard_bounce_of_it() -> None:
     assert not event.hard
 
 
+@pytest.mark.parametrize(("targets", "hard"), [(2, False), (1, True)])
+def test_a_dead_address_that_is_told_of_first_is_not_the_whole_alias(targets: int, hard: bool) -> None:
+    """Postfix writes down who was refused at RCPT before it hands the message over for the others."""
+    desk = Desk()
+    desk.begin("A00001")
+    desk.submit("A00001", "aa", "all@example.org")
+    desk.say(f"A00001: from=<alice@example.com>, size=400, nrcpt={targets} (queue active)", daemon="qmgr")
+    alias = "orig_to=<all@example.org>, "
+    [event] = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER, more=alias))
+    assert isinstance(event, Bounced)
+    assert event.hard is hard
+
+
 def test_what_postfix_has_taken_in_but_not_yet_looked_at_is_known() -> None:
     desk = Desk()
     desk.begin("A00001")

@@ -124,6 +124,7 @@ class Correlator:
         if (life := self.lives.get(line.key)) is None or life.ended:
             self._give_up(life, "")
             life = self._new(line)
+        life.targets = word.count(line.values["nrcpt"])
         if life.reference or self._join(life, line.time):
             self._show(life)
         elif life.kin or life.held or self.late:
@@ -276,10 +277,9 @@ class Correlator:
         secret = veil.is_hashed(recipient.address)
         final = "" if secret or name == word.name(recipient.address) else line.values["to"]
         tls, at = self._ciphers.of(line), self._at(line)
-        alone = recipient.finals.keys() <= {name, ""}
-        event = word.delivery(
-            life, recipient.address, line, final=final, provider=provider, tls=tls, time=at, alone=alone
-        )
+        alone = recipient.finals.keys() <= {name, ""} and (not final or life.targets <= len(life.recipients))
+        named = {"final": final, "provider": provider, "tls": tls}
+        event = word.delivery(life, recipient.address, line, **named, time=at, alone=alone)
         heir = self._heir(life, line) if isinstance(event, Sent) else None
         recipient.fallback, life.held = None, False
         recipient.finals[name] = ["handed" if heir else state, provider]

@@ -135,6 +135,11 @@ def source(life: Life, line: Line, *said: str) -> str:
     return f"log:{blake2b(chr(0).join(parts).encode('utf-8', 'backslashreplace'), digest_size=16).hexdigest()}"
 
 
+def count(text: str) -> int:
+    """A number in a line; 0 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 def seconds(text: str) -> float:
     """A time in a line; 0 for what is none. More than a year is a clock that was stepped."""
     try:

@@ -57,6 +57,8 @@ class Life:
     from_domain: str = ""
     campaign: str = ""
     recipients: dict[str, Recipient] = field(default_factory=dict)
+    targets: int = 0
+    """Recipients that Postfix has for it: more than were named where aliases lead to several, or copies are sent."""
     first: bool = True
     """Not what came back from a content filter."""
     shown: float = 0.0
