@@ -7,6 +7,7 @@ import contextlib
 import gc
 import ipaddress
 import json
+import os
 import re
 import socket
 import struct
@@ -457,10 +458,20 @@ def test_a_block_takes_effect_within_five_seconds(server: Running) -> None:
         ("https:\\\\evil.example", "evil.example"),
         ("http://[2001:DB8::1]:80/", "[2001:db8::1]"),
         ("https://a.example?@b", "a.example"),
+        ("mailto:a@a.example", ""),
+        ("", ""),  # an image's token has no target
     ],
 )
 def test_the_host_of_a_target_is_the_one_a_browser_would_ask(target: str, host: str) -> None:
     assert blocked.host_of_target(target) == host
+
+
+def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Numbers of processes come again."""
+    (tmp_path / f".blocked-{os.getpid()}").write_text("host half")
+    blocked.write(tmp_path / "blocked", messages=[], hosts=["a.example"])
+    assert (tmp_path / "blocked").read_text() == "host a.example\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["blocked"]
 
 
 def test_a_list_that_cannot_be_understood_blocks_what_it_can() -> None:
