@@ -97,7 +97,7 @@ def _room(draft: Path, journal: Path) -> None:
 
 
 def _waiting(spool: Path) -> list[Path]:
-    """Files and nothing else, in it and in its directories; none of ours has more below, and it may be another user's."""
+    """Files and nothing else, in it and in its directories: ours have no more below, and it may be another user's."""
     found = [path for path in spool.glob("*") if not path.is_symlink()]
     found += [path for one in found if one.is_dir() for path in one.glob("*") if not path.is_symlink()]
     return sorted(path for path in found if path.is_file())
