@@ -237,10 +237,10 @@ class Settler:
         while not self._closing.wait(self._tick_every):
             try:
                 self._flush()
-                if self._syncs:
-                    self._writer.sync_log()
                 while self._spool.waits() and not self._closing.is_set() and self._replay():
                     pass
+                if self._syncs:
+                    self._writer.sync_log()
             except (StoreError, OSError) as error:
                 log.debug("another time: %s", error)
             except Exception:  # boundary: figures must go on being written, whatever one event in the spool does
