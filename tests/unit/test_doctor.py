@@ -189,6 +189,19 @@ def test_a_name_that_makes_strangers_senders_of_ours_is_told() -> None:
     assert found(replace(here, mailer=Mailer(VALUES, services=(replace(SMTP, options=closed), SUBMISSION)))) == []
 
 
+def test_a_submission_service_that_takes_mail_without_a_login_is_told() -> None:
+    """Postfix's default lets anybody write to its own users on every port."""
+    options = {**SUBMISSION.options, "milter_macro_daemon_name": "ORIGINATING"}
+    finding = only(replace(GOOD, mailer=Mailer(VALUES, services=(SMTP, replace(SUBMISSION, options=options)))))
+    assert (finding.level, "strangers' mail at submission/inet" in finding.what) == ("warning", True)
+    assert finding.fix == (
+        "postconf -P -e submission/inet/smtpd_client_restrictions=permit_mynetworks,permit_sasl_authenticated,reject"
+        " && postfix reload"
+    )
+    options["smtpd_relay_restrictions"] = "permit_sasl_authenticated, reject"
+    assert found(replace(GOOD, mailer=Mailer(VALUES, services=(SMTP, replace(SUBMISSION, options=options))))) == []
+
+
 def test_booleans_of_postfix_are_read_in_any_case() -> None:
     """strcasecmp(3) is how Postfix reads them."""
     loud = Service("2525/inet", "smtpd", options={"smtpd_sasl_auth_enable": "YES"})

@@ -102,11 +102,14 @@ def has(mailer: Mailer, config: Config, service: Service | None) -> bool:
 
 def open_to_all(mailer: Mailer, config: Config, service: Service) -> bool:
     """Whether a milter there would take strangers' mail for ours, because its name says so (`senders.daemon_names`)."""
-    if service.port not in _PUBLIC or service.inside or mailer.alone():
-        return False
-    if mailer.value(NAMED, service) not in config.senders.daemon_names:
+    if service.inside or mailer.alone() or mailer.value(NAMED, service) not in config.senders.daemon_names:
         return False
     return not any(split(mailer.value(name, service))[-1:] == ["reject"] for name in _RESTRICTIONS)
+
+
+def public(service: Service) -> bool:
+    """Whether strangers' mail comes in there."""
+    return service.port in _PUBLIC
 
 
 def remaining(mailer: Mailer, config: Config) -> list[str]:
@@ -159,7 +162,7 @@ def _chosen(mailer: Mailer, wanted: Sequence[str]) -> list[Service]:
 def _guard(mailer: Mailer, config: Config, services: Sequence[Service]) -> None:
     """Whoever writes to port 25 would have any From signed in our name."""
     for service in services:
-        if not has(mailer, config, service) and open_to_all(mailer, config, service):
+        if public(service) and not has(mailer, config, service) and open_to_all(mailer, config, service):
             name = mailer.value(NAMED, service)
             what = f"{service.name} is called {name}, and strangers' mail would be signed as yours"
             fix = f"postconf -X {NAMED}" if NAMED not in service.raw else f"postconf -P -X {service.name}/{NAMED}"
@@ -204,7 +207,7 @@ def _place(mailer: Mailer, listen: SocketAddress) -> str:
 
 def _needs_name(mailer: Mailer, config: Config, service: Service) -> bool:
     """Unless the administrator has called it something: then that name stays. On port 25 a login alone tells."""
-    free = NAMED not in service.raw and NAMED not in mailer.own and service.port not in _PUBLIC
+    free = NAMED not in service.raw and NAMED not in mailer.own and not public(service)
     return bool(config.senders.daemon_names) and free
 
 

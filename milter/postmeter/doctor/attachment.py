@@ -25,6 +25,7 @@ _HARMS = {
 _SIGNERS = {"opendkim": "OpenDKIM", "dkimpy": "dkimpy-milter", "rspamd": "rspamd", ":11332": "rspamd"}
 """By a word of the address: a path that says it, or the port that rspamd has by default."""
 
+_MEMBERS = "permit_mynetworks,permit_sasl_authenticated,reject"
 _PROTOCOL = 6  # of libmilter 8.14 and later
 _MACROS = {
     "milter_connect_macros": ("{daemon_name}",),
@@ -92,7 +93,12 @@ def strangers(facts: Facts) -> Iterator[Finding]:
             name = mailer.value(attaching.NAMED, service)
             what = f"strangers' mail at {service.name} counts as yours: it is metered, and signed for any From of yours"
             known = f"{attaching.NAMED} = {name} there, which senders.daemon_names lists"
-            yield Finding(WRONG, "postfix", what, known, mending.given(service, attaching.NAMED, "$myhostname"))
+            if attaching.public(service):
+                yield Finding(WRONG, "postfix", what, known, mending.given(service, attaching.NAMED, "$myhostname"))
+            else:
+                known = f"{known}; no smtpd_…_restrictions end with reject: anybody may write to your own users there"
+                fix = mending.given(service, "smtpd_client_restrictions", _MEMBERS)
+                yield Finding(WARNING, "postfix", what, known, fix)
 
 
 def _is_inside(service: Service) -> bool:
