@@ -124,7 +124,9 @@ def unlistable(directory: Path, me: Person) -> Fault | None:
 
 
 def _admit(directory: Path, state: os.stat_result, who: Person) -> str:
-    """Through the group where that lets nobody else in, or else for everyone."""
+    """Through the class that decides: for who is none of its own through the group, or else for everyone."""
+    if who.uid == state.st_uid:
+        return f"chmod u+x {directory}"
     if state.st_gid in who.gids:
         return f"chmod g+x {directory}"
     if state.st_mode & 0o070:
