@@ -21,6 +21,11 @@ def shares(pids: Iterable[int]) -> float:
     return sum(map(share, pids))
 
 
+def anonymous(pids: Iterable[int]) -> float:
+    """Octets that belong to no file, of these processes: their part of programs' pages grows when others end."""
+    return sum(_kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss_Anon") * 1024 for pid in pids)
+
+
 def resident(pid: int) -> int:
     return _kilobytes(Path(f"/proc/{pid}/status"), "VmRSS") * 1024
 

@@ -97,7 +97,7 @@ def session(address: Path, mails: Sequence[Mail], count: int) -> None:
 
 
 def many(ours: Postmeter, *, messages: int, connections: int, clients: int) -> list[tuple[float, float]]:
-    """Samples: messages sent so far, and octets of the workers' proportional sets."""
+    """Samples: messages sent so far, and octets of the workers' own."""
     address, mails = socket_of(ours), [plain()] * 9 + [newsletter()]
     read, write = os.pipe()
     each = messages // connections
@@ -109,12 +109,12 @@ def many(ours: Postmeter, *, messages: int, connections: int, clients: int) -> l
 
     pids = [fork(partial(some, nth)) for nth in range(clients)]
     os.close(write)
-    points, sent, due = [(0.0, held.shares(ours.workers()))], 0, 0.0
+    points, sent, due = [(0.0, held.anonymous(ours.workers()))], 0, 0.0
     with open(read, "rb", buffering=0) as done:
         while told := done.read(4096):
             sent += len(told) * each
             if sent >= due:
-                points.append((float(sent), held.shares(ours.workers())))
+                points.append((float(sent), held.anonymous(ours.workers())))
                 due = sent + messages / 100
     wait(pids)
     return points
