@@ -90,6 +90,12 @@ def test_an_edit_finds_its_place_among_needless_escapes_and_breaks_anywhere(raw:
     assert quopri.decodestring(whole[6:-6]) == plainly(document, edits)
 
 
+def lined(document: bytes, eol: bytes, width: int) -> bytes:
+    """In base64, with nothing behind the last line."""
+    text = base64.b64encode(document)
+    return eol.join(text[at : at + width] for at in range(0, len(text), width))
+
+
 def quoted(document: bytes, eol: bytes, width: int) -> bytes:
     """An encoder of our own, with soft line breaks in other places than binascii's."""
     lines = []
@@ -127,14 +133,14 @@ def test_base64_decodes_to_the_edited_document(
 ) -> None:
     """In lines as long as they were, with the line ends it had."""
     document, edits = given_
-    text = base64.b64encode(document)
-    raw = eol.join(text[at : at + width] for at in range(0, len(text), width)) + eol * ends
+    lines = lined(document, eol, width)
+    raw = lines + eol * ends
     assert coding.decode(raw, "base64") == document
     changed = anew.change(raw, document, "base64", edits)
     assert changed is not None
     assert base64.b64decode(made(raw, changed)) == plainly(document, edits)
     assert made(raw, changed).endswith(eol) == ends
-    if len(text) > width:
+    if len(lines) > width:
         assert max(map(len, re.split(rb"\r?\n", made(raw, changed)))) <= width
 
 
@@ -223,8 +229,7 @@ def test_pieces_of_any_size_come_out_as_one(
     given_: tuple[bytes, list[Edit]], eol: bytes, width: int, size: int
 ) -> None:
     document, edits = given_
-    text = base64.b64encode(document)
-    lines = eol.join(text[at : at + width] for at in range(0, len(text), width))
+    lines = lined(document, eol, width)
     raws = {"base64": eol + lines + eol, "quoted-printable": quoted(document, b"\r\n", width), "8bit": document}
     for encoding, raw in raws.items():
         whole = anew.change(raw, document, encoding, edits)
@@ -247,8 +252,7 @@ def test_what_is_written_later_tells_what_stood_there(
     given_: tuple[bytes, list[Edit]], eol: bytes, width: int, ends: bool
 ) -> None:
     document, edits = given_
-    text = base64.b64encode(document)
-    lines = eol.join(text[at : at + width] for at in range(0, len(text), width))
+    lines = lined(document, eol, width)
     longer = Edit(len(document), len(document), b"y" * 999)
     for raw, encoding, wanted in ((eol * ends + lines + eol, "base64", edits), (document, "8bit", [*edits, longer])):
         new = later(raw, document, encoding, wanted)
