@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _NEEDED = ("postmeter.submission.server", "postmeter.submission.record", "postmeter.submission.standing",
            "postmeter.sealed")  # fmt: skip
 
+_GIVES_BACK = 10.0  # seconds between two moments in which a worker's free memory goes back to the system
+
 
 def run(args: Namespace) -> int:
     """Check everything, bind, serve until told to stop."""
@@ -152,8 +154,13 @@ def _serve(material: Material, post: Post) -> None:
         reference=daemons.reference,
     )
     drain, linger = config.milter.drain, config.milter.linger
-    tick, close = recorder.tick, recorder.close
-    serve(desk, Shift(post.listener, post.control, drain, post.ready, tick, close, post.left, linger))
+    give_back = _every(_GIVES_BACK, heap.give_back)
+
+    def tick() -> None:
+        recorder.tick()
+        give_back()
+
+    serve(desk, Shift(post.listener, post.control, drain, post.ready, tick, recorder.close, post.left, linger))
 
 
 def _recorder(
@@ -213,15 +220,20 @@ def _fixed(config: Config) -> tuple[object, ...]:
 
 def _beater(config: Config) -> Callable[[], None]:
     place = heartbeat.place(config.journal.path.parent, "milter")
+    return _every(heartbeat.EVERY, lambda: heartbeat.beat(place))
+
+
+def _every(seconds: float, do: Callable[[], None]) -> Callable[[], None]:
+    """To be called often: does it at the first call, and then when so many seconds have passed."""
     due = 0.0
 
-    def beat() -> None:
+    def perhaps() -> None:
         nonlocal due
         if monotonic() >= due:
-            due = monotonic() + heartbeat.EVERY
-            heartbeat.beat(place)
+            due = monotonic() + seconds
+            do()
 
-    return beat
+    return perhaps
 
 
 COMMANDS = (
