@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,51 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
 def _as_shell(line: str) -> subprocess.CompletedProcess[str]:
     command = ["sh", "-c", f'exec "$0" -m postmeter {line}', sys.executable]
     return subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
+
+
+_READERS = ("report", "trace ABC", "quota show", "suppress list", "quota reset alice", "backup {folder}/copies")
+
+
+@pytest.mark.parametrize(("line", "code"), [*((line, 1) for line in _READERS), ("milter", 78), ("books", 78)])
+def test_a_journal_that_is_a_fifo_is_told_at_once(line: str, code: int, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    os.mkfifo(path)
+    done = _with_journal(line, path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert f"{path}: it is no regular file; name" in done.stderr or f"{path} is not a file; name" in done.stderr
+
+
+@pytest.mark.parametrize("line", [*_READERS, "milter"])
+def test_another_programs_database_is_no_journal_and_stays_as_it_is(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE mail (a)")
+    before = path.read_bytes()
+    done = _with_journal(line, path)
+    assert done.returncode == 1
+    told = f"{path}: it is another program's database; give the journal a file of its own in journal.path"
+    assert told in done.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_the_doctor_tells_of_what_is_no_journal(tmp_path: Path, foreign: bool) -> None:
+    path = tmp_path / "journal.db"
+    if foreign:
+        with closing(sqlite3.connect(path)) as theirs:
+            theirs.execute("CREATE TABLE mail (a)")
+    else:
+        os.mkfifo(path)
+    done = _with_journal("doctor", path)
+    assert done.returncode == 1
+    assert ("another program's database" if foreign else "it is no regular file") in done.stdout
+
+
+def _with_journal(line: str, path: Path) -> subprocess.CompletedProcess[str]:
+    config = path.with_name("postmeter.yaml")
+    nowhere = "metrics: {listen: null}\nmilter: {listen: inet:127.0.0.1:1}\ndkim: {resolvers: [127.0.0.1:9]}\n"
+    config.write_text(f"journal: {{path: {path}}}\n{nowhere}")
+    return _as_shell(f"{line.format(folder=path.parent)} -c {config}")
 
 
 @pytest.mark.parametrize("line", ["--help >/dev/full", "check-config -c {empty} >/dev/full"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -246,6 +247,69 @@ def test_a_file_that_no_daemon_has_written_to_is_told_what_makes_a_journal_of_it
         database.open(tmp_path / "journal.db", readonly=True)
     Journal(tmp_path / "journal.db").close()
     database.open(tmp_path / "journal.db", readonly=True).close()
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "socket", "device"])
+def test_what_is_no_regular_file_is_named_at_once(tmp_path: Path, kind: str, readonly: bool) -> None:
+    """Who opens a FIFO waits for somebody at its other end, without end."""
+    path = tmp_path / "journal.db"
+    make_odd(path, kind)
+    done = run_apart(
+        "import sys, pathlib; from postmeter.store import database\n"
+        f"try: database.open(pathlib.Path(sys.argv[1]), readonly={readonly})\n"
+        "except database.StoreError as error: print(error)",
+        path,
+    )
+    assert done == f"{path}: it is no regular file; name a file that may be made there in journal.path\n"
+
+
+def make_odd(path: Path, kind: str) -> None:
+    if kind == "socket":
+        with closing(socket.socket(socket.AF_UNIX)) as unix:
+            unix.bind(str(path))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+
+
+def run_apart(code: str, path: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(path)]
+    return subprocess.run(command, env=environment, timeout=30, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE TABLE mail (a)",
+        "CREATE TABLE migrations (id INTEGER, migration TEXT, batch INTEGER); CREATE TABLE events (a)",
+        "CREATE TABLE migrations (name TEXT, time REAL); INSERT INTO migrations VALUES ('0001_initial', 0)",
+        "CREATE VIEW migrations AS SELECT 1 AS name",
+    ],
+)
+def test_another_programs_database_is_refused_and_left_as_it_is(path: Path, schema: str, readonly: bool) -> None:
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.executescript(schema)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"another program's database; give the journal a file of its own"):
+        database.open(path, readonly=readonly)
+    assert path.read_bytes() == before
+    assert not path.with_name("journal.db-wal").exists()
+
+
+def test_another_programs_database_in_use_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.executescript("PRAGMA journal_mode=WAL; CREATE TABLE mail (a); INSERT INTO mail VALUES (1)")
+        before = [path.with_name(path.name + ending).read_bytes() for ending in ("", "-wal")]
+        with pytest.raises(StoreError, match="another program's database"):
+            database.open(path)
+        assert [path.with_name(path.name + ending).read_bytes() for ending in ("", "-wal")] == before
+        assert theirs.execute("SELECT * FROM mail").fetchall() == [(1,)]
 
 
 def test_accounts_that_are_long_empty_are_swept_and_others_stay(path: Path) -> None:

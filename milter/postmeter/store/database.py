@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +36,9 @@ _SYNC = {"normal": "NORMAL", "full": "FULL"}
 
 _FIXES = (
     ("no journal yet", "start them, or name the right file in journal.path"),
-    ("no such table", "it is empty, from before an upgrade, or not ours: start the daemons, or move it away"),
+    ("no regular file", "name a file that may be made there in journal.path"),
+    ("another program's", "give the journal a file of its own in journal.path"),
+    ("no such table", "it is empty, or from before an upgrade: start the daemons, or move it away"),
     ("malformed", "it is damaged: move it away, restore a backup, or start without it"),
     ("not a database", "it is no SQLite database: move it away"),
     ("new thread", "let the daemons have more tasks: TasksMax= of their unit, or the user's limit of processes"),
@@ -166,8 +169,9 @@ class Database:
         try:
             if not self.path.exists():
                 self._make()
-            self._inode = self.path.stat().st_ino
+            self._inode = self._regular().st_ino
             link = self._connect("mode=rw")
+            self._refuse_foreign(link)  # before anything is changed in it
             link.execute("PRAGMA journal_mode=WAL")
             link.execute(f"PRAGMA synchronous={self._sync}")
             link.execute(f"PRAGMA wal_autocheckpoint={_FILE_CHECKPOINT}")
@@ -190,8 +194,9 @@ class Database:
     def _read(self) -> sqlite3.Connection:
         """Read-only WAL needs the -shm file, or leave to make it (sqlite.org/wal.html, 5): neither when nobody runs."""
         try:
-            self._inode = self.path.stat().st_ino
+            self._inode = self._regular().st_ino
             link = self._connect("mode=ro")
+            self._refuse_foreign(link)
             link.execute("SELECT count(*) FROM migrations")
         except FileNotFoundError:
             raise StoreError(self.path, "there is no journal yet: the daemons make it") from None
@@ -199,7 +204,27 @@ class Database:
             if self._beside("-wal").exists():
                 raise
             link = self._connect("immutable=1")  # nobody writes: there is no -wal
+            self._refuse_foreign(link)
         return link
+
+    def _regular(self) -> os.stat_result:
+        """Who opens a FIFO waits for somebody at its other end."""
+        state = self.path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise StoreError(self.path, "it is no regular file")
+        return state
+
+    def _refuse_foreign(self, link: sqlite3.Connection) -> None:
+        """What is ours is empty, or has seen our first step: the first tables come in one transaction with it."""
+        try:
+            ours = link.execute("SELECT 1 FROM migrations WHERE name = ?", (MIGRATIONS[0][0],)).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such" not in str(error):  # table or column
+                raise
+            ours = None
+        if ours is None and link.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+            link.close()
+            raise StoreError(self.path, "it is another program's database")
 
     def _connect(self, how: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?{how}"
