@@ -234,6 +234,9 @@ def test_text_elements_without_markup_read_the_same_within_drawings() -> None:
         (b"http&#58;//a<wbr>b&period;example", b"http://ab.example"),
         (b"<img src='x'>", b""),
         (b"one <a name=x>two", b"one"),
+        (b"b&uuml;cher&period;example", "bücher.example".encode()),
+        (b"exam&shy;ple&#46;&#1088;&#1092;", "exam\u00adple.рф".encode()),
+        (b"\xfc &amp; \xc3\xbc &#xDCFC;", b"\xfc & \xc3\xbc \xef\xbf\xbd"),
     ],
 )
 def test_the_visible_text_of_a_link(inside: bytes, text: bytes) -> None:

@@ -116,9 +116,13 @@ def test_unsubscribe_links_are_left_alone(url: str) -> None:
     assert rules().refuse(url) == targets.UNSUBSCRIBE
 
 
-@pytest.mark.parametrize("text", [b"Unsubscribe", b"Jetzt abmelden", "Se désabonner".encode(), b"Darse de baja"])
-def test_links_that_say_unsubscribe_are_left_alone(text: bytes) -> None:
-    assert targets.refuse_text(text) == targets.UNSUBSCRIBE
+@pytest.mark.parametrize("space", [" ", "\u00a0"])
+@pytest.mark.parametrize(
+    "text",
+    ["Unsubscribe", "Jetzt abmelden", "Se désabonner", "Darse de baja", "Cancelar suscripción", "Annulla iscrizione"],
+)
+def test_links_that_say_unsubscribe_are_left_alone(text: str, space: str) -> None:
+    assert targets.refuse_text(text.replace(" ", space).encode()) == targets.UNSUBSCRIBE
 
 
 @pytest.mark.parametrize(
@@ -129,9 +133,51 @@ def test_links_that_show_a_url_are_left_alone(text: bytes) -> None:
     assert targets.refuse_text(text) == targets.URL_TEXT
 
 
-@pytest.mark.parametrize("text", [b"", b"Read more.", b"3.5 stars", b"Save 10.50 now", b"e.g. this", b"a@example.com"])
-def test_other_text_does_not_stop_tracking(text: bytes) -> None:
-    assert targets.refuse_text(text) == ""
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    "text", ["bücher.example", "www.bücher.example", "bücher.example/gärten", "example.com/größe?ä=ü"]
+)
+def test_a_url_with_other_letters_than_ascii_is_one(text: str, charset: str) -> None:
+    assert targets.refuse_text(text.encode(charset)) == targets.URL_TEXT
+
+
+@pytest.mark.parametrize(
+    "text", ["пример.рф", "shop.xn--p1ai", "例え.テスト", "192.0.2.1", "192.0.2.1:8080/x", "//example.com/x"]
+)
+def test_a_url_need_not_end_in_letters_of_ascii(text: str) -> None:
+    assert targets.refuse_text(text.encode()) == targets.URL_TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "example.com.",
+        "(example.com)",
+        "example.com!",
+        '"example.com",',
+        "» example.com",
+        "example.com ›",
+        "<example.com>",
+    ],
+)
+def test_signs_around_a_url_do_not_hide_it(text: str) -> None:
+    assert targets.refuse_text(text.encode()) == targets.URL_TEXT
+
+
+@pytest.mark.parametrize(
+    "text", ["exam\u200bple.com", "example\u00ad.com", "\ufeffexample.com", "example.\u2060com\u00a0"]
+)
+def test_signs_that_nobody_sees_do_not_hide_a_url(text: str) -> None:
+    assert targets.refuse_text(text.encode()) == targets.URL_TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Read more.", "3.5 stars", "Save 10.50 now", "e.g. this", "a@example.com", "...", "Weiter …", "10.50 €", "3.5",
+     "Магазин. Ещё", "更多。", "24.12.", "Größe 4.2", "Read.", "» more…", "Jetzt für 9.99 kaufen"],
+)  # fmt: skip
+def test_other_text_does_not_stop_tracking(text: str) -> None:
+    assert targets.refuse_text(text.encode()) == ""
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def _value(attribute: re.Match[bytes]) -> bytes:
 
 
 def visible_text(document: bytes, link: Link) -> bytes:
-    """What a reader sees of the link, as far as it matters: no markup, references decoded if they are ASCII."""
+    """What a reader sees of the link, as far as it matters: no markup, references decoded, into UTF-8."""
     if link.text_end >= 0:
         return document[link.after : link.text_end].strip()
     name = document[link.tag + 1 : link.tag + 3].lower()
@@ -255,7 +255,7 @@ def visible_text(document: bytes, link: Link) -> bytes:
     text = document[link.after : stop]
     text = _MARKUP.sub(b"", text) if b"<" in text else text
     if b"&" in text:
-        text = html.unescape(text.decode("latin-1")).encode("ascii", "replace")
+        text = html.unescape(text.decode("ascii", "surrogateescape")).encode("utf-8", "surrogateescape")
     return text.strip()
 
 

@@ -64,11 +64,17 @@ _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
 _EDGES = "".join(map(chr, range(1, 33)))  # C0 control or space; HTML has made another character of a NUL
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each place
-    rb"a(?:bmeld|bbestell|ustrag|nnulla[^a-z]?iscri|fmeld|vregistr)|cancelar[^a-z]?suscri"
-    rb"|d(?:(?:e|[^a-z]{0,3})s(?:abonn|inscri)|esuscri|arse[^a-z]de[^a-z]baja|isiscri)"
+    rb"a(?:bmeld|bbestell|ustrag|nnulla[^a-z]{0,2}iscri|fmeld|vregistr)|cancelar[^a-z]{0,2}suscri"
+    rb"|d(?:(?:e|[^a-z]{0,3})s(?:abonn|inscri)|esuscri|arse[^a-z]{1,2}de[^a-z]{1,2}baja|isiscri)"
     rb"|opt[-_. ]?out|u(?:nsub|itschrij)|wypisz"
 )
-_BARE_URL = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}(?::[0-9]+)?(?:[/?#][!-~]*)?")
+_BARE_URL = re.compile(  # U+FFFD stands for letters of a charset that is not UTF-8
+    r"(?:(?:[\w\ufffd-]+\.)+(?:(?:[^\W\d_]|\ufffd){2,24}|xn--[a-z0-9-]+)|[0-9]{1,3}(?:\.[0-9]{1,3}){3})(?::[0-9]+)?"
+    r"(?:[/?#]\S*)?",
+    re.IGNORECASE,
+)
+_UNSEEN = dict.fromkeys(map(ord, "\xad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))  # may break a line there, or not
+_AROUND = "".join(char for char in map(chr, range(33, 127)) if not char.isalnum())
 
 
 def target_of(value: bytes, *, utf8: bool, base: str = "") -> tuple[str, str]:
@@ -147,10 +153,17 @@ def _in_ascii(text: str, *, utf8: bool) -> str:
 
 
 def shows_url(text: bytes) -> bool:
-    """Whether the visible text of a link holds a URL, or is a host name or a path there and nothing else."""
+    """Whether the visible text of a link holds a URL, or is a host name or a path there, whatever signs are around."""
     if b"." not in text:
         return False
-    return b"://" in text or b"www." in text.lower() or _BARE_URL.fullmatch(text) is not None
+    return b"://" in text or b"www." in text.lower() or _is_bare_url(text.decode("utf-8", "replace"))
+
+
+def _is_bare_url(text: str) -> bool:
+    words = text.translate(_UNSEEN).split()
+    if len(words) > 1:
+        words = [word for word in words if any(char.isalnum() or char == "\ufffd" for char in word)]
+    return len(words) == 1 and _BARE_URL.fullmatch(words[0].strip(_AROUND)) is not None
 
 
 class Rules:
