@@ -20,6 +20,7 @@ from tests.growth import growth
 
 LINES = (Path(__file__).parent.parent / "data" / "replies.txt").read_text("utf-8").splitlines()
 REPLIES = [tuple(line.split("|", 1)) for line in LINES if not line.startswith("#")]
+_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+\w")
 _LINE = (
     "2026-11-22T12:00:00Z mx postfix/smtp[7]: 0F5383D: to=<a@example.com>, relay=mx.example.net[192.0.2.25]:25, "
     "delay=1, delays=0/0/0/1, dsn={status}, status=bounced "
@@ -86,6 +87,17 @@ def in_a_report(reply: str, to: str) -> bool:
 def test_log_and_report_say_alike_whether_nobody_is_there() -> None:
     found = [(reply, in_the_log(reply, "RCPT TO"), in_a_report(reply, "RCPT TO")) for _, reply in REPLIES]
     assert found == [(reply, what == "hard", what == "hard") for what, reply in REPLIES]
+
+
+NAMES = ["temporary@example.com", "joe@temporary.example", "over-quota@example.com", "rate-limit@example.com",
+         "blocked@spamhaus.example", "sender@disabled.example", "unknown.user@no.such.example"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_an_address_is_called_says_nothing(name: str) -> None:
+    named = [(what, _ADDRESS.sub(name, reply)) for what, reply in REPLIES if _ADDRESS.search(reply)]
+    found = [(reply, in_the_log(reply, "RCPT TO"), in_a_report(reply, "RCPT TO")) for _, reply in named]
+    assert found == [(reply, what == "hard", what == "hard") for what, reply in named]
 
 
 def test_in_the_log_only_an_answer_to_rcpt_says_so() -> None:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import re
 
 HARD = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+ADDRESS = r"[^\s<>()\[\]\":;,]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}"
+"""What is no word, whatever it is called: `temporary@example.com` promises nothing."""
 
+_ADDRESS = re.compile(ADDRESS)
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
 _REPLY = re.compile(r"(?<![\d.])[45]\d\d(?=[ -])")
 _OF_ALL = ("552", "521")  # too much for the mailbox (RFC 5321 section 4.2.3); takes no mail at all (RFC 7504)
@@ -47,7 +50,8 @@ def hard(status: str, diagnostic: str, *, at_rcpt: bool) -> bool:
     reply = _REPLY.search(diagnostic[:_FAR])
     if reply and (reply[0][0] == "4" or reply[0] in _OF_ALL):
         return False
-    if _PASSES.search(diagnostic[:_FAR]) or of_the_sender(diagnostic[:_FAR]):
+    words = _ADDRESS.sub("@", diagnostic[:_FAR])
+    if _PASSES.search(words) or of_the_sender(words):
         return False
     vague = ("5.0.0", f"{own[:3]}.0") if own in said else ("5.0.0",)
     return own in HARD and all(each in HARD or each in vague for each in said)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from postmeter.mail.hardness import HARD, hard, of_the_sender, statuses
+from postmeter.mail.hardness import ADDRESS, HARD, hard, of_the_sender, statuses
 
 _FAR = 4000  # characters that are looked at
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]*\d)")
 _REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
 _NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
-_NOT_SAID = re.compile(  # an address, whatever it is called; Postfix's own words
-    r"[^\s<>()\[\]\":;,]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}|\(in reply to [^()]{1,40}\)"
-)
+_NOT_SAID = re.compile(rf"{ADDRESS}|\(in reply to [^()]{{1,40}}\)")  # Postfix's own words
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
     r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
     r"|initial connection)"
