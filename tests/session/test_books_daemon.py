@@ -105,6 +105,15 @@ def test_the_page_is_text_or_openmetrics_as_asked(page: Page) -> None:
     assert body.endswith(b"# EOF\n")
 
 
+def test_a_target_may_name_its_host(page: Page) -> None:
+    """RFC 9112 section 3.2.2."""
+    page.show(Collector(Scope(), totals=dict, gauges=dict))
+    assert _get(page, f"http://127.0.0.1:{page.port}/metrics?x=1")[0] == 200
+    assert _get(page, f"HTTP://mail.example.com:{page.port}/metrics", method="HEAD")[0] == 200
+    for other in ("http://mail.example.com", "http://mail.example.com?/metrics", "http:///metrics", "ftp://a/metrics"):
+        assert _get(page, other)[0] == 404
+
+
 def test_nothing_else_is_served(page: Page) -> None:
     assert _get(page, "/")[0] == 404
     assert _get(page, "/metrics/../etc/passwd")[0] == 404

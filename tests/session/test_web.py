@@ -217,6 +217,50 @@ def test_spellings_of_our_host_are_our_host(server: Running, host: str) -> None:
     assert server.ask(path_of(), host=host).status == 302
 
 
+@pytest.mark.parametrize("host", ["click.example.com", "evil.example", ""])
+@pytest.mark.parametrize("base", ["http://click.example.com", "HTTPS://CLICK.example.com:8587"])
+def test_a_target_that_names_its_host_is_answered_for_that_host(server: Running, base: str, host: str) -> None:
+    """As programs ask that take us for a proxy (RFC 9112 section 3.2.2): what the Host field says does not matter."""
+    before = len(server.recorded())
+    reply = server.ask(f"{base}{path_of()}?utm_source=x", host=host)
+    assert (reply.status, reply.headers["location"]) == (302, TARGET)
+    (hit,) = server.recorded()[before:]
+    assert (hit["host"], hit["secure"]) == ("click.example.com", False)
+    assert server.ask(base + image(), host=host).status == 200
+    assert server.ask(f"{base}/healthz?x", host=host).body == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://old.example.com",
+        "http://evil.example",
+        "http://evil.example@click.example.com",
+        "http://click.example.com@evil.example",
+        "http://evil.example\\@click.example.com",
+        "http://click.example.com#",
+        "http://click.example.com,evil.example",
+        "http://",
+        "http:",
+        "//click.example.com",
+        "ftp://click.example.com",
+        "click.example.com",
+    ],
+)
+def test_a_target_that_names_another_host_or_none_is_404_whatever_host_says(server: Running, base: str) -> None:
+    before = len(server.recorded())
+    reply = server.ask(base + path_of())
+    assert (reply.status, reply.body) == (404, b"Not found.\n")
+    assert len(server.recorded()) == before
+
+
+@pytest.mark.parametrize("other", ["evil.example", "click.example.com"])
+def test_two_hosts_are_none(server: Running, other: str) -> None:
+    """RFC 9112 section 3.2. aiohttp 3.8 lets them through."""
+    assert server.ask(path_of(), f"Host: {other}").status == 404
+    assert server.ask(path_of(), "Host: click.example.com", host=other).status == 404
+
+
 def test_what_gateways_do_to_an_address_does_not_kill_the_link(server: Running) -> None:
     path = path_of()
     assert server.ask(path + "?utm_source=x&y=/c/z").status == 302
@@ -670,6 +714,13 @@ def test_a_body_is_read_where_a_page_wants_it_and_nowhere_else(paged: Running) -
     assert said == {"method": "POST", "host": "click.example.com", "token": "to-ken", "body": 26}
     for path in ("/c/x", "/o/x", "/", "/healthz", path_of(), "/U/x", "/u"):
         assert parse(posted(paged, path, b"x")).status == 404
+
+
+def test_a_page_is_found_by_a_target_that_names_its_host(paged: Running) -> None:
+    raw = posted(paged, "http://click.example.com/u/to%2Dken?x=1", b"List-Unsubscribe=One-Click")
+    said = json.loads(parse(raw).body)
+    assert said == {"method": "POST", "host": "click.example.com", "token": "to-ken", "body": 26}
+    assert parse(posted(paged, "http://other.example/u/token", b"x")).status == 404
 
 
 def test_a_chunked_body_counts_with_what_it_says(paged: Running) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from postmeter.runtime.logs import OnceAMinute
 
 _PATIENCE = 10.0  # seconds for a client to send its request and take the answer; Prometheus' own scrape_timeout
 _MOST = 50  # connections at a time; of more the oldest goes, however slowly it goes on asking
+_FIGURES = re.compile(r"((?i:https?)://[^/?]+)?/metrics(\?.*)?")  # a target may name its host: RFC 9112 section 3.2.2
 _STOP = 0.1  # seconds between two looks at whether to stop
 
 Render: TypeAlias = Callable[[str], tuple[bytes, str]]
@@ -105,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/metrics":
+        if not _FIGURES.fullmatch(self.path):
             self._answer(404, b"The figures are at /metrics.\n", "text/plain; charset=utf-8")
             return
         body, content_type = self.server.render(self.headers.get("Accept", ""))

@@ -8,6 +8,7 @@ business: they are registered by the first letters of their path, and only there
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from postmeter.tracking.hits import SEEN, Hit, Hits
 
 _HOSTS = 1024  # spellings of host names that are remembered
 _BEHIND = ".,:;!?'\"*~|()[]<>{}\\`"  # what programs may take for the end of a URL in text; none of it is in a token
+_ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)([^?]*)")  # RFC 9112 section 3.2.2; no host of ours has an @
 
 
 class Fields(Protocol):
@@ -118,7 +120,7 @@ class Desk:
 
     def reads(self, request: Request) -> bool:
         """Whether this request's body matters."""
-        return request.method == "POST" and request.raw_path[:3] in self._pages
+        return request.method == "POST" and _asked(request)[1][:3] in self._pages
 
     def answer(self, request: Request, *, secure: bool = False, body: bytes = b"") -> Answer:
         """`secure`: it came by TLS; `body`: all of it, where it matters."""
@@ -129,20 +131,19 @@ class Desk:
         return answer
 
     def _answer(self, request: Request, secure: bool, body: bytes) -> Answer:
-        path = request.raw_path.partition("?")[0]  # gateways add parameters; a token needs none
+        name, path = _asked(request)
         prefix = path[:3]
         if prefix in self._pages:
-            return self._page(request, path, secure, body)
+            return self._page(request, name, path, secure=secure, body=body)
         if request.method not in ("GET", "HEAD"):
             return answers.NOT_FOUND
         if prefix == "/c/":
-            return self._link(request, path[3:], secure)
+            return self._link(request, self._host(name), path[3:], secure=secure)
         if prefix == "/o/":
-            return self._open(request, path[3:], secure)
+            return self._open(request, self._host(name), path[3:], secure=secure)
         return answers.HEALTHY if path == "/healthz" else answers.NOT_FOUND
 
-    def _link(self, request: Request, token: str, secure: bool) -> Answer:
-        host = self._host(request.headers.get("Host", ""))
+    def _link(self, request: Request, host: str, token: str, *, secure: bool) -> Answer:
         token = (unquote(token) if "%" in token else token).rstrip(_BEHIND)
         link = self._site.mint.open_link(host, token) if host else None
         if link is None:
@@ -154,8 +155,7 @@ class Desk:
             self._keep("click", request, link, host, secure)
         return answer
 
-    def _open(self, request: Request, token: str, secure: bool) -> Answer:
-        host = self._host(request.headers.get("Host", ""))
+    def _open(self, request: Request, host: str, token: str, *, secure: bool) -> Answer:
         opened = self._site.mint.open_open(host, unquote(token) if "%" in token else token) if host else None
         if opened is None:
             return answers.NOT_FOUND
@@ -164,8 +164,8 @@ class Desk:
         self._keep("open", request, opened, host, secure)
         return answers.IMAGE
 
-    def _page(self, request: Request, path: str, secure: bool, body: bytes) -> Answer:
-        host = self._host(request.headers.get("Host", ""))
+    def _page(self, request: Request, name: str, path: str, *, secure: bool, body: bytes) -> Answer:
+        host = self._host(name)
         if not host or request.method not in ("GET", "HEAD", "POST"):
             return answers.NOT_FOUND
         headers = request.headers
@@ -214,3 +214,17 @@ class Desk:
         except ValueError:
             return ""
         return name if name in self._site.hosts else ""
+
+
+def _asked(request: Request) -> tuple[str, str]:
+    """The host that is asked, as it was written, and the path without parameters: gateways add some, a token has none.
+
+    A target that names its host is asked of that one, and what the field Host says of it is not heard. Two such fields
+    name none: a proxy may have looked at the other one.
+    """
+    target = request.raw_path
+    absolute = None if target.startswith("/") else _ABSOLUTE.match(target)
+    if absolute:
+        return absolute[1], absolute[2]
+    names = request.headers.getall("Host", ())
+    return names[0] if len(names) == 1 else "", target.partition("?")[0]
