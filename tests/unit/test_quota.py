@@ -182,6 +182,16 @@ def test_exempt_recipients_do_not_count_and_a_message_to_them_alone_counts_nothi
     assert some.gate(envelope(to=0), None, NOW) is None
 
 
+@pytest.mark.parametrize("written", ["post@bücher.example", "Post@Bücher.example", "post@xn--bcher-kva.example"])
+@pytest.mark.parametrize("sent", ["post@bücher.example", "POST@BÜCHER.example.", "Post@XN--bcher-kva.example"])
+def test_an_exempt_address_is_exempt_however_its_domain_is_written(
+    quotas: Callable[[str], Quotas], written: str, sent: str
+) -> None:
+    some = quotas(f"exempt: [{written}], limits: [2 recipients/day]")
+    assert some.charges(draft(envelope(rcpt_to=(sent.encode(),)))) == ()
+    assert len(some.charges(draft(envelope(rcpt_to=("mail" + sent).encode().split())))) == 1
+
+
 @pytest.mark.parametrize(("action", "limits"), [("unsigned", [6]), ("report", [1000])])
 def test_a_from_domain_that_the_login_may_not_use_earns_it_no_quota(
     settler: Settler, action: str, limits: list[int]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter import metrics
+from postmeter.config.load import loads
 from postmeter.config.schema import Tracking
 from postmeter.mail import reading
 from postmeter.mail.apply import apply, undo
@@ -392,6 +393,14 @@ def test_bulk_is_what_headers_or_configuration_say_and_never_a_reply(header: str
 def test_a_login_can_be_a_bulk_sender(login: str, bulk: bool) -> None:
     tracking = Tracking(bulk_senders=("news@example.com", "@news.example.net"))
     assert is_bulk(draft_of(f"{HTML}\r\n\r\n", login=login), tracking) == bulk
+
+
+@pytest.mark.parametrize("name", ["news@bücher.example", "NEWS@BÜCHER.example", "news@xn--bcher-kva.example"])
+def test_a_bulk_sender_is_one_however_its_domain_is_written(name: str) -> None:
+    tracking = loads("tracking: {bulk_senders: [news@bücher.example]}").tracking
+    assert is_bulk(draft_of(f"From: {name}\r\n{HTML}\r\n\r\n"), tracking)
+    assert is_bulk(draft_of(f"{HTML}\r\n\r\n", login=name), tracking)
+    assert not is_bulk(draft_of(f"From: x{name}\r\n{HTML}\r\n\r\n", login=f"x{name}"), tracking)
 
 
 def test_every_reason_is_a_name_of_its_own() -> None:

@@ -192,10 +192,8 @@ class Quotas:
 
     def _is_exempt(self, recipient: bytes) -> bool:
         name = address.text(recipient).lower()
-        if name in self._exempt:
-            return True
-        local = name.rpartition("@")[0]
-        return f"@{address.domain(name)}" in self._exempt and not _ELSEWHERE.search(local)
+        local, domain = name.rpartition("@")[0], f"@{address.domain(name)}"
+        return local + domain in self._exempt or (domain in self._exempt and not _ELSEWHERE.search(local))
 
     def _too_large(self, draft: Draft, tally: Tally) -> Overdrawn | None:
         """The first limit that this message alone passes."""

@@ -40,12 +40,16 @@ def _by_hand(value: bytes) -> bool:
 
 
 def _listed(draft: Draft, senders: tuple[str, ...]) -> bool:
-    """Whether the login or the one From address, or the domain of either, is in the list."""
+    """Whether the login or the one From address, or the domain of either, is in the list, which has A-labels."""
     if not senders:
         return False
-    known = {draft.message.envelope.login.lower()}
+    names = [draft.message.envelope.login.lower()]
     froms = address.from_addresses(draft.fields)
     if len(froms) == 1:
-        known.add(froms[0].lower())
-    known |= {"@" + address.domain(one) for one in known if "@" in one}
+        names.append(froms[0].lower())
+    known = set(names)
+    for name in names:
+        if "@" in name:
+            domain = f"@{address.domain(name)}"
+            known |= {domain, name.rpartition("@")[0] + domain}
     return any(sender.lower() in known for sender in senders)
