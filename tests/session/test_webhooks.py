@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -34,7 +35,7 @@ _numbers = count()
 class Receiver:
     """An HTTP server that keeps what it is posted; `answer` is the status of the next answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: type[ThreadingHTTPServer] = ThreadingHTTPServer, host: str = "127.0.0.1") -> None:
         self.answer = 200
         self.location = ""
         self.most = 1 << 20  # octets; more is answered 413, unread, and the connection closed
@@ -60,7 +61,7 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = server((host, 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/mail?to=crm"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -268,6 +269,22 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkey
         assert calls.post(url, b"{}", {}) == 200
         with pytest.raises(CallError, match="certificate"):
             calls.post(url.replace("localhost", "127.0.0.1"), b"{}", {})
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+
+
+def test_an_ipv6_address_is_called_with_and_without_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Six(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    receiver = Receiver(Six, "::1")
+    port = receiver.server.server_address[1]
+    monkeypatch.setattr(HTTPConnection, "default_port", port)
+    try:
+        assert calls.post(f"http://[::1]:{port}/mail", b"{}", {}) == 200
+        assert calls.post("http://[::1]/mail", b"{}", {}) == 200
+        assert [named["host"].partition("]")[0] for _, named, _ in receiver.calls] == ["[::1"] * 2
     finally:
         receiver.server.shutdown()
         receiver.server.server_close()

@@ -75,9 +75,11 @@ def _ask(link: HTTPConnection, target: str, body: bytes, named: dict[str, str]) 
 
 
 def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:
+    """The port is given in any case: http.client would look for one in an IPv6 address."""
     if scheme == "https":
-        return HTTPSConnection(host, port, timeout=_PATIENCE, context=ssl.create_default_context())
-    return HTTPConnection(host, port, timeout=_PATIENCE)
+        context = ssl.create_default_context()
+        return HTTPSConnection(host, port or HTTPSConnection.default_port, timeout=_PATIENCE, context=context)
+    return HTTPConnection(host, port or HTTPConnection.default_port, timeout=_PATIENCE)
 
 
 def _cut(link: HTTPConnection, late: Event) -> None:
