@@ -7,6 +7,7 @@ one tries it in packaging/try-restart.sh.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -169,8 +170,8 @@ def test_a_socket_that_somebody_removed_is_there_again(running: Running, store: 
     assert not running.address.exists()
 
 
-_FAILS_ONCE = """
-import logging, sys
+_FAILS = """
+import logging, select, sys
 from pathlib import Path
 from postmeter.config.schema import Milter, UnixAddress
 from postmeter.runtime.kept import NOTHING
@@ -182,38 +183,81 @@ folder = Path(sys.argv[1])
 
 def serve(post):
     if (folder / "fail").exists():
-        (folder / "fail").unlink()
         raise RuntimeError("no memory just now")
     post.ready()
-    post.listener.setblocking(True)
-    while True:
+    while post.control not in select.select([post.listener, post.control], [], [])[0]:
         post.listener.accept()[0].close()
 
+def broken(post):
+    raise RuntimeError("never")
+
 place = Milter(listen=UnixAddress(folder / "s"), socket_group=None)
-Prefork(listen(place, NOTHING), Generation(serve, 1, 0.1), reload=lambda: None, beat=lambda: None).run()
+following = Generation(broken, 1, 0.1)
+Prefork(listen(place, NOTHING), Generation(serve, 1, 0.1), reload=lambda: following, beat=lambda: None).run()
 """
 
 
-def test_a_worker_for_the_new_socket_that_cannot_start_is_tried_again(tmp_path: Path) -> None:
+class Failing:
+    """A parent whose workers cannot start while there is a file `fail`, and that has lost its socket then."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.log: list[str] = []
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", _FAILS, str(folder)]
+        self.parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, bufsize=0)
+        self.read_until("1 workers ready")
+        (folder / "fail").touch()
+        (folder / "s").unlink()
+        self.read_until("ended; replacing it")
+
+    def read_until(self, words: str) -> None:
+        assert self.parent.stderr is not None
+        self.log.append("…")
+        while words not in self.log[-1]:
+            assert select.select([self.parent.stderr], [], [], 10)[0], self.log
+            self.log.append(self.parent.stderr.readline().decode().strip())
+            assert self.log[-1], self.log
+
+    def recover(self) -> None:
+        """Somebody can connect again."""
+        (self._folder / "fail").unlink()
+        self.read_until("1 workers ready")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(self._folder / "s"))
+            assert client.recv(1) == b""
+
+    def stop(self) -> None:
+        self.parent.terminate()
+        _, rest = self.parent.communicate(timeout=10)
+        self.log += rest.decode().splitlines()
+        assert self.parent.returncode == 0
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Failing]:
+    made = Failing(tmp_path)
+    yield made
+    if made.parent.poll() is None:
+        made.parent.kill()
+        made.parent.communicate()
+
+
+def test_a_worker_for_the_new_socket_that_cannot_start_is_tried_again(failing: Failing) -> None:
     """There is no older socket to fall back to. Nobody has reloaded anything, and the log does not say so."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _FAILS_ONCE, str(tmp_path)]
-    log = tmp_path / "log"
-    with log.open("w") as stream, subprocess.Popen(command, env=environment, stderr=stream) as parent:
-        try:
-            wait_for(lambda: log.read_text().count("1 workers ready") == 1)
-            (tmp_path / "fail").touch()
-            (tmp_path / "s").unlink()
-            wait_for(lambda: log.read_text().count("1 workers ready") == 2)
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(5)
-                client.connect(str(tmp_path / "s"))
-                assert client.recv(1) == b""
-        finally:
-            parent.terminate()
-        assert parent.wait(10) == 0
-    assert "reloaded" not in log.read_text()
-    assert "listening again: 1 new workers, 1 finish their sessions\n" in log.read_text()
+    failing.recover()
+    failing.stop()
+    assert not [line for line in failing.log if "reloaded" in line]
+    assert "listening again: 1 new workers, 1 finish their sessions" in failing.log
+
+
+def test_a_reload_that_fails_meanwhile_falls_back_to_the_new_socket(failing: Failing) -> None:
+    """And not to workers on the one that has no name any more."""
+    failing.parent.send_signal(signal.SIGUSR1)
+    failing.read_until("not reloaded, the old configuration goes on")
+    failing.recover()
+    failing.stop()
 
 
 def test_another_s_socket_in_the_place_of_ours_is_left_alone(running: Running) -> None:

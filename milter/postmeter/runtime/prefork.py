@@ -202,8 +202,9 @@ class Prefork:
             self._follow(following)
 
     def _follow(self, following: Generation, *, again: bool = False) -> None:
-        self._again = again
-        self._former, self._generation = self._former or self._generation, following
+        """The former ones of who listens again have a socket that nobody finds: nothing falls back to them."""
+        former = None if self._again else self._former
+        self._former, self._generation, self._again = former or self._generation, following, again
         self._fill()
 
     def _listen_again(self) -> None:
