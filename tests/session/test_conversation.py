@@ -113,6 +113,35 @@ def test_a_message_that_ends_where_recipients_are_refused_is_one_refusal(
     assert running.told_no_more()
 
 
+def test_recipients_refused_take_memory_as_others_do(running: Running) -> None:
+    """What there is no room for is not kept; the refusal is told of all the same, and its memory is given back."""
+    running.start(rcpt_gates=(Gate("suppression", spurn),), max_memory=100_000)
+    with running.session() as mta, running.session() as other:
+        for size in (3_000, 10):
+            mta.mail("alice@example.com", login="alice@example.com")
+            for nth in range(1_000):
+                assert mta.rcpt(f"them{nth}{'x' * size}@example.net").code == "y"
+            other.mail("bob@example.com", login="bob@example.com")
+            other.rcpt("ann@example.net")
+            assert other.message(FIELDS, b"x" * 60_000).reply.startswith("451 4.3.1")
+            assert running.told()[2] == "capacity"
+            mta.abort()
+            refused, envelope, *why = running.told()
+            assert (refused, *why) == ("refused", "suppression", "550 5.7.1 not to them")
+            assert 0 < sum(map(len, envelope.rcpt_to)) < 50_000
+            assert send(other, b"x" * 20_000) == "a"
+            assert running.told()[0] == "accepted"
+
+
+def test_a_refusal_of_recipients_is_told_although_there_is_room_for_none(running: Running) -> None:
+    running.start(rcpt_gates=(Gate("suppression", spurn),), max_memory=100)
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        mta.rcpt("them@example.net")
+        mta.abort()
+    assert running.told()[2:] == ("suppression", "550 5.7.1 not to them")
+
+
 def drop_them(draft: Draft) -> None:
     draft.drop_recipients({b'"them, there"@example.net', b"j\xc3\xb6rg@example.net"})
 

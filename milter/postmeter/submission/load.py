@@ -9,6 +9,7 @@ from collections import deque
 from threading import Condition, Lock
 from time import monotonic
 
+from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
 
 TOO_MANY = Reply(451, "4.3.2", "too many sessions here, try again later")
@@ -17,6 +18,7 @@ LEAVING = Reply(421, "4.3.2", "service restarting, connect again")  # 421 makes 
 
 _WORK = 5  # halves of its size that a message takes at its end beside what is held of it (tests.bench.memory)
 _SPARE = 8192  # octets of memory that a message takes at once, most headers: each time locks all sessions
+_EACH = 160  # octets that a refused recipient takes besides its text
 _PATIENCE = 120.0  # seconds; Postfix waits for 300 (milter_content_timeout)
 
 
@@ -132,3 +134,28 @@ class Share:
         if self.held > self.kept:
             self._load.release(self.held - self.kept)
         self.held, self.room = self.kept, 0
+
+
+class Spurned:
+    """Recipients that were refused, each once, and why the first was.
+
+    As many are kept as there is room for: for want of it nobody else is refused.
+    """
+
+    __slots__ = ("_recipients", "reply", "stage")
+
+    def __init__(self, reply: Reply, stage: str) -> None:
+        self.reply, self.stage = reply, stage
+        self._recipients: dict[bytes, None] = {}
+
+    def add(self, recipient: bytes, share: Share) -> Spurned:
+        octets = 2 * len(recipient) + _EACH  # twice: the event has it as text besides
+        if recipient not in self._recipients and (octets <= share.room or share.grow(octets)):
+            share.room -= octets
+            share.kept += octets
+            self._recipients[recipient] = None
+        return self
+
+    def of(self, envelope: Envelope) -> Envelope:
+        """With them for its recipients."""
+        return envelope.to(tuple(self._recipients), frozenset())

@@ -35,7 +35,7 @@ from postmeter.mail.message import (
 )
 from postmeter.mail.reply import Reply
 from postmeter.submission.identity import Identity, Whose
-from postmeter.submission.load import TOO_MUCH, Load, Share
+from postmeter.submission.load import TOO_MUCH, Load, Share, Spurned
 from postmeter.submission.mark import KEY, NAME, Marks
 from postmeter.submission.pipeline import BUG, Gate, Outcome, Pipeline
 
@@ -102,6 +102,7 @@ class Session:
 
     _body: bytes | BytesIO
     _overflow: bool
+    _spurned: Spurned | None
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -201,9 +202,8 @@ class Session:
 
     def abort(self) -> None:
         """Comes behind every message. One that lost recipients to us, and never came to its end, was refused."""
-        if self._spurned:
-            reply, stage = next(iter(self._spurned.values()))
-            self._desk.recorder.refused(self.envelope.to(tuple(self._spurned), frozenset()), reply, stage=stage)
+        if (lost := self._spurned) is not None:
+            self._desk.recorder.refused(lost.of(self.envelope), lost.reply, stage=lost.stage)
         if self.envelope is not _NOBODY or self._share.held:
             self._reset()
 
@@ -300,7 +300,7 @@ class Session:
         for gate in gates:
             reply = gate.ask(envelope, recipient) if envelope.mail_from or gate.bounces else None
             if reply is not None and recipient is not None:
-                self._spurned[recipient] = reply, gate.name
+                self._spurned = (self._spurned or Spurned(reply, gate.name)).add(recipient, self._share)
             elif reply is not None:
                 desk.recorder.refused(envelope, reply, stage=gate.name)
             if reply is not None:
@@ -352,7 +352,7 @@ class Session:
         self._marked = 0
         self._rcpt_to: list[bytes] = []
         self._quiet: set[bytes] = set()
-        self._spurned: dict[bytes, tuple[Reply, str]] = {}
+        self._spurned = None
         self._whose = Whose.UNDECIDED
         self.broken = False
         self.envelope = _NOBODY
