@@ -146,6 +146,16 @@ def test_books_put_an_older_list_right(place: Place) -> None:
     assert listed(place).hosts == {"evil.example"}
 
 
+def test_a_host_is_blocked_as_links_name_it_however_it_is_typed(place: Place) -> None:
+    """Links hold A-labels; who reads of a phishing page sees U-labels."""
+    assert links(place, "block", "--host", "Bücher.example") == 0
+    assert links(place, "block", "--host", "*.BÜCHER.example") == 0
+    assert links(place, "block", "--host", "u\u0308.example") == 0  # not yet in NFC
+    assert listed(place).hosts == {"xn--bcher-kva.example", "*.xn--bcher-kva.example", "xn--tda.example"}
+    assert links(place, "unblock", "--host", "bücher.example") == 0
+    assert links(place, "block", "--host", "bücher .example") == 1
+
+
 def test_hosts_are_blocked_by_name_or_all_below_a_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert links(place, "block", "--host", "EVIL.example") == 0
     assert links(place, "block", "--host", "*.bad.example") == 0

@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from postmeter.cli.command import FOUND_A_PROBLEM, OK, Command, failed, pattern, sentence
 from postmeter.events import REFERENCE
@@ -91,11 +92,13 @@ def _named(blocks: Blocks, args: Namespace) -> tuple[Kind, list[str]]:
 
 
 def _host(text: str) -> list[str]:
+    """As links have it, in A-labels."""
+    from postmeter.mail.address import ascii_domain
     from postmeter.token import host_name
 
     wild, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
     try:
-        return [wild + host_name(name)]
+        return [wild + host_name(ascii_domain(normalize("NFC", name)))]
     except ValueError:
         return []
 
