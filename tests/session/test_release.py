@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postmeter.cli.main import main
 from postmeter.cli.release import alone
 from postmeter.events import Released, Submitted
 from postmeter.runtime.mailqueue import Queued
@@ -23,7 +27,7 @@ from postmeter.store.database import Database
 from postmeter.store.journal import Journal
 from postmeter.store.orders import Order
 from postmeter.store.settle import Settler
-from postmeter.submission.release import LATE, Outcome, Releaser
+from postmeter.submission.release import LATE, Outcome, Releaser, under
 
 NOW = 1_800_000_000.0
 
@@ -214,6 +218,15 @@ def test_other_limits_by_order_hold_for_what_is_held_already(house: House) -> No
     assert house.used("a") == 15
 
 
+@pytest.mark.parametrize(("order", "more"), [("10 recipients/day", {"limit": 10}), ("unlimited", {"enforce": False})])
+def test_an_order_about_a_sender_lifts_no_other_level(order: str, more: dict[str, object]) -> None:
+    own = Charge(key="a", unit="recipients", window=86_400, limit=5, amount=1, text="5 recipients/day")
+    others = tuple(replace(own, key="", level=level, limit=9) for level in ("domain", "network", "total"))
+    first, *rest = under((own, *others), order)
+    assert replace(first, text=own.text) == replace(own, **more)  # type: ignore[arg-type]
+    assert tuple(rest) == others
+
+
 def test_what_was_charged_leaves_although_the_store_fails_at_the_next(house: House) -> None:
     """A Redis that goes away: the message that could not be charged stays held."""
 
@@ -287,3 +300,23 @@ def test_two_runs_at_once_wait_for_each_other(house: House) -> None:
         order.append("first")
     other.join(10)
     assert order == ["first", "second"]
+
+
+def test_what_got_the_queue_id_of_a_frozen_logins_mail_later_is_not_listed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list goes to `postsuper -d -`, and short ids are used again."""
+    mine, again, others = house.hold("a", 1), house.hold("a", 1), house.hold("b", 1)
+    arrived = {mine: NOW, again: NOW + 3600, others: NOW}
+    told = [
+        json.dumps({"queue_name": "deferred", "queue_id": name, "arrival_time": at}) for name, at in arrived.items()
+    ]
+    program, says = tmp_path / "postqueue", tmp_path / "says"
+    says.write_text("\n".join(told) + "\n")
+    program.write_text(f"#!/bin/sh\nexec cat {says}\n")
+    program.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    config = tmp_path / "postmeter.yaml"
+    config.write_text(f"journal: {{path: {house.path}}}\n")
+    assert main(["-c", str(config), "freeze", "a", "--queue"]) == 0
+    assert capsys.readouterr().out.splitlines() == [mine]

@@ -257,7 +257,7 @@ def full(quotas: Make, settler: Settler, text: str) -> Quotas:
         ("domains: {limits: [3 recipients/day]}", "None"),
         ("limits: [3 recipients/day], over: hold", "None"),
         ("limits: [3 recipients/day], over: observe", "None"),
-        ("limits: [3 recipients/day], exempt: ['@example.net']", "None"),
+        ("limits: [3 recipients/day], exempt: ['@example.org']", "None"),
         ("rules: [{from_domain: example.com, limits: [3 recipients/day]}]", "None"),
         ("rules: [{limits: [3 recipients/day], over: hold}], total: {limits: [3 recipients/day]}", "451 4.7.1 this"),
     ],
@@ -265,7 +265,7 @@ def full(quotas: Make, settler: Settler, text: str) -> Quotas:
 def test_the_gate_refuses_at_mail_what_is_certain_there(
     quotas: Make, settler: Settler, text: str, refused: str
 ) -> None:
-    """Neither what a From domain decides, nor what may be held or is only observed."""
+    """Neither what a From domain decides, nor what may be held or is only observed, nor what may be for the exempt."""
     gate = full(quotas, settler, text).gate
     assert str(gate(mail(to=0).message.envelope, None, NOW)).startswith(refused)
     local = mail("", to=0, client=Client(), service="local")

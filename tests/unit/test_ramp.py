@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.config import amounts
@@ -29,6 +29,7 @@ factors = st.integers(1001, 20_000).map(lambda thousandths: str(thousandths / 10
 
 
 @given(start=st.integers(1, 10**6), more=st.integers(0, 10**9), factor=factors, days=st.integers(0, 300))
+@example(start=100, more=1000, factor="1.15", days=1)  # 115; 1.15 is less in binary
 def test_it_is_what_exact_arithmetic_says(start: int, more: int, factor: str, days: int) -> None:
     exact = start * Fraction(factor) ** days
     assert on(ramp(start, factor, start + more), days) == min(start + more, exact.numerator // exact.denominator)

@@ -176,6 +176,19 @@ def test_accounts_of_limits_that_nobody_has_any_more_leave_their_row() -> None:
     assert list(Folio.unpack(state).slots) == [("messages", 3600)]
 
 
+def test_accounts_that_a_message_does_not_charge_keep_what_they_hold() -> None:
+    """Another rule's for another service, perhaps, until the very end of their window."""
+    disk = Disk()
+    disk.settle([charge(window=3600, limit=1), charge(window=86_400, limit=1)], NOW)
+    for later in (60, 1799, 1801, 3599):
+        disk.settle([charge(window=60)], NOW + later)
+        assert disk.settle([charge(window=3600, limit=1)], NOW + later)[0].refused
+    for later in (3601, 43_201, 86_399):
+        disk.settle([charge(window=60)], NOW + later)
+        assert disk.settle([charge(window=86_400, limit=1)], NOW + later)[0].refused
+    assert disk.settle([charge(window=86_400, limit=1)], NOW + 86_400)[0].refused is None
+
+
 @given(st.dictionaries(st.tuples(st.sampled_from(UNITS), st.integers(1, 2**31)), st.tuples(
     st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 2**40)), max_size=60),
     st.dictionaries(st.integers(1, 100), st.integers(2 * 10**15, 10**16), max_size=3)), max_size=5))  # fmt: skip

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
+from random import Random
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postmeter.store.window import MOST, SKEW, Window
+from postmeter.store.window import MOST, SKEW, SPAN, Window
 
 SECOND = 1_000_000
 LENGTHS = [SECOND, 60 * SECOND, 3600 * SECOND, 86_400 * SECOND, 30 * 86_400 * SECOND]
@@ -21,8 +24,8 @@ class Oracle:
     length: int
     stamps: list[tuple[int, int]] = field(default_factory=list)
 
-    def used(self, now: int) -> int:
-        return sum(amount for time, amount in self.stamps if now - self.length < time <= now)
+    def used(self, now: int, *, longer: int = 0) -> int:
+        return sum(amount for time, amount in self.stamps if now - self.length - longer < time <= now)
 
     def most(self) -> int:
         """The fullest of all windows; it is full at some stamp."""
@@ -52,6 +55,67 @@ def test_no_window_ever_lets_more_than_the_limit_through(length: int, limit: int
         assert len(window.times) <= MOST
         assert window.used(now) >= oracle.used(now)
     assert oracle.most() <= limit
+
+
+def busy(seed: int, length: int) -> Iterator[tuple[int, int]]:
+    """When each of some hundred messages comes, and how much it is: bursts, pauses and all between, over some windows.
+
+    Far more than are kept one by one: what lists of chance hardly ever have.
+    """
+    chance = Random(seed)
+    gaps = [
+        int(chance.expovariate(pace) * length)
+        for pace in (chance.choice((10, 40, 70, 200, 1000, 10**6)) for _ in range(8))
+        for _ in range(chance.randrange(10, 80))
+    ]
+    return ((10**15 + time, chance.choice((1, 1, 1, 3, 50))) for time in accumulate(gaps))
+
+
+seeds = st.integers(0, 2**32)
+
+
+@given(st.sampled_from(LENGTHS), seeds, st.integers(50, 1500))
+@settings(deadline=None)
+def test_no_window_lets_more_than_the_limit_through_where_charges_are_joined(
+    length: int, seed: int, limit: int
+) -> None:
+    window, oracle = Window(length), Oracle(length)
+    for now, amount in busy(seed, length):
+        if (new := charge(window, now, amount, limit)) is not None:
+            window = new
+            oracle.stamps.append((now, amount))
+        assert len(window.times) <= MOST
+    assert oracle.most() <= limit
+
+
+def count_rightly(length: int, mail: Iterable[tuple[int, int]]) -> None:
+    """Never less than what passed in the window, nor more than in a thirtieth more."""
+    window, oracle = Window(length), Oracle(length)
+    for now, amount in mail:
+        window = Window.unpack(length, window.charged(now, amount).pack())
+        oracle.stamps.append((now, amount))
+        assert oracle.used(now) <= window.used(now) <= oracle.used(now, longer=length // SPAN + 1)
+
+
+@given(st.sampled_from(LENGTHS), seeds)
+@settings(deadline=None)
+def test_what_is_counted_passed_within_a_thirtieth_more_than_the_window(length: int, seed: int) -> None:
+    """So nobody waits for longer, however his mail was joined."""
+    count_rightly(length, busy(seed, length))
+
+
+@pytest.mark.parametrize("burst", range(0, 30, 5))
+def test_a_burst_before_does_not_have_distant_charges_joined(burst: int) -> None:
+    """A quarter of all pairs is joined at once, and by then they may lie further apart than any may be joined."""
+    evenly = range(0, 4 * SECOND, SECOND // (MOST + 1 - burst))
+    count_rightly(SECOND, [(10**15 + time, 1) for time in sorted([*range(burst), *evenly])])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_charge_counts_until_its_window_is_over_and_no_longer(length: int) -> None:
+    window = Window(length).charged(10**15, 3)
+    assert window.used(10**15 + length - 1) == 3
+    assert window.used(10**15 + length) == 0
 
 
 back_and_forth = st.integers(-3 * 3600 * SECOND, 3 * 3600 * SECOND)
