@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.ports import free_port
 from tests.lab.product import Postmeter
 
 # The daemons run as nobody, in the group of Postfix: what a private Postfix needs, they need.
@@ -66,6 +67,65 @@ def test_a_reload_moves_the_page_and_a_bad_one_changes_nothing(books: Postmeter)
     assert taken_no_more != old
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", old)) != 0
+
+
+LISTENERS = pytest.mark.parametrize(
+    ("section", "key", "scheme"), [("metrics", "listen", ""), ("bounces", "lmtp", "inet:")], ids=["page", "lmtp"]
+)
+
+
+def _set(books: Postmeter, section: str, key: str, value: str) -> None:
+    """A reload, and its end."""
+    books.settings.setdefault(section, {})[key] = value
+    books.write()
+    books.reload("books")
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
+@LISTENERS
+def test_a_reload_moves_a_listener_to_another_address_of_its_port(
+    books: Postmeter, section: str, key: str, scheme: str
+) -> None:
+    """`0.0.0.0:P` cannot be had while `127.0.0.1:P` is listened at, nor the other way round: also by us."""
+    port = books.ports["metrics"] if section == "metrics" else free_port()
+    _set(books, section, key, f"{scheme}127.0.0.1:{port}")
+    for host, elsewhere in (("0.0.0.0", True), ("127.0.0.1", False), ("[::]", True), ("localhost", False)):
+        _set(books, section, key, f"{scheme}{host}:{port}")
+        assert (_listens("127.0.0.1", port), _listens("127.0.0.2", port)) == (True, elsewhere), books.log("books")
+    assert "not reloaded" not in books.log("books")
+    assert books.metrics().figure("quota_store_up") == 1
+
+
+@LISTENERS
+def test_a_listener_that_cannot_move_within_its_port_stays(
+    books: Postmeter, section: str, key: str, scheme: str
+) -> None:
+    port = books.ports["metrics"] if section == "metrics" else free_port()
+    _set(books, section, key, f"{scheme}127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.2", port)):
+        _set(books, section, key, f"{scheme}0.0.0.0:{port}")
+        books.wait_for(rf"not reloaded, .*{section}.{key}: 0.0.0.0:{port} is in use", daemon="books")
+    assert (_listens("127.0.0.1", port), _listens("127.0.0.2", port)) == (True, False)
+    assert books.metrics().figure("quota_store_up") == 1
+
+
+@pytest.mark.parametrize("bad", ["page", "lmtp"])
+def test_of_two_listeners_none_moves_where_one_cannot(books: Postmeter, bad: str) -> None:
+    old = {"page": books.ports["metrics"], "lmtp": free_port()}
+    _set(books, "bounces", "lmtp", f"inet:127.0.0.1:{old['lmtp']}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        new = {"page": free_port(), "lmtp": free_port(), bad: int(taken.getsockname()[1])}
+        books.settings["metrics"]["listen"] = f"127.0.0.1:{new['page']}"
+        _set(books, "bounces", "lmtp", f"inet:127.0.0.1:{new['lmtp']}")
+        books.wait_for(rf"not reloaded, .*127.0.0.1:{new[bad]} is in use", daemon="books")
+        del new[bad]
+        assert all(_listens("127.0.0.1", port) for port in old.values())
+        assert not any(_listens("127.0.0.1", port) for port in new.values())
+        assert books.metrics().figure("quota_store_up") == 1
 
 
 def test_a_port_in_use_is_one_line_and_78(books: Postmeter) -> None:

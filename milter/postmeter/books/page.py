@@ -7,6 +7,7 @@ outlives the process. https://prometheus.io/docs/instrumenting/exposition_format
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import socket
@@ -38,12 +39,9 @@ class Page:
     """Listens from the moment it is made (OSError: in use, no such address), answers once something is shown."""
 
     def __init__(self, address: InetAddress) -> None:
-        self.address = address
-        self._server = _Server(address, lambda accept: self._render(accept))
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_STOP,), name="metrics", daemon=True)
-        self._thread.start()
+        self.address, self._server = address, self._open(address)
 
     @property
     def port(self) -> int:
@@ -56,10 +54,34 @@ class Page:
         with self._lock:
             self._registry = registry
 
+    def move(self, address: InetAddress) -> None:
+        """Listen there instead. OSError when that cannot be: then as before."""
+        if address == self.address:
+            return
+        try:
+            server = self._open(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or address.port != self.address.port:
+                raise
+            server = self._open_instead(address)
+        else:
+            self._server.stop()
+        self.address, self._server = address, server
+
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
+
+    def _open(self, address: InetAddress) -> _Server:
+        return _Server(address, lambda accept: self._render(accept))
+
+    def _open_instead(self, address: InetAddress) -> _Server:
+        """At another address of our own port, where it may be we who are in the way: 0.0.0.0 takes in 127.0.0.1."""
+        self._server.stop()
+        try:
+            return self._open(address)
+        except OSError:
+            self._server = self._open(self.address)
+            raise
 
     def _render(self, accept: str) -> tuple[bytes, str]:
         """One at a time: a collector remembers which names it has shown."""
@@ -82,6 +104,14 @@ class _Server(ThreadingTCPServer):
         self.render = render
         self._served: dict[socket.socket, None] = {}
         super().__init__(place[:2], _Handler)  # type: ignore[arg-type]  # an IPv6 place has four parts
+        self._thread = threading.Thread(target=self.serve_forever, args=(_STOP,), name="metrics", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Or else whoever reaches the page takes every descriptor and thread of the books."""

@@ -61,7 +61,7 @@ class Books:
         _refuse(loaded)
         self._robots = robots.opened(loaded)
         self._file, self._notifier = file, notifier
-        self._page = _open_page(loaded)
+        self._page = _paged(loaded, None)
         self._settler = _settler(loaded.config)
         self._settler.add({})  # from now on it also replays what the journal could not take
         self._journal: Journal | None = None
@@ -107,8 +107,7 @@ class Books:
                 raise ConfigError([loaded.problem("journal.path", "changes with a restart only", "restart postmeter")])
             _refuse(loaded)
             found = robots.opened(loaded)
-            self._receiving.take(loaded, host=_name(loaded.config))
-            self._move_page(loaded)
+            self._listen(loaded)
         except ConfigError as error:
             log.error("not reloaded, the old configuration goes on: %s", error)
             return None
@@ -194,35 +193,44 @@ class Books:
         return self._journal
 
     def _take(self, loaded: Loaded) -> None:
-        config = self._config = loaded.config
+        self._loaded, config = loaded, loaded.config
+        self._config = config
         self._reader = None
         self._leave_redis()
         self._orders, self._remote = accounting.orders(config.quota), accounting.redis(config.quota)
         self._telling.take(config, host=_name(config), check=(self._remote or self._settler).check)
-        if self._page is not None:
-            host = Host(
-                lambda: Journal(config.journal.path, readonly=True),
-                state=config.journal.path.parent,
-                loaded=time.time(),
-                brakes=config.quota.brake.mode == "on",
-                store=self._orders.answers if self._orders else None,
-                domains=_scope(config).domains,
-                looks=[self._delivering.look, *followed.looks(config), *shipping.looks(config)],
-            )
-            self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
-            log.info("figures at http://%s/metrics", self._page.address)
+        self._show()
+
+    def _show(self) -> None:
+        if self._page is None:
+            return
+        config = self._config
+        host = Host(
+            lambda: Journal(config.journal.path, readonly=True),
+            state=config.journal.path.parent,
+            loaded=time.time(),
+            brakes=config.quota.brake.mode == "on",
+            store=self._orders.answers if self._orders else None,
+            domains=_scope(config).domains,
+            looks=[self._delivering.look, *followed.looks(config), *shipping.looks(config)],
+        )
+        self._page.show(Collector(_scope(config), totals=host.totals, gauges=host.gauges))
+        log.info("figures at http://%s/metrics", self._page.address)
 
     def _leave_redis(self) -> None:
         for part in (self._orders, self._remote):
             if part is not None:
                 part.close()
 
-    def _move_page(self, loaded: Loaded) -> None:
-        """To another address, if there is one; the old page stays until the new one listens."""
-        if self._config.metrics.listen != loaded.config.metrics.listen:
-            old, self._page = self._page, _open_page(loaded)
-            if old is not None:
-                old.close()
+    def _listen(self, loaded: Loaded) -> None:
+        """Where it says. ConfigError when one place cannot be had: then in all of them as before."""
+        self._page = _paged(loaded, self._page)
+        try:
+            self._receiving.take(loaded, host=_name(loaded.config))
+        except ConfigError:
+            self._page = _paged(self._loaded, self._page)
+            self._show()
+            raise
 
 
 def _refuse(loaded: Loaded) -> None:
@@ -241,14 +249,20 @@ def _name(config: Config) -> str:
     return config.journal.host or socket.gethostname()
 
 
-def _open_page(loaded: Loaded) -> Page | None:
+def _paged(loaded: Loaded, page: Page | None) -> Page | None:
+    """The page where it is to be, if anywhere. ConfigError when it cannot be there: then it is where it was."""
     address = loaded.config.metrics.listen
     if address is None:
+        if page is not None:
+            page.close()
         return None
     try:
-        return Page(address)
+        if page is None:
+            return Page(address)
+        page.move(address)
     except OSError as error:
         raise ConfigError([cannot_bind(loaded, "metrics.listen", address, error)]) from None
+    return page
 
 
 def _scope(config: Config) -> Scope:

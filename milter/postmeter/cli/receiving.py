@@ -5,6 +5,7 @@ Decides nothing about messages.
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import re
@@ -24,7 +25,7 @@ from postmeter.cli import daemons, delivering
 from postmeter.config.check import cannot_bind
 from postmeter.config.load import Loaded
 from postmeter.config.problem import ConfigError
-from postmeter.config.schema import Config
+from postmeter.config.schema import Config, InetAddress, Milter, SocketAddress
 from postmeter.config.secret_files import tags_returns, tracked_urls
 from postmeter.feedback.arrivals import Arrivals
 from postmeter.feedback.lmtp import Lmtp
@@ -42,7 +43,7 @@ class Receiving:
 
     def __init__(self, *, failed: Callable[[str], None]) -> None:
         self._failed = failed
-        self._where: tuple[object, ...] = (None,)  # the address, and the mode and group of its path
+        self._milter: Milter | None = None  # its address is ours, and so are the mode and group of a path
         self._listener: Listener | None = None
         self._lmtp: Lmtp | None = None
         self._serve: Callable[[socket], Lmtp]
@@ -86,25 +87,41 @@ class Receiving:
             self._thread.join(time.monotonic() + 1.0)
 
     def _listen(self, loaded: Loaded, host: str) -> None:
-        """At a new address before the old one is left; where that is the same one we would be in our own way."""
-        milter, address = loaded.config.milter, loaded.config.bounces.lmtp
-        where = (address, milter.socket_mode, milter.socket_group)
-        if where == self._where:
+        """At a new address before the old one is left, unless it is we who are in the way there."""
+        address = loaded.config.bounces.lmtp
+        wanted = None if address is None else replace(loaded.config.milter, listen=address)
+        if _place(wanted) == _place(self._milter):
             return
-        if address == self._where[0]:
+        if wanted is None:
             self._hang_up()
-        listener = None
-        if address is not None:
-            try:
-                listener = listen(replace(milter, listen=address))
-            except OSError as error:
-                raise ConfigError([cannot_bind(loaded, "bounces.lmtp", address, error)]) from None
+            return
+        try:
+            listener = self._bound(wanted)
+        except OSError as error:
+            raise ConfigError([cannot_bind(loaded, "bounces.lmtp", wanted.listen, error)]) from None
         self._hang_up()
-        self._where, self._listener = where, listener
-        if listener is not None:
-            arrivals = Arrivals(place(loaded.config.journal.path.parent, NEW))
-            self._serve = partial(Lmtp, arrivals=arrivals, host=_name(host))
-            self._lmtp = self._serve(listener.socket)
+        arrivals = Arrivals(place(loaded.config.journal.path.parent, NEW))
+        self._serve = partial(Lmtp, arrivals=arrivals, host=_name(host))
+        self._begin(wanted, listener)
+
+    def _bound(self, wanted: Milter) -> Listener:
+        """OSError when that cannot be: then we listen as before."""
+        old = self._milter
+        try:
+            return listen(wanted)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or old is None or not _may_meet(old.listen, wanted.listen):
+                raise
+        self._hang_up()
+        try:
+            return listen(wanted)
+        except OSError:
+            self._begin(old, listen(old))
+            raise
+
+    def _begin(self, milter: Milter, listener: Listener) -> None:
+        self._milter, self._listener = milter, listener
+        self._lmtp = self._serve(listener.socket)
 
     def _listen_again(self) -> None:
         """At a path that somebody removed; connections that there are go on."""
@@ -123,8 +140,7 @@ class Receiving:
             self._lmtp.close()
         if self._listener is not None:
             self._listener.forget()
-        self._lmtp = self._listener = None
-        self._where = (None,)
+        self._lmtp = self._listener = self._milter = None
 
     def _pass_on(self, config: Config, host: str) -> None:
         """Begins when its predecessor has ended."""
@@ -138,6 +154,17 @@ class Receiving:
             return Forwarding(waiting, kept, smtp, host=name, failed=self._failed, chance=random.random)
 
         self._thread = Apart("returns", make, failed=self._failed, after=old) if tags_returns(config) else None
+
+
+def _place(milter: Milter | None) -> tuple[object, ...]:
+    return () if milter is None else (milter.listen, milter.socket_mode, milter.socket_group)
+
+
+def _may_meet(one: SocketAddress, other: SocketAddress) -> bool:
+    """Whether who listens at one may keep us from the other: the same path, or any two addresses of one port."""
+    if isinstance(one, InetAddress) and isinstance(other, InetAddress):
+        return one.port == other.port
+    return one == other
 
 
 def _name(host: str) -> str:
