@@ -25,7 +25,8 @@ from postmeter.mail.draft import Figure
 from postmeter.store import batch, ledger, rows
 from postmeter.store.accounts import Charge, Settled
 from postmeter.store.batch import Job
-from postmeter.store.database import StoreError
+from postmeter.store.database import Database, StoreError
+from postmeter.store.emergency import Spool
 from postmeter.store.journal import Journal
 from postmeter.store.settle import Settler
 from tests.lab.child import code_of
@@ -442,6 +443,21 @@ def test_a_file_in_the_spool_that_the_disk_does_not_give_stops_no_other_and_can_
     bad.write_bytes(mended)
     wait_for(lambda: not spooled(path))
     assert kept(path) == ["good", "bad"]
+
+
+def test_what_another_process_took_is_not_read_while_that_removes_it(settler: Settler, path: Path) -> None:
+    """A name that was listed, and has no file by now; a failure there would hold up whoever waits for the journal."""
+    settler.open()
+    spool = Spool(path.parent / "elsewhere", durable=False)
+    for nth in range(2):
+        spool.put(Job((), None, ONE, NOW + nth))
+    with closing(Database(path, sync="normal", readonly=False)) as book:
+        with book.transaction() as link:
+            (first, second), _ = spool.take(link, NOW)
+        first.unlink()
+        first.symlink_to("removed")
+        with book.transaction() as link:
+            assert spool.take(link, NOW) == ([first, second], [])
 
 
 @pytest.fixture

@@ -70,14 +70,14 @@ class Spool:
         A message on hold is charged later, and Postfix knows it by its own time.
         """
         self._forget_drafts(now)
-        found = {path: content for path in self._oldest() if (content := _content(path)) is not None}
-        names = {path.name for path in found}
+        paths = self._oldest()
         done = {name for (name,) in link.execute("SELECT name FROM replayed")}
         link.executemany("DELETE FROM replayed WHERE name = ?", [(name,) for name in done if not self._exists(name)])
-        fresh = {path: content for path, content in found.items() if path.name not in done}
+        taken = [path for path in paths if path.name in done]  # not read: who took them removes them just now
+        fresh = {path: content for path in paths if path.name not in done and (content := _content(path)) is not None}
         jobs = [job for path, content in fresh.items() if (job := _read(path, content, now)) is not None]
-        link.executemany("INSERT INTO replayed VALUES (?)", [(name,) for name in names - done])
-        return list(found), jobs
+        link.executemany("INSERT INTO replayed VALUES (?)", [(path.name,) for path in fresh])
+        return [*taken, *fresh], jobs
 
     def remove(self, paths: list[Path]) -> None:
         """After the commit."""
