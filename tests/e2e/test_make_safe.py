@@ -31,6 +31,8 @@ FRAGILE = {"msg-mime4j/testmsgs/very-very-long-boundary.msg"}
 
 ENTITY = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n"
 LABELS = [b"8bit", b"BINARY", b"8bit (so)", b"(x) 8bit", b"8bit; x", b"8bit x", b'"8bit"', b"8-bit", b"7bit", b""]
+GLOBAL = [b"", *(b"Content-Transfer-Encoding: %b\r\n" % label for label in (b"8bit", b"7bit", b"quoted-printable"))]
+WITHIN = [b"From: gr\xc3\xbc\xc3\x9f@example.net\r\n" + ENTITY, b"Content-Transfer-Encoding: 8bit\r\n\r\nplain\r\n"]
 
 
 def multipart(*parts: bytes, kind: bytes = b"mixed", boundary: bytes = b"b") -> bytes:
@@ -53,6 +55,7 @@ QUIRKS = [
     multipart(b"Content-Type: message/partial\r\n\r\n" + ENTITY),
     multipart(b"Content-Type: message/external-body\r\n\r\n" + ENTITY),
     multipart(b"Content-Type: message/rfc822\r\n\r\nX-Other: 1\r\n\r\n" + ENTITY),
+    *(multipart(label + b"Content-Type: message/global\r\n\r\n" + inner) for label in GLOBAL for inner in WITHIN),
     multipart(b"no field\r\n" + ENTITY),
     multipart(b"Content-Type: message/rfc822\r\nno field\r\n" + ENTITY),
     multipart(b"Content-Type: text/plain\r\n\r\nx").replace(b"--b--\r\n", b"--b--\r\n--b\r\n" + ENTITY),

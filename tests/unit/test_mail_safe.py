@@ -16,6 +16,7 @@ from postmeter.mail.message import Field
 TEXT = b"gr\xc3\xbc\xc3\x9fe\r\n"
 PLAIN = b"plain = text \r\n"
 LONG = b"word " * 300
+UTF8_MAIL = b"From: gr\xc3\xbc\xc3\x9f@example.net\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
 
 octets = st.lists(
     st.sampled_from([b"a", b" ", b"\t", b"=", b".", b"\xc3\xa9", b"\xff", b"\r\n", b"From ", b"x" * 999, b" y" * 600])
@@ -39,7 +40,7 @@ kinds = st.tuples(
     st.sampled_from([b" ", b"(x) ", b"x"]),
     st.sampled_from([b"multipart", b"MultiPart", b"message", b"Message", b"text"]),
     st.sampled_from([b"", b" ", b"(x)", b" (y) "]),
-    st.sampled_from([b"/mixed", b"/digest", b"/ RFC822", b"/rfc822", b""]),
+    st.sampled_from([b"/mixed", b"/digest", b"/ RFC822", b"/rfc822", b"/Global", b""]),
     st.sampled_from([b"", b"; boundary=b", b"\n\t;boundary=c"]),
 ).map(b"".join)
 
@@ -122,6 +123,11 @@ def test_every_leaf_decodes_to_what_it_was(raw: bytes) -> None:
         (b"application/octet-stream", b"binary", bytes(range(256)) * 3, "binary: base64"),
         (b"text/plain", b"8bit", b"a bare \r in text\r\n", "8bit: base64"),
         (b"message/delivery-status", b"8bit", TEXT, "8bit: 7bit"),  # may not be encoded (RFC 2046 section 5.2)
+        (b"message/global", b"8bit", PLAIN, "8bit: 7bit"),
+        (b"message/global", b"8bit", UTF8_MAIL + PLAIN * 20, "8bit: base64"),  # RFC 6532 section 3.7 allows it
+        (b"message/global", b"", UTF8_MAIL, "8bit: base64"),
+        (b"message/global", b"quoted-printable", UTF8_MAIL.replace(b"\xc3", b"=C3"), "8bit: base64"),
+        (b"Message/Global", b"", LONG, "long_line: base64"),
         (b"multipart/mixed", b"8bit", PLAIN, "8bit: 7bit"),  # without a boundary
     ],
 )

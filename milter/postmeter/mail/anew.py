@@ -177,13 +177,15 @@ def splice(octets: bytes, edits: Sequence[Placed]) -> bytes:
     return whole.getvalue()
 
 
-def encode(octets: bytes, into: BytesIO, *, start: int, end: int, head: Callable[[str], bytes]) -> str:
+def encode(
+    octets: bytes, into: BytesIO, *, start: int, end: int, head: Callable[[str], bytes], text: bool = True
+) -> str:
     """Write what stands there in seven bits and lines of 76, behind the head for the encoding that is told.
 
-    Base64 also where lines end otherwise than with CRLF.
+    Base64 also for what is no `text`, and where lines end otherwise than with CRLF.
     """
     begun = into.tell()
-    if _shortest(coding.pieces(octets, start, end), end - start) == QUOTED:
+    if text and _shortest(coding.pieces(octets, start, end), end - start) == QUOTED:
         into.write(head(QUOTED))
         if _write_quoted(coding.pieces(octets, start, end), into):
             return QUOTED

@@ -24,6 +24,7 @@ _BOUNDARY = re.compile(rb';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s()<>@,;
 _ESCAPED = re.compile(rb"\\(.)")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
 _TYPE, _ENCODING, _MESSAGE = b"content-type", b"content-transfer-encoding", b"message/rfc822"
+_MESSAGES = (_MESSAGE, b"message/global")  # the latter is encoded whole where it is declared 8bit or binary
 _BLANK = re.compile(rb"\r?(?:\n|\Z)")
 
 
@@ -53,7 +54,7 @@ def labels(fields: Sequence[Field], body: bytes) -> Iterator[tuple[int, int]]:
     """Where in the body the values of the fields stand that declare 8bit or binary. May raise TooMuchError."""
     reader = _Reader(body)
     kind = reader.kind([one.value for one in fields if one.key == _TYPE], b"text")
-    if reader.boundaries or kind == _MESSAGE:
+    if reader.boundaries or kind in _MESSAGES:
         yield from reader.labels(kind)
 
 
@@ -82,7 +83,7 @@ class _Reader:
         at = 0
         while True:
             default = b"text"
-            if kind != _MESSAGE:
+            if kind not in _MESSAGES:
                 at, default = self._next_part(at)
             if at < 0:
                 return

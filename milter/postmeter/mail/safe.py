@@ -39,6 +39,8 @@ _SEALED = {"multipart/signed": SIGNED, "multipart/encrypted": ENCRYPTED}
 _AT_ONCE, _LONGEST = 1 << 20, 32  # octets looked through, with as many more as a name among _SEALED has at most
 _SMIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _COMPOSITE = ("multipart/", "message/")  # never encoded themselves (RFC 2045 section 6.4)
+_GLOBAL = "message/global"  # but this one (RFC 6532 section 3.7), in base64: else smtp(8) sees the labels within
+_AS_GLOBAL = (Field(b"Content-Type", b" message/global"),)
 _PGP = b"-----BEGIN PGP "  # RFC 9580 section 6.2
 
 
@@ -140,16 +142,22 @@ class _Work:
 
     def look_at(self, part: Part) -> None:
         header = self.body[part.start : part.body_start]
-        composite = part.kind.startswith(_COMPOSITE)
+        composite = _composite(part)
         label = hop.declared(part.encoding.encode("latin-1")) if self.eight_bit else ""
         too_long = not composite and hop.long_line(self.body, part.body_start, part.end) >= 0
-        if label or too_long or hop.long_line(header) >= 0:
+        within = part.kind == _GLOBAL and self._declares(part)
+        if label or within or too_long or hop.long_line(header) >= 0:
             if reason := self._keeps_off(part, header):
                 raise _ProblemError(reason)
-            leaf = (label or too_long) and not composite
+            leaf = (label or within or too_long) and not composite
             new = self._encode(part, header, label) if leaf else self._label(part, header, "7bit" if label else "")
-            self.changes.append(PartChange(part.path, f"{label or LONG_LINE}: {new or 'folded'}", 1))
+            why = label or ("8bit" if within else LONG_LINE)
+            self.changes.append(PartChange(part.path, f"{why}: {new or 'folded'}", 1))
         self._seal(part)
+
+    def _declares(self, part: Part) -> bool:
+        """Whether a message attached as one part has labels that make smtp(8) convert it."""
+        return self.eight_bit and hop.converts(_AS_GLOBAL, self.body[part.body_start : part.end])
 
     def _keeps_off(self, part: Part, header: bytes) -> str:
         """Why the part may not be touched, or nothing."""
@@ -158,7 +166,7 @@ class _Work:
             return reason
         if part.enclosing[-1:] == ("message/rfc822",) and _FOREIGN_INSIDE.search(header):
             return ALREADY_SIGNED
-        if part.kind.startswith(_COMPOSITE) or _seven_bit(self.body, part.body_start, part.end):
+        if _composite(part) or _seven_bit(self.body, part.body_start, part.end):
             return ""
         if part.kind in _SMIME:
             return SMIME
@@ -179,7 +187,8 @@ class _Work:
             return self._label(part, header, "7bit")
         self._keep(part.start)
         head = partial(_head, part=part, header=header)
-        encoding = anew.encode(octets, self._new, start=start, end=end, head=head)
+        text = part.kind != _GLOBAL
+        encoding = anew.encode(octets, self._new, start=start, end=end, head=head, text=text)
         if part.end == len(self.body) and encoding == "base64":
             self._new.write(b"\r\n")
         self._at = part.end
@@ -222,6 +231,10 @@ class _Work:
             return self.body
         self._keep(len(self.body))
         return self._new.getvalue()
+
+
+def _composite(part: Part) -> bool:
+    return part.kind.startswith(_COMPOSITE) and part.kind != _GLOBAL
 
 
 def _head(label: str, *, part: Part, header: bytes) -> bytes:
