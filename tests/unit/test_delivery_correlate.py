@@ -501,6 +501,18 @@ def test_a_message_outlives_the_name_of_its_host(queue_id: str, host: str, told:
     assert list(desk.correlator.lives) == [] or told[-1] == "unknown"
 
 
+def test_another_instance_s_message_of_that_id_is_another() -> None:
+    desk = Desk()
+    desk.take("4bX3z91Qz1zz", "aa", "a@example.net")
+    foreign = attempt("4bX3z91Qz1zz", "a@example.net", "sent")
+    line = parse(f"{datetime.fromtimestamp(desk.time, UTC).isoformat()} other relay/smtp[7]: {foreign}".encode(),
+                 now=desk.time, names=("postfix", "relay"))  # fmt: skip
+    assert line is not None
+    desk.correlator.take(line, clock=desk.time)
+    assert desk.correlator.told().events == []
+    assert kinds(desk.say(attempt("4bX3z91Qz1zz", "a@example.net", "sent"))) == ["sent"]
+
+
 def test_a_stamp_of_the_future_ages_nobody() -> None:
     desk = Desk()
     desk.take("A00001", "aa", "a@example.net")
@@ -596,6 +608,27 @@ def test_a_dead_address_that_is_told_of_first_is_not_the_whole_alias(targets: in
     [event] = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER, more=alias))
     assert isinstance(event, Bounced)
     assert event.hard is hard
+
+
+def test_beside_an_alias_of_several_a_dead_address_is_hard_under_its_own_name() -> None:
+    desk = Desk()
+    desk.begin("A00001")
+    desk.submit("A00001", "aa", "all@example.org", "b@example.net")
+    desk.say("A00001: from=<alice@example.com>, size=400, nrcpt=3 (queue active)", daemon="qmgr")
+    [event] = desk.say(attempt("A00001", "b@example.net", "bounced", NO_USER))
+    assert isinstance(event, Bounced)
+    assert event.hard
+
+
+@pytest.mark.parametrize("number", ["", "-1", "9" * 5000, "\u0663"])
+def test_a_number_of_recipients_that_is_none_tells_nothing(number: str) -> None:
+    desk = Desk()
+    desk.begin("A00001")
+    desk.submit("A00001", "aa", "a@example.net")
+    desk.say(f"A00001: from=<alice@example.com>, size=400, nrcpt={number} (queue active)", daemon="qmgr")
+    [event] = desk.say(attempt("A00001", "a@example.net", "bounced", NO_USER))
+    assert isinstance(event, Bounced)
+    assert event.hard
 
 
 def test_what_postfix_has_taken_in_but_not_yet_looked_at_is_known() -> None:

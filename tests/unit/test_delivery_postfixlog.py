@@ -247,14 +247,23 @@ def test_a_fraction_behind_an_old_stamp_is_passed_over() -> None:
         f"{_OUTSIDE} stdout P mx postfix/smtp[1]: 0F5383D: removed",
         f"{_OUTSIDE} stdout F {_OUTSIDE} stdout F mx postfix/smtp[1]: 0F5383D: removed",
         '{"log":"mx postfix/smtp[1]: 0F5383D: removed"}',
-        '{"log":1,"time":2}',
-        '{"log":"x","time":[]}',
-        '{"log":"' + '{"log":' * 3000,
-        '{"log":"x","time":' + "[" * 60_000,
+        '{"log":"postfix","log":1,"time":2}',
+        '{"log":"postfix","time":[]}',
+        '{"log":"postfix' + '{"log":' * 3000,
+        '{"log":"postfix","time":' + "[" * 60_000,
+        '{"log":"postfix","time":' + "1" * 60_000 + "}",
     ],
 )
 def test_what_only_looks_wrapped_is_foreign(line: str) -> None:
+    assert "postfix" in line  # or else it is not looked at
     assert parse(line.encode(), now=NOW) is None
+
+
+def test_half_a_character_in_a_container_s_line_is_borne() -> None:
+    said = f"mx postfix/smtp[7]: {_SAID}".replace("é", "\ud800")
+    line = parse(json.dumps({"log": said, "time": _OUTSIDE}, separators=(",", ":")).encode(), now=NOW)
+    assert line is not None
+    assert line.values["text"] == "\\ud800"
 
 
 def test_an_entry_of_the_journal_says_the_same_as_its_line() -> None:

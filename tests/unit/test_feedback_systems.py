@@ -116,6 +116,22 @@ def test_what_is_no_bounce_is_told_from_them(name: str, kind: str) -> None:
         assert found.message_id == "<m1@example.com>"
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"From: postmaster@", b"From: Erika Svensson <erika@"),
+        (b"#550 5.1.1 ", b"#5.1.1 "),
+        (b"#550 5.1.1 ", b"#550 "),
+    ],
+    ids=["a person", "no reply", "no status"],
+)
+def test_a_refusal_in_unknown_words_is_a_mail_system_s_with_code_and_status(old: bytes, new: bytes) -> None:
+    bounce = (FOLDER / "exchange-in-swedish-words-alone.eml").read_bytes()
+    assert bounce.count(old) == 1
+    changed = bounce.replace(old, new + b"kund.example>\nX-Was: " if b"Erika" in new else new)
+    assert (read(bounce).kind, read(changed).kind) == ("bounce", "other")
+
+
 def test_every_message_of_the_folder_is_judged() -> None:
     assert {path.stem for path in FOLDER.iterdir()} == {*BOUNCES, *OTHERS}
 

@@ -100,6 +100,17 @@ def test_what_an_address_is_called_says_nothing(name: str) -> None:
     assert found == [(reply, what == "hard", what == "hard") for what, reply in named]
 
 
+@pytest.mark.parametrize("host", ["mx.spamhaus.example", "relaying.example", "mx.dkim-test.example"])
+def test_what_a_server_is_called_says_nothing(host: str) -> None:
+    assert said.gone("5.0.0", f"host {host}[192.0.2.25] said: 550 No such user (in reply to RCPT TO)", at_rcpt=True)
+
+
+@pytest.mark.parametrize(("stated", "hard"), [("5.1.1", True), ("5.7.1", False)])
+def test_a_status_that_is_stated_counts_more_than_words(stated: str, hard: bool) -> None:
+    words = {"5.1.1": "550 your message was blocked (#5.1.1)", "5.7.1": "550 no such user (#5.7.1)"}[stated]
+    assert in_the_log(words, "RCPT TO") is in_a_report(words, "RCPT TO") is hard
+
+
 def test_in_the_log_only_an_answer_to_rcpt_says_so() -> None:
     others = ("MAIL FROM", "DATA", "end of DATA")
     assert not [reply for _, reply in REPLIES if any(in_the_log(reply, to) for to in others)]
