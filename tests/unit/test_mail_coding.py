@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from postmeter.mail import anew, coding
@@ -261,6 +261,7 @@ def test_what_is_written_later_tells_what_stood_there(
 
 
 @given(edited(), st.sets(st.integers(1, 500), max_size=5), st.sampled_from([b"\r\n", b"\n", b"\n\n", b"\n\r\n"]))
+@example((b"fifteen octets.", [Edit(0, 1, b"F")]), {8, 12}, b"\n")  # as many lines as it had been, and as long
 def test_of_lines_that_are_not_alike_it_tells_nothing_rather_than_something_else(
     given_: tuple[bytes, list[Edit]], cuts: set[int], eol: bytes
 ) -> None:
