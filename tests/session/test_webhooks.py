@@ -222,6 +222,25 @@ def test_a_receiver_that_takes_no_large_bodies_gets_smaller_ones(tmp_path: Path,
     assert len(receiver.calls) < 60, "and then larger ones again"
 
 
+def test_an_event_that_alone_is_too_large_is_given_up_at_once_and_holds_up_no_other(
+    tmp_path: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a message to a thousand, perhaps. Nothing makes it smaller, and it would stand there for `retry_for`."""
+    receiver.most = 10_000
+    large = {3, 4, 8, 19}
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(*(replace(warned(number), text="x" * 10_000 if number in large else "x") for number in range(20)))
+    assert [event["key"] for event in receiver.events()] == [f"user{n}" for n in range(20) if n not in large]
+    assert (hooked.figure("webhook_dropped_total"), hooked.figure("webhook_failures_total")) == (4, 4)
+    first = receiver.events()[0]["seq"] + min(large)
+    assert f"event mx:{first} is more than it takes (413), with 10" in caplog.text
+    calls_before = len(receiver.calls)
+    hooked.restart()
+    hooked.work(warned(20), later=1.0)
+    assert [event["key"] for event in receiver.events()][-1:] == ["user20"]
+    assert len(receiver.calls) == calls_before + 1, "nothing comes again"
+
+
 def test_what_is_too_old_is_given_up_and_counted_but_not_untried(tmp_path: Path, receiver: Receiver) -> None:
     receiver.answer = 500
     hooked = Hooked(tmp_path, receiver.url, batch=2, retry_for=3600.0)

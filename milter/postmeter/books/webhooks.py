@@ -1,7 +1,8 @@
 """Events as JSON to whoever asked for them: batched, signed, in their order, at least once.
 
 Reads the journal from a position of its own for each url, which is saved when a batch was answered with 2xx. What fails
-is tried again, at longer and longer intervals, until it is too old. Knows nothing of HTTP, and nobody waits for it.
+is tried again, at longer and longer intervals, until it is too old; an event that alone is too large for its receiver
+is not. Knows nothing of HTTP, and nobody waits for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ KINDS = {"quota_warning": "warned", "brake": "braked", "dkim_key": "keychanged"}
 
 _FIRST, _MOST = 1.0, 600.0  # seconds of rest after a failure
 _TOO_LARGE = 413  # RFC 9110 section 15.5.14
+_SMALL = 8192  # octets; who does not take so much takes no events at all just now, and is waited for
 _FAR = 10_000  # events behind the saved position that are of no interest; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
 _COUNTING = 65.0  # seconds from a minute's begin in which its refusals are still counted up
@@ -120,6 +122,9 @@ class Hook:
                 said = "webhook %s: %d events at once were too much"
                 once.log(logging.INFO, f"{self._hook.url} large", said, shown(self._hook.url), len(entries))
                 return False
+            if status == _TOO_LARGE and len(body) > _SMALL:
+                self._pass_over(entries[0], len(body))
+                return True
             why = "" if 200 <= status < 300 else f"answered {status}"
         except CallError as error:
             why = str(error)
@@ -129,6 +134,14 @@ class Hook:
             self._rest.succeeded()
             self._batch = min(self._batch + 1, self._hook.batch)
         return not why
+
+    def _pass_over(self, entry: Entry, size: int) -> None:
+        """Nothing makes it smaller, and those behind it would wait until it is too old."""
+        name = shown(self._hook.url)
+        said = "webhook %s: event %s:%d is more than it takes (413), with %d octets: given up"
+        once.log(logging.ERROR, f"{self._hook.url} over", said, name, entry.host, entry.seq, size)
+        self._seen = entry.seq
+        self._save(webhook_failures_total=1, webhook_dropped_total=1)
 
     def _failed(self, why: str) -> None:
         """Rest; what is too old by now is given up, all of it at once."""
