@@ -142,6 +142,20 @@ def test_a_refusal_of_recipients_is_told_although_there_is_room_for_none(running
     assert running.told()[2:] == ("suppression", "550 5.7.1 not to them")
 
 
+def test_memory_comes_back_where_a_refusal_cannot_be_told_of(running: Running) -> None:
+    """Whatever fails when a client is gone already: there is no other moment to give it back."""
+    whole = running.folder / "whole"
+    gates = (Gate("suppression", spurn),)
+    running.start(Stage("whole", lambda draft: whole.touch()), rcpt_gates=gates, max_memory=100_000)
+    (running.folder / "diary").unlink()
+    with running.session() as mta:
+        mta.mail("alice@example.com", login="alice@example.com")
+        for nth in range(20):
+            mta.rcpt(f"them{nth}{'x' * 1_000}@example.net")
+    with running.session() as other:
+        wait_for(lambda: bool(send(other, b"x" * 60_000)) and whole.exists())
+
+
 def drop_them(draft: Draft) -> None:
     draft.drop_recipients({b'"them, there"@example.net', b"j\xc3\xb6rg@example.net"})
 

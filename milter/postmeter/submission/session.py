@@ -202,10 +202,12 @@ class Session:
 
     def abort(self) -> None:
         """Comes behind every message. One that lost recipients to us, and never came to its end, was refused."""
-        if (lost := self._spurned) is not None:
-            self._desk.recorder.refused(lost.of(self.envelope), lost.reply, stage=lost.stage)
-        if self.envelope is not _NOBODY or self._share.held:
-            self._reset()
+        try:
+            if (lost := self._spurned) is not None:
+                self._desk.recorder.refused(lost.of(self.envelope), lost.reply, stage=lost.stage)
+        finally:  # of a client that is gone nothing else would
+            if self.envelope is not _NOBODY or self._share.held:
+                self._reset()
 
     def fail(self, ctx: milter.milterContext, where: str) -> int:
         """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
