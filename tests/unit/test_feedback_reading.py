@@ -271,6 +271,32 @@ def test_hard_is_what_says_that_nobody_is_there(status: str, diagnostic: str, ha
     assert (found.kind, found.recipients[0].hard) == ("bounce", hard)
 
 
+EXIM = "SMTP error from remote mail server after"
+
+
+@pytest.mark.parametrize(
+    ("words", "reply", "hard"),
+    [
+        (f"{EXIM} RCPT TO:<a@b.example>", "550 no such user", True),
+        (f"{EXIM} pipelined RCPT TO:<a@b.example>", "550 no such user", True),
+        (f"{EXIM} MAIL FROM:<n@example.com> SIZE=2048", "550 5.1.1 no such user", False),
+        (f"{EXIM} pipelined MAIL FROM:<n@example.com> SIZE=2048", "550 5.1.1 no such user", False),
+        (f"{EXIM} HELO mx.example.net", "550 5.1.1 no such user", False),
+        (f"{EXIM} EHLO mx.example.net", "550 5.1.1 no such user", False),
+        (f"{EXIM} end of data", "550 no such user", False),
+        (f"{EXIM} pipelined end of data", "550 no such user", False),
+        (f"{EXIM} sending data block", "550 no such user", False),
+        (f"{EXIM} pipelined sending data block", "550 no such user", False),
+        (f"{EXIM} pipelined end of data", "550 5.1.1 no such user", True),
+    ],
+)
+def test_what_exim_sent_before_the_answer_tells_whom_it_is_about(words: str, reply: str, hard: bool) -> None:
+    """Only the words for people say so; `pipelined` stands before what exim did not wait to hear the answer of."""
+    row = f"Action: failed\nFinal-Recipient: rfc822;a@b.example\nStatus: 5.0.0\nDiagnostic-Code: smtp; {reply}"
+    found = one(row, words=f"  a@b.example\n    host mx.b.example [192.0.2.1]\n    {words}:\n    {reply}\n")
+    assert [each.hard for each in found.recipients] == [hard]
+
+
 @pytest.mark.parametrize(
     ("diagnostic", "hard"),
     [
@@ -425,6 +451,22 @@ ANSWERS = {
 @pytest.mark.parametrize(("fields", "text"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_that_nobody_wrote_are_no_bounces(fields: str, text: str) -> None:
     assert read(f"{fields}\n\n{text}\n".encode()).kind == "automatic"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Automatische Antwort:", "Automatisch antwoord:", "Autosvar:", "Automatisk svar:",
+        "Automatiskt svar:", "Automaattinen vastaus:", "Réponse automatique:", "Respuesta automática:",
+        "Resposta automática:", "Risposta automatica:", "Autoodpowiedź:", "Odpowiedź automatyczna:",
+        "Automatická odpověď:", "Automatikus válasz:", "Răspuns automat:", "Otomatik yanıt:",
+        "Автоматический ответ:", "Автоответ:", "Автоматична відповідь:", "Αυτόματη απάντηση:", "自動応答:",
+        "自动答复:", "自动回复:", "自動回覆:", "자동 회신:", "Re: 자동 응답:",
+    ],
+)  # fmt: skip
+def test_mail_programs_of_many_tongues_call_an_automatic_answer_one(subject: str) -> None:
+    """Some servers strip the fields that say so; the subject stays."""
+    assert read(f"From: a@b.example\nSubject: {subject} Hello\n\n-\n".encode()).kind == "automatic"
 
 
 ORDINARY = {

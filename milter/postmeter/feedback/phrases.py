@@ -92,8 +92,11 @@ ANSWER = re.compile(
     r"|matique)?[\s:_-]{0,3}(?:re(?:ply|sponse|sponder)|answer|antwort|r[eé]ponse|respuesta|risposta|resposta"
     r"|svar)|out[\s-]of[\s-](?:the[\s-])?office|vacation|(?:i am |i'm )?away from|on (?:vacation|holiday|leave)"
     r"|abwesen\w{1,20}|r[eé]ponse automatique|absence|absent|fuera de (?:la )?oficina|respuesta autom"
-    r"|fuori (?:sede|ufficio)|risposta automatica|resposta autom|afwezig\w{0,20}|automatisk|avtosvar|автоответ"
-    r"|自動返信|自动回复|不在)"
+    r"|fuori (?:sede|ufficio)|risposta automatica|resposta autom|afwezig\w{0,20}|automatisch antwoord"
+    r"|automatisk|avtosvar|automaattinen vastaus|autoodpowied|odpowied[zź] automat|automatick[aá] odpov"
+    r"|automatikus v[aá]lasz|r[aă]spuns automat|otomatik yan[ıi]t|автоответ|автоматический ответ|автоматична відповідь"
+    r"|αυτόματη απάντηση"
+    r"|自動返信|自動応答|自動回覆|自动回复|自动答复|不在|자동 ?(?:회신|응답))"
     r"|.{0,80}(?:out of (?:the )?office|auto-?reply|autoresponder)",
     re.IGNORECASE,
 )

@@ -17,7 +17,7 @@ _REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
 _NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
 _NOT_SAID = re.compile(rf"{ADDRESS}|\(in reply to [^()]{{1,40}}\)")  # Postfix's own words
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
-    r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+)?(?:MAIL FROM|[EH]E?HLO|STARTTLS|AUTH"
+    r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+|pipelined\s+)?(?:MAIL FROM|EHLO|HELO|LHLO|STARTTLS|AUTH"
     r"|initial connection)"
     r"|\[?MAIL_FROM\]?|Connected to \S{1,100} but (?:sender|greeting)",
     re.IGNORECASE,
@@ -25,7 +25,8 @@ _ELSEWHERE = re.compile(  # what was refused was not the recipient
 
 _ASKED = "undeliverable address: "
 _DATA = re.compile(
-    r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+)?(?:end of |final )?|smtp command\s+)\bdata\b",
+    r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+|pipelined\s+)?(?:end of |final |sending )?|smtp command\s+)"
+    r"\b(?:data|bdat)\b",
     re.IGNORECASE,
 )
 _OTHERS = (  # whatever is said to be unknown or invalid: it is the client, the sender or his right to write
@@ -132,7 +133,8 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"|lookup failed|no (?:a|mx) record|nonexistent|(?:couldn't|can'?t|could not|cannot) be found|no answer)",
         r"(?:unknown|no such|bad|invalid|illegal) (?:host|domain|system)|host(?:name)? lookup"
         r"|couldn'?t find any host",
-        r"no mx (?:record|or)|name service error|unable to resolve|no route to domain|unrouteable domain|nxdomain",
+        r"(?:no|invalid) (?:dns )?mx (?:record|or)|name service error|unable to resolve|no route to domain"
+        r"|unrouteable domain|nxdomain",
         r"dns error|no relevant answers|mail exchanger or ip address|no valid mx",
         r"name or service not known|nodename nor servname|no address associated with",  # getaddrinfo(3)
     )),
