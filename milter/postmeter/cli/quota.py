@@ -142,8 +142,8 @@ def _set_arguments(parser: ArgumentParser) -> None:
 
 def _reset_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
-    text = "LOGIN is a From domain, a client network, or anything for total"
-    parser.add_argument("--level", choices=usage.LEVELS, default="sender", help=text)
+    text = "LOGIN is a From domain, a client network, or anything for total; brake: what the brake counts of a login"
+    parser.add_argument("--level", choices=(*usage.LEVELS, "brake"), default="sender", help=text)
     parser.set_defaults(do=reset)
 
 

@@ -22,7 +22,7 @@ from postmeter.config.schema import Config, Limit
 from postmeter.mail import address
 from postmeter.runtime.logs import one_line
 from postmeter.store import accounting, database, held, ledger, orders
-from postmeter.store.accounts import StoreDownError
+from postmeter.store.accounts import StoreDownError, account_name, unreadable
 from postmeter.store.database import Database
 from postmeter.store.ledger import Usage
 from postmeter.store.orders import Order
@@ -97,6 +97,7 @@ def run(args: Namespace, config: Config) -> int:
     ordered = [order for order in orders.read(book, now) if name in (None, order.login)]
     waiting = _waiting(book, name)
     lines = _sorted(_lines(config, book, ordered, name=name, now=now))
+    dark = [] if config.quota.store else _unreadable(book, name)
     book.close()
     if args.json:
         told = {
@@ -111,7 +112,17 @@ def run(args: Namespace, config: Config) -> int:
             _print(lines, now, bars=terminal, most=_SCREEN if terminal and not args.all else len(lines))
         for text in (*map(_ordered, ordered), *map(_held, waiting)):
             print(text)
-    return FOUND_A_PROBLEM if lines is None else OK
+    for account in dark:
+        print(f"postmeter quota: {unreadable(account)}", file=sys.stderr)
+    return FOUND_A_PROBLEM if lines is None or dark else OK
+
+
+def _unreadable(book: Database, name: str | None) -> list[str]:
+    """Accounts that cannot be read; of one who is asked for by name, those that may stop it."""
+    if name is None:
+        return list(ledger.damaged(book))
+    names = [account_name(level, key) for level, key in (*_asked(name), ("brake", name))]
+    return [found for one in names for found in ledger.damaged(book, one)]
 
 
 def gone(error: StoreDownError) -> str:

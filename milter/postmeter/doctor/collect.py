@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 
@@ -16,8 +17,10 @@ from postmeter.config.schema import Config, Journal, Quota, RedisStore
 from postmeter.doctor import attachment, reaching
 from postmeter.doctor.facts import Disk, Trial
 from postmeter.doctor.mailer import Mailer, MailerError, run, split
-from postmeter.store import database, migrations
+from postmeter.store import database, ledger, migrations
+from postmeter.store.accounts import mended
 
+_SHOWN = 10  # accounts that cannot be read; `quota show` names all
 _STORE = 5.0  # seconds for a store that is asked by hand
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMEX = 512  # octets, more than any struct timex has
@@ -37,14 +40,15 @@ def sockets(mailer: Mailer, config: Config) -> Iterator[Trial]:
 
 
 def stores(config: Config) -> Iterator[Trial]:
-    yield from _sqlite(config.journal.path)
+    yield from _sqlite(config.journal.path, ours=config.quota.store is None)
     if config.quota.store is not None:
         yield from _redis(config.quota, config.quota.store)
     if config.journal.ship_to is not None:
         yield from _postgresql(config.journal, config.journal.ship_to)
 
 
-def _sqlite(path: Path) -> Iterator[Trial]:
+def _sqlite(path: Path, *, ours: bool) -> Iterator[Trial]:
+    """`ours`: quotas are kept there."""
     about = f"the journal {path} answers a query"
     if not os.path.exists(path):
         why = "it is not there yet, or not to be seen by us: postmeter makes it when it starts"
@@ -54,6 +58,7 @@ def _sqlite(path: Path) -> Iterator[Trial]:
         with contextlib.closing(database.open(path, readonly=True)) as book:
             book.query("SELECT 1 FROM events LIMIT 1")
             newer = migrations.newer(str(name) for (name,) in book.query("SELECT name FROM migrations"))
+            dark = list(islice(ledger.damaged(book), _SHOWN)) if ours else []
     except database.StoreError as error:
         yield Trial(about, False, error.what, error.fix)
         return
@@ -62,6 +67,10 @@ def _sqlite(path: Path) -> Iterator[Trial]:
         why = f"a newer version has been at work with it: {', '.join(newer)}"
         fix = "install that version again, or put back the backup from before it"
         yield Trial(f"this version knows the journal {path}", False, why, fix)
+    for name in dark:
+        about = f"the account {name.partition(':')[2] or 'of all mail'} in the journal {path} makes sense"
+        why = "its use is not known, and quota.on_store_down decides about its mail"
+        yield Trial(about, False, why, mended(name))
 
 
 def _redis(quota: Quota, store: RedisStore) -> Iterator[Trial]:

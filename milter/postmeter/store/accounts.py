@@ -6,7 +6,8 @@ level; the name of a key says its level first, so that no login can be taken for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
@@ -112,6 +113,13 @@ class StoreDownError(StoreError):
         Exception.__init__(self, what)
 
 
+class UnreadableError(StoreDownError):
+    """What is kept of some keys makes no sense, and nothing was charged; all others are as well as ever."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__("; ".join(map(unreadable, sorted(names))))
+
+
 class Accounts(Protocol):
     """A store of quotas together with the journal. One a process, made after the fork, called from any thread."""
 
@@ -138,7 +146,7 @@ class Accounts(Protocol):
 
         With `hold` nothing is charged, the message is recorded as held. `besides` go with the event. An event whose
         `source` the journal knows already was settled before, and is not charged again. StoreError when neither
-        journal nor spool can be written.
+        journal nor spool can be written, StoreDownError when nobody can tell whether there is room.
         """
 
     def release(self, message: Held, event: Released, now: float) -> Settled:
@@ -164,6 +172,17 @@ def charge_of(plain: Mapping[str, Any]) -> Charge:
 def account_name(level: str, key: str) -> str:
     """A key as stores keep it, its level in front."""
     return f"{level}:{storable(key)}"
+
+
+def unreadable(name: str) -> str:
+    """What is wrong with an account of that name, and what mends it. Its use is lost: it begins anew."""
+    return f"what {name.partition(':')[2] or 'all mail'} has used cannot be read: {mended(name)}"
+
+
+def mended(name: str) -> str:
+    """The command that empties an account."""
+    level, _, key = name.partition(":")
+    return f"postmeter quota reset {shlex.quote(key or 'all')}{'' if level == 'sender' else f' --level {level}'}"
 
 
 def storable(key: str) -> str:

@@ -5,7 +5,7 @@ Knows nothing of threads, locks or failures of the disk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 
@@ -16,6 +16,8 @@ from postmeter.store.database import Row
 from postmeter.store.ledger import Ledger
 
 FULL = Settled(full=True)
+
+_UNCHARGED: Mapping[Figure, int] = {("quota_store_errors_total", ()): 1}
 
 
 @dataclass(slots=True)
@@ -54,8 +56,11 @@ class _Page:
             self.figures[figure] = self.figures.get(figure, 0) + count
 
 
-def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], *, host: str) -> None:
-    """Decide every job in turn and write what came of it, with `figures` besides. The cost does not grow with keys."""
+def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], *, host: str) -> Set[str]:
+    """Decide every job in turn and write what came of it, with `figures` besides. The cost does not grow with keys.
+
+    Returns the names of accounts that cannot be read: a job with a limit on one of them gets an `error`, alone.
+    """
     page = _Page(link, host, ledger.load(link, (charge for job in jobs for charge in job.charges)))
     if figures:
         page.add(figures)
@@ -66,6 +71,7 @@ def write(link: Connection, jobs: Sequence[Job], figures: Mapping[Figure, int], 
         rows.insert(link, page.rows)
     if page.figures:
         totals.add(link, page.figures)
+    return page.ledger.unreadable
 
 
 def _decide(job: Job, page: _Page) -> None:
@@ -73,6 +79,9 @@ def _decide(job: Job, page: _Page) -> None:
 
     To write the event is to ask whether it is known, in one statement instead of two.
     """
+    if page.ledger.unreadable and (dark := page.ledger.dark(job.charges)):
+        job.error = dark
+        return
     if job.row is None or rows.add(page.link, job.row):
         job.outcome = _hold(job, job.hold, page) if job.hold else _charge(job, page)
         if job.outcome.refused or job.outcome.full:
@@ -98,4 +107,6 @@ def _charge(job: Job, page: _Page) -> Settled:
         return DONE
     outcome, told = page.ledger.settle(job.charges, job.now, login=rows.login(job.row) if job.row else "")
     page.rows += [rows.encode(event, page.host) for event in told]
+    if any(charge.name in page.ledger.unreadable for charge in job.charges):
+        page.add(_UNCHARGED)
     return outcome

@@ -6,7 +6,7 @@ nobody is warned twice in one window.
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, error
 
 from postmeter.store.window import MOST, SKEW, Window, added, edges, sum_in
 
@@ -119,16 +119,19 @@ class Folio:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Folio:
-        """The opposite of `pack`; ValueError or struct.error for what pack never made."""
+        """The opposite of `pack`; ValueError for what pack never made, be it no octets at all."""
         slots, at = {}, 0
-        while at < len(packed):
-            unit, warnings, size, seconds = _HEAD.unpack_from(packed, at)
-            at += _HEAD.size
-            slot = Slot(seconds * MICROSECONDS, packed[at : at + size])
-            at += size
-            for _ in range(warnings):
-                percent, until = _WARNED.unpack_from(packed, at)
-                slot.warned[percent] = until
-                at += _WARNED.size
-            slots[UNITS[unit], seconds] = slot
+        try:
+            while at < len(packed):
+                unit, warnings, size, seconds = _HEAD.unpack_from(packed, at)
+                at += _HEAD.size
+                slot = Slot(seconds * MICROSECONDS, packed[at : at + size])
+                at += size
+                for _ in range(warnings):
+                    percent, until = _WARNED.unpack_from(packed, at)
+                    slot.warned[percent] = until
+                    at += _WARNED.size
+                slots[UNITS[unit], seconds] = slot
+        except (error, IndexError, TypeError) as what:
+            raise ValueError("no folio") from what
         return cls(slots)

@@ -6,7 +6,6 @@ The cost of a charge does not depend on how many keys there are, nor on how much
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -14,7 +13,7 @@ from sqlite3 import Connection
 
 from postmeter.events import Warned
 from postmeter.store import warnings
-from postmeter.store.accounts import DONE, Charge, Overdrawn, Settled, account_name
+from postmeter.store.accounts import DONE, Charge, Overdrawn, Settled, UnreadableError, account_name
 from postmeter.store.database import Database, Row
 from postmeter.store.folio import MICROSECONDS, Folio, Slot
 from postmeter.store.window import Window
@@ -60,15 +59,27 @@ class _Look:
 
 
 class Ledger:
-    """The folios that some charges need; `save` writes those that changed. Lives in one transaction."""
+    """The folios that some charges need; `save` writes those that changed. Lives in one transaction.
+
+    `unreadable` are those of which nobody knows what they say: they count as empty, and stay as they are.
+    """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._found: dict[str, tuple[int, int]] = {}
         self._folios: dict[str, Folio] = {}
         self._changed: dict[str, int] = {}
+        self.unreadable: set[str] = set()
         for name, state, row, idle in rows:
             self._found[name] = row, idle
-            self._folios[name] = Folio.unpack(state)
+            try:
+                self._folios[name] = Folio.unpack(state)
+            except ValueError:
+                self.unreadable.add(name)
+
+    def dark(self, charges: Iterable[Charge]) -> UnreadableError | None:
+        """Why nobody can tell whether some enforced limit leaves room."""
+        names = {charge.name for charge in charges if charge.enforce and charge.amount} & self.unreadable
+        return UnreadableError(names) if names else None
 
     def overdrawn(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
         """The enforced charge without room that frees last."""
@@ -119,6 +130,8 @@ class Ledger:
     def save(self, link: Connection) -> None:
         """Once: what was not there before is inserted."""
         for name, micro in self._changed.items():
+            if name in self.unreadable:
+                continue
             ends, state = self._folios[name].pack(micro)
             idle = ends // _DAY + 2  # the day since the epoch on which it will have been empty for a day
             row, before = self._found.get(name, (0, 0))
@@ -160,10 +173,13 @@ def load(link: Connection, charges: Iterable[Charge]) -> Ledger:
     return Ledger(row for row in found if row)
 
 
-def peek(database: Database, charges: Iterable[Charge]) -> Ledger:
-    """For a look without a transaction."""
+def peek(database: Database, charges: Sequence[Charge]) -> Ledger:
+    """For a look without a transaction; UnreadableError when nobody can tell whether there is room."""
     names = list({charge.name for charge in charges})
-    return Ledger(database.query(_SOME.format(",".join("?" * len(names))), names))
+    found = Ledger(database.query(_SOME.format(",".join("?" * len(names))), names))
+    if found.unreadable and (dark := found.dark(charges)):
+        raise dark
+    return found
 
 
 def usage(database: Database, now: float, *, level: str | None = None, key: str | None = None) -> list[Usage]:
@@ -195,8 +211,23 @@ def reset(database: Database, level: str, key: str) -> int:
 def _count(state: bytes) -> int:
     try:
         return len(Folio.unpack(state).slots)
-    except (ValueError, IndexError, struct.error):
+    except ValueError:
         return 1
+
+
+def damaged(database: Database, name: str | None = None) -> Iterator[str]:
+    """The names of all accounts, or whether that one is among them, of which nobody knows what they say."""
+    begin = ""
+    if name is not None:
+        yield from Ledger(database.query(_SELECT, (name,))).unreadable
+        return
+    while rows := database.query(_SLICES, (begin, "\U0010ffff", _SLICE)):
+        for name, state in rows:
+            try:
+                Folio.unpack(state)
+            except ValueError:
+                yield name
+        begin = rows[-1][0]
 
 
 def sweep(database: Database, now: float, *, most: int = 500) -> int:
@@ -232,9 +263,14 @@ def _room_at(over: Overdrawn) -> float:
 
 
 def _usages(row: Row, now: float) -> list[Usage]:
+    """Nothing for what cannot be read: `damaged` tells of that."""
     level, _, key = row[0].partition(":")
-    found = []
-    for (unit, window), slot in sorted(Folio.unpack(row[1]).slots.items()):
+    found: list[Usage] = []
+    try:
+        slots = Folio.unpack(row[1]).slots
+    except ValueError:
+        return found
+    for (unit, window), slot in sorted(slots.items()):
         used = slot.window.used(_micro(now))
         if used:
             state = slot.window

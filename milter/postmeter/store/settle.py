@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
@@ -18,7 +18,7 @@ from time import monotonic, time
 from postmeter.events import Event, Released, Submitted
 from postmeter.mail.draft import Figure
 from postmeter.store import batch, held, ledger, rows
-from postmeter.store.accounts import DONE, Charge, Held, Hold, Overdrawn, Settled
+from postmeter.store.accounts import DONE, Charge, Held, Hold, Overdrawn, Settled, UnreadableError, unreadable
 from postmeter.store.batch import FULL, Job
 from postmeter.store.database import PATIENCE, Database, StoreError
 from postmeter.store.emergency import Spool
@@ -64,6 +64,7 @@ class Settler:
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
         self._rests_until = self._told_at = float("-inf")
+        self._told_of: dict[str, float] = {}
 
     def open(self) -> None:
         """Make sure the database is there and can be written: a daemon does so before it takes mail."""
@@ -109,6 +110,8 @@ class Settler:
         more = tuple(rows.encode(one, self._host) for one in besides)
         job = Job(tuple(charges), row, figures, now, hold=hold, recipients=recipients, besides=more)
         error = self._settle(job)
+        if isinstance(error, UnreadableError):
+            raise error
         if error is not None:
             self._keep(job, error)
         if job.outcome.refused is not None:
@@ -169,11 +172,12 @@ class Settler:
         """As leader: everything that waits by the time it is our turn. Never raises for another thread's job."""
         jobs: list[Job] = []
         added: Mapping[Figure, int] = {}
+        dark: Set[str] = frozenset()
         try:
             self._look_rested()
             with self._writer.transaction() as link:
                 jobs, added = self._collect()
-                batch.write(link, jobs, added, host=self._host)
+                dark = batch.write(link, jobs, added, host=self._host)
         except BaseException as error:  # boundary: whoever waits must learn that nothing was written, whatever failed
             more, _ = self._collect(figures=False)
             jobs += more
@@ -183,6 +187,7 @@ class Settler:
         finally:
             for job in jobs:
                 job.done = True
+        self._tell_of(dark)
 
     def _collect(self, *, figures: bool = True) -> tuple[list[Job], Mapping[Figure, int]]:
         added: Mapping[Figure, int] = {}
@@ -207,6 +212,14 @@ class Settler:
             if now - self._told_at >= _TELL:
                 self._told_at = now
                 log.error("the journal cannot be written, events go to the emergency spool: %s", error)
+
+    def _tell_of(self, names: Set[str]) -> None:
+        """Of accounts that cannot be read: whoever waits has an answer, and this is for those who can mend it."""
+        now = monotonic()
+        for name in names:
+            if now - self._told_of.get(name, float("-inf")) >= _TELL:
+                self._told_of[name] = now
+                log.error("%s", unreadable(name))
 
     def _keep(self, job: Job, error: StoreError) -> None:
         """To the emergency spool; a limit that can still be read and leaves no room is kept all the same."""
@@ -256,7 +269,7 @@ class Settler:
         self._look_rested()
         with self._lead, self._writer.transaction() as link:
             paths, jobs = self._spool.take(link, time())
-            batch.write(link, jobs, {}, host=self._host)
+            self._tell_of(batch.write(link, jobs, {}, host=self._host))
         self._spool.remove(paths)
         log.info("%d events came back from the emergency spool", len(jobs))
         return bool(paths)

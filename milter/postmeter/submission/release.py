@@ -17,7 +17,7 @@ from postmeter.config.problem import MistakeError
 from postmeter.events import Released
 from postmeter.runtime.mailqueue import Queued
 from postmeter.store import held, orders
-from postmeter.store.accounts import Accounts, Charge, Held, storable
+from postmeter.store.accounts import Accounts, Charge, Held, UnreadableError, storable
 from postmeter.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Releaser:
         going: list[Held] = []
         try:
             for row in rows:
-                if row.sender not in full and self._charge(row, by="due"):
+                if row.sender not in full and self._has_room(row):
                     going.append(row)
                 else:
                     full.add(row.sender)
@@ -105,6 +105,13 @@ class Releaser:
                     going = []
         finally:
             self._let_go(going)
+
+    def _has_room(self, row: Held) -> bool:
+        """Whose account cannot be read waits, alone, until somebody has mended it."""
+        try:
+            return self._charge(row, by="due")
+        except UnreadableError:
+            return False
 
     def by_person(self, name: str, *, delete: bool = False) -> Outcome:
         """All that is held for a sender, whatever its limits say; deleted mail is not charged."""
