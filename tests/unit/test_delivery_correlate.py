@@ -30,6 +30,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.time, self.host = BEGIN, "mail"
+        self.rows: dict[tuple[str, str, str, float], Life] = {}
         self.ours: dict[str, list[Ours]] = {}
         self.events: list[Event] = []
         self.shown: set[str] = set()
@@ -69,8 +70,15 @@ class Desk:
             told = self.correlator.told()
             new += told.events
             self.shown |= told.shown
+            for key in told.gone:
+                self.rows.pop(key, None)
+            self.rows |= {(*life.key, life.arrival): life for life in told.changed}
         self.events += new
         return new
+
+    def saved(self) -> set[tuple[str, str, str, float]]:
+        """The lives as the journal has them: by key and arrival."""
+        return {*self.rows}
 
     def begin(self, queue_id: str, message_id: str = "<m@example.com>") -> None:
         self.say(f"{queue_id}: client=localhost[127.0.0.1]", daemon="submission/smtpd")
@@ -499,6 +507,24 @@ def test_a_message_outlives_the_name_of_its_host(queue_id: str, host: str, told:
     desk.events += desk.correlator.told().events
     assert kinds(desk.events) == told
     assert list(desk.correlator.lives) == [] or told[-1] == "unknown"
+
+
+def test_a_life_that_goes_on_elsewhere_is_in_one_place_only() -> None:
+    """One of which the log told nothing but a delivery, before its host got another name."""
+    desk = Desk()
+    desk.submit("4bX3z91Qz1zz", "aa", "a@example.net")
+    assert kinds(desk.say(attempt("4bX3z91Qz1zz", "a@example.net", "deferred"))) == ["deferred"]
+    desk.host = "other"
+    desk.say("4bX3z91Qz1zz: message-id=<m@example.com>", daemon="cleanup")
+    saved = desk.saved()
+    desk.queue("4bX3z91Qz1zz")
+    assert len(saved) == 2
+    assert len(desk.saved()) == 1
+    desk.say(attempt("4bX3z91Qz1zz", "a@example.net", "sent", delay=9))
+    desk.remove("4bX3z91Qz1zz")
+    assert desk.saved() == set()
+    desk.begin("4bX3z91Qz2zz", "<m@example.com>")
+    assert [life.queue_id for life in desk.correlator.lives] == ["4bX3z91Qz2zz"]
 
 
 def test_another_instance_s_message_of_that_id_is_another() -> None:

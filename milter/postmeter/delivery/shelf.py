@@ -88,6 +88,7 @@ class Shelf:
         for old in [self._lives[key] for key in self._owned.get(reference, ())]:
             if (old.instance, old.queue_id) == (life.instance, life.queue_id) and "z" in old.queue_id and not old.ended:
                 self.drop(old)
+                self.drop(life)  # as it was known until now
                 for each in fields(Life):
                     if each.name != "host":
                         setattr(life, each.name, getattr(old, each.name))
