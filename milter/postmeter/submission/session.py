@@ -202,12 +202,11 @@ class Session:
 
     def abort(self) -> None:
         """Comes behind every message. One that lost recipients to us, and never came to its end, was refused."""
-        try:
-            if (lost := self._spurned) is not None:
-                self._desk.recorder.refused(lost.of(self.envelope), lost.reply, stage=lost.stage)
-        finally:  # of a client that is gone nothing else would
-            if self.envelope is not _NOBODY or self._share.held:
-                self._reset()
+        envelope, lost = self.envelope, self._spurned
+        if envelope is not _NOBODY or self._share.held:
+            self._reset()  # first: of a client that is gone nothing else would, whatever fails
+        if lost is not None:
+            self._desk.recorder.refused(lost.of(envelope), lost.reply, stage=lost.stage)
 
     def fail(self, ctx: milter.milterContext, where: str) -> int:
         """What a bug of ours means for the client: `milter.on_bug`, now and at the end of this message."""
@@ -350,13 +349,12 @@ class Session:
     def _reset(self) -> None:
         self._share.kept = 0
         self._let_go()
-        self._overflow = False
+        self._overflow = self.broken = False
         self._marked = 0
         self._rcpt_to: list[bytes] = []
         self._quiet: set[bytes] = set()
         self._spurned = None
         self._whose = Whose.UNDECIDED
-        self.broken = False
         self.envelope = _NOBODY
 
 
