@@ -36,6 +36,7 @@ from tests.lab.redis import Cluster, Redis
 from tests.lab.stores import Place, opened, place
 from tests.lab.waiting import wait_for
 from tests.session.test_store_semantics import DAY, HOUR, NOW, charge, events, send, submitted, used
+from tests.unit.test_store_window import busy
 
 TIMEOUT = 0.25
 CLIENTS = 6
@@ -104,6 +105,35 @@ def test_the_script_keeps_the_very_entries_that_the_ledger_would(
     assert usage.state == window
     assert len(usage.state.times) <= MOST
     remote.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_script_joins_charges_as_the_ledger_does(where: Place, accounts: Accounts, seed: int) -> None:
+    """Hundreds of charges over some windows, in bursts and with pauses."""
+    remote, window = where.ledger(caller_clock=True), Window(HOUR * 10**6)
+    for micro, amount in busy(seed, window.length):
+        now = micro / 10**6
+        window = window.charged(int(now * 10**6), amount)
+        remote.settle([charge(limit=2**50, amount=amount)], now)
+        (usage,) = remote.usage(now, level="sender", key="alice")
+        assert usage.state == window
+    remote.close()
+
+
+def test_a_refusal_is_not_remembered_for_longer_than_it_holds(accounts: Accounts) -> None:
+    one = charge(window=1, limit=1)
+    send(accounts, one)
+    assert send(accounts, one, now=NOW + 0.9).refused
+    assert accounts.glance([one], NOW + 0.9)
+    wait_for(lambda: accounts.glance([one], NOW + 1) is None, within=0.6)
+
+
+def test_a_refusal_is_remembered_for_its_own_limit_only(accounts: Accounts) -> None:
+    """An order may have raised it meanwhile, and it is to be in force within a second."""
+    send(accounts, charge(limit=1))
+    assert send(accounts, charge(limit=1)).refused
+    assert accounts.glance([charge(limit=1)], NOW)
+    assert accounts.glance([charge(limit=2)], NOW) is None
 
 
 def test_a_key_goes_when_all_of_its_windows_are_empty(where: Place, shared: Redis, accounts: Accounts) -> None:

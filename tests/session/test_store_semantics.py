@@ -154,6 +154,21 @@ def test_two_limits_on_one_account_charge_it_once(where: Place, accounts: Accoun
     assert used(where, "alice") == {("recipients", HOUR): 4}
 
 
+def test_accounts_that_a_message_does_not_charge_keep_what_they_hold(where: Place, accounts: Accounts) -> None:
+    """Another service's rule has other limits for the same sender, perhaps."""
+    send(accounts, charge(limit=1), charge(limit=1, window=DAY))
+    for later in (60, HOUR // 2 + 1, HOUR - 1):
+        send(accounts, charge(window=60), now=NOW + later)
+        assert used(where, "alice", NOW + later) == {
+            ("recipients", 60): 1,
+            ("recipients", HOUR): 1,
+            ("recipients", DAY): 1,
+        }
+    for later in (HOUR + 60, DAY // 2 + 1, DAY - 1):
+        send(accounts, charge(window=60), now=NOW + later)
+        assert used(where, "alice", NOW + later) == {("recipients", 60): 1, ("recipients", DAY): 1}
+
+
 def test_what_is_not_enforced_is_charged_beyond_its_limit_and_told(where: Place, accounts: Accounts) -> None:
     loose = charge(limit=2, amount=2, enforce=False)
     assert send(accounts, loose) == Settled()
