@@ -722,6 +722,18 @@ def test_what_was_kept_is_listed_shown_and_read_again(command: Place) -> None:
     assert command.run("retry", "--all")[0] == 0
 
 
+@pytest.mark.parametrize("arguments", [(), ("--all",)])
+def test_retry_alone_reads_all_that_was_kept_again(command: Place, arguments: tuple[str, ...]) -> None:
+    kept = Arrivals(place(command.folder / "state", KEPT))
+    for name in ("one.eml", "two.eml"):
+        kept.put(Envelope(time=NOW, recipients=("a@b",), why="untrusted"), b"x", name=name)
+    assert command.run("retry", "")[0] == 1  # a script's variable that was never set
+    assert command.run("retry", "one", "--all")[0] == 64
+    assert kept.names() == ["one.eml", "two.eml"]
+    assert command.run("retry", *arguments)[0] == 0
+    assert (kept.names(), len(command.new.names())) == ([], 2)
+
+
 def test_a_journal_without_the_tables_is_not_made_by_the_command(command: Place) -> None:
     """The command needs no right to write the database."""
     command.run("--recipient", "a@b", stdin=b"x")

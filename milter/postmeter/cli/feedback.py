@@ -45,8 +45,8 @@ def arguments(parser: ArgumentParser) -> None:
     )
     listed.add_argument("--json", action="store_true", help="for programs")
     shown.add_argument("id", metavar="ID", help="as the list names it")
-    which = again.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", metavar="ID", nargs="?", help="as the list names it")
+    which = again.add_mutually_exclusive_group()
+    which.add_argument("id", metavar="ID", nargs="?", help="as the list names it (default: all of them)")
     which.add_argument("--all", action="store_true", help="all of them")
 
 
@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
             return _list(kept, json_=args.json)
         if args.action == "show":
             return _show(kept, _named(args.id))
-        return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.all else [_named(args.id)])
+        return _retry(kept, Arrivals(place(state, NEW)), kept.names() if args.id is None else [_named(args.id)])
     except OSError as error:
         return failed("feedback", error)
 
