@@ -142,6 +142,8 @@ def test_whom_quotas_count(client: Client, login: str, expected: str) -> None:
         ("alice", "x@bücher.example", {"alice": ("xn--bcher-kva.example",)}, ""),
         ("alice@bücher.example", "x@xn--bcher-kva.example", {}, ""),
         ("alice@fass.example", "x@faß.example", {}, "from_mismatch"),
+        ("alice", "x@shop.example", {"alice": ("example.com",), "a*": ("shop.example",)}, ""),
+        ("alice", "x@shop.example", {"alice": ("example.com",), "*": "any"}, ""),
     ],
 )
 def test_a_login_signs_for_its_own_domain_and_those_listed(

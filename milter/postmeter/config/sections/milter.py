@@ -80,7 +80,7 @@ class Senders:
         ),
         {},
         "A login may put its own domain on its mail, and those listed here; logins without a domain: any we hold a key "
-        "for, until they are listed. The login may be a glob.",
+        "for, until they are listed. The login may be a glob; of several entries that name a login all count.",
         example='{shop@example.com: [example.com, shop.example], "*@example.org": [example.org], "*": any}',
     )
     from_mismatch: str = setting(
