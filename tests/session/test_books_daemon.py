@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import os
 import signal
 import socket
@@ -105,6 +106,20 @@ def test_the_page_is_text_or_openmetrics_as_asked(page: Page) -> None:
     assert body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize(
+    "version", ["x", '"1.0.0"', "", "1.0.0.x", "2.0.x", "1.0.0.0\r\n Set-Cookie: x", "1.0.0\xa0", "1..0", "1" * 5000]
+)
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_a_version_that_is_none_is_answered_all_the_same(page: Page, kind: str, version: str) -> None:
+    """And never repeated: prometheus_client writes it into the answer's header, or fails over it."""
+    page.show(Collector(Scope(), totals=dict, gauges=dict))
+    status, said, body = _get(page, "/metrics", accept=f"{kind}; version={version}")
+    assert (status, said.split(";")[0]) == (200, kind if version == "" else "text/plain")
+    assert "\n" not in said
+    assert "\xa0" not in said
+    assert b"# TYPE postmeter_recipients" in body
+
+
 def test_a_target_may_name_its_host(page: Page) -> None:
     """RFC 9112 section 3.2.2."""
     page.show(Collector(Scope(), totals=dict, gauges=dict))
@@ -143,6 +158,14 @@ def test_connections_that_ask_nothing_take_no_more_than_some_threads(page: Page)
     wait_for(lambda: threading.active_count() - before <= 51, within=5)
     for link in idle:
         link.close()
+
+
+def test_it_may_listen_at_an_address_of_one_link() -> None:
+    """Such as a bridge's: fe80:: is on each link, and `%eth0` says on which (RFC 4007 section 11)."""
+    for line in Path("/proc/net/if_inet6").read_text("ascii").splitlines():
+        if line.startswith("fe80"):
+            page = Page(InetAddress(f"{ipaddress.IPv6Address(int(line[:32], 16))}%{line.split()[-1]}", 0))
+            page.close()
 
 
 def test_a_port_in_use_is_told_at_once(page: Page) -> None:

@@ -27,6 +27,7 @@ from postmeter.runtime.logs import OnceAMinute
 _PATIENCE = 10.0  # seconds for a client to send its request and take the answer; Prometheus' own scrape_timeout
 _MOST = 50  # connections at a time; of more the oldest goes, however slowly it goes on asking
 _FIGURES = re.compile(r"((?i:https?)://[^/?]+)?/metrics(\?.*)?")  # a target may name its host: RFC 9112 section 3.2.2
+_ODD = re.compile(r"version=(?! *(?:[0-9]{1,9}(?:\.[0-9]{1,9})*+ *)?+(?:[;,]|\Z))")  # within Accept
 _STOP = 0.1  # seconds between two looks at whether to stop
 
 Render: TypeAlias = Callable[[str], tuple[bytes, str]]
@@ -84,8 +85,11 @@ class Page:
             raise
 
     def _render(self, accept: str) -> tuple[bytes, str]:
-        """One at a time: a collector remembers which names it has shown."""
-        encode, content_type = choose_encoder(accept)
+        """One at a time: a collector remembers which names it has shown.
+
+        A version that is none would be repeated in the answer's header, or fail: who asks for it gets plain text.
+        """
+        encode, content_type = choose_encoder("" if _ODD.search(accept) else accept)
         with self._lock:
             return encode(self._registry), content_type
 
@@ -103,7 +107,7 @@ class _Server(ThreadingTCPServer):
         self.address_family = family
         self.render = render
         self._served: dict[socket.socket, None] = {}
-        super().__init__(place[:2], _Handler)  # type: ignore[arg-type]  # an IPv6 place has four parts
+        super().__init__(place, _Handler)  # type: ignore[arg-type]  # an IPv6 place has four parts, and may need all
         self._thread = threading.Thread(target=self.serve_forever, args=(_STOP,), name="metrics", daemon=True)
         self._thread.start()
 
