@@ -387,6 +387,20 @@ def test_a_bounce_is_never_refused(running: Running) -> None:
         assert send(mta, b"x" * 2_000_000, sender="") == "a"
 
 
+def test_a_step_that_fails_half_way_changes_nothing_of_a_bounce(running: Running) -> None:
+    def half(draft: Draft) -> None:
+        draft.insert_field(Field(b"X-Half", b" done"))
+        raise RuntimeError("a bug")
+
+    running.start(Stage("half", half), Stage("sign", sign))
+    with running.session() as mta:
+        mta.mail("", login="alice@example.com")
+        mta.rcpt("bob@example.net")
+        taken = mta.message(FIELDS, BODY)
+    assert taken.verdict.code == "a"
+    assert [answer.data[4:] for answer in taken.changes] == [b"X-Stamp\0 by us\n\tfolded\0"]
+
+
 def test_changes_come_as_one_run_of_body_then_edits_then_insertions(running: Running) -> None:
     """Exact bytes, in order: body chunks, fields from the highest instance down, our own field last (D7, D13, D17)."""
 
@@ -620,6 +634,15 @@ def test_one_session_too_many_is_refused_for_now(running: Running) -> None:
         wait_for(lambda: later.mail("alice@example.com", login="alice@example.com").code == "c")
 
 
+def test_what_no_client_waits_for_is_taken_though_there_are_too_many_sessions(running: Running) -> None:
+    """pickup(8) would bring sendmail(1)'s mail again each minute; there is one of it at a time (D42)."""
+    running.start(max_sessions=0)
+    with running.session() as mta:
+        assert mta.mail("alice@example.com", login="alice@example.com", queue_id="4X").code == "c"
+        mta.rcpt("bob@example.net", queue_id="4X")
+        assert mta.message(FIELDS, BODY).verdict.code == "a"
+
+
 @pytest.mark.parametrize(
     ("settings", "sender"),
     [
@@ -643,6 +666,17 @@ def test_what_is_never_refused_passes_untouched_where_there_is_no_room(
         else:
             assert early.code == "a"
     assert running.told() == ("passed", "ORIGINATING")
+
+
+def test_gates_refuse_nothing_while_we_observe(running: Running) -> None:
+    never = Gate("never", lambda envelope, recipient: Reply(550, "5.7.1", "never"), bounces=True)
+    running.start(gates=(never,), rcpt_gates=(never,), observe=True)
+    with running.session() as mta:
+        for sender in ("alice@example.com", ""):
+            assert mta.mail(sender, login="alice@example.com").code == "c"
+            assert mta.rcpt("bob@example.net").code == "c"
+            assert mta.message(FIELDS, BODY).verdict.code == "a"
+            assert running.told()[0] == "accepted"
 
 
 def test_a_bug_refuses_nothing_while_we_observe(running: Running) -> None:
