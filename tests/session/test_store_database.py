@@ -19,7 +19,7 @@ import pytest
 
 from postmeter.events import Clicked
 from postmeter.mail.draft import Figure
-from postmeter.store import database, ledger
+from postmeter.store import copying, database, ledger
 from postmeter.store.accounts import Charge
 from postmeter.store.database import Database, StoreError
 from postmeter.store.journal import Journal
@@ -112,6 +112,18 @@ def test_sequence_numbers_are_never_used_again(journal: Journal) -> None:
         link.execute("DELETE FROM events")
     journal.record([clicked(2)])
     assert [entry.seq for entry in journal.events()] == [2]
+
+
+def test_a_copy_of_a_journal_without_events_gives_no_number_again_either(journal: Journal, path: Path) -> None:
+    """Who was told of an event by a webhook takes another of that number for the same."""
+    copying.copy(journal.database, path.with_name("copy"))
+    journal.record([clicked(1)])
+    with closing(Journal(path.with_name("copy"))) as copy:
+        copy.record([clicked(2)])
+        assert copy.last() > 10**15
+    with closing(Journal(path.with_name("copy"))) as copy:
+        copy.record([clicked(3)])
+        assert [entry.seq for entry in copy.events()] == [copy.last() - 1, copy.last()]
 
 
 def fail_halfway(journal: Journal) -> None:

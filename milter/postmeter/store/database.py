@@ -328,6 +328,8 @@ def _renumber(link: sqlite3.Connection) -> None:
     """A copy that is put back (`copying`) must give no number that the lost one gave to others after it was made: it
     goes on at the time in microseconds, which no counting reaches, and which the next copy's is beyond."""
     if link.execute("DELETE FROM positions WHERE name = ?", (COPIED,)).rowcount:
+        missing = "SELECT 1 FROM sqlite_sequence WHERE name = 'events'"  # as long as there never was one
+        link.execute(f"INSERT INTO sqlite_sequence SELECT 'events', 0 WHERE NOT EXISTS ({missing})")
         link.execute("UPDATE sqlite_sequence SET seq = max(seq, unixepoch() * 1000000) WHERE name = 'events'")
 
 
