@@ -135,10 +135,10 @@ def theirs() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def by_root(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def by_root(folder: Path, *words: str, mail: str = "") -> subprocess.CompletedProcess[str]:
     place = {**os.environ, "PYTHONPATH": str(for_everybody(CLONE / "milter"))}
     command = [sys.executable, "-m", "postmeter", *words, "-c", str(folder / "postmeter.yaml")]
-    return subprocess.run(command, env=place, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=place, input=mail, capture_output=True, text=True, check=False, timeout=60)
 
 
 @needs_root
@@ -163,7 +163,18 @@ def test_root_writes_nothing_where_the_daemons_user_has_put_a_link(theirs: Path)
     returns = theirs / "state" / "spool" / "returns"
     Arrivals(returns / "kept").put(Envelope(time=1.0), b"/var/log/*.log { }\n", name="one.eml")
     (returns / "new").symlink_to(elsewhere)
-    done = by_root(theirs, "feedback", "retry", "one")
+    for words, code in ((["feedback", "retry", "one"], 1), (["feedback"], 75)):
+        done = by_root(theirs, *words, mail="From: bob@example.net\n\n/var/log/*.log { }\n")
+        assert list(elsewhere.iterdir()) == []
+        assert (done.returncode, "Permission denied" in done.stderr) == (code, True), done
+
+
+@needs_root
+def test_root_blocks_nothing_where_the_daemons_user_has_put_a_link(theirs: Path) -> None:
+    elsewhere = theirs / "elsewhere"
+    elsewhere.mkdir()
+    (theirs / "state" / "web").symlink_to(elsewhere)
+    done = by_root(theirs, "links", "block", "--host", "evil.example")
     assert list(elsewhere.iterdir()) == []
     assert (done.returncode, "Permission denied" in done.stderr) == (1, True), done
 
