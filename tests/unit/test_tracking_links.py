@@ -158,6 +158,8 @@ MESS = st.sampled_from(
         LINK,
         "<a href=http://example.com/a clicktracking=off>",
         "<a href='https://example.com/?a=1&copy=2&amp;b'ses:no-track title=x>y</a>",
+        "<a href=http://example.com/a data-pm-no-track/>",
+        "<a clicktracking='off'href=http://example.com/a clicktracking=\"OFF\"id=b>z</a>",
         "<AREA\r\nHREF = 'http://example.com/&#x41;'>",
         "<!--[if mso]><v:rect href='http://example.com/v'><a href=\"http://example.com/w\">x</a></v:rect><![endif]-->",
         "<!--[if !mso]><!-->",
@@ -485,6 +487,11 @@ def test_a_relative_link_that_leads_who_knows_where_is_left_alone(page: str) -> 
         ("<a href=https://a.example/ ses:no-track>x</a>", "<a href=https://a.example/>x</a>", "switched_off"),
         ("<a clicktracking=off\r\nhref='mailto:a@a.example'>x</a>", "<a\r\nhref='mailto:a@a.example'>x</a>", "scheme"),
         ("<a href='https://a.example/'data-pm-no-track id=b>", "<a href='https://a.example/' id=b>", "switched_off"),
+        ("<a href=https://a.example/ data-pm-no-track/>x</a>", "<a href=https://a.example/ />x</a>", "switched_off"),
+        ("<a href=https://a.example/ clicktracking='off'id=b>", "<a href=https://a.example/ id=b>", "switched_off"),
+        ("<a clicktracking='off'href=https://a.example/>x</a>", "<a href=https://a.example/>x</a>", "switched_off"),
+        ("<a href=https://a.example/ data-pm-no-track\r\nses:no-track/>x</a>", "<a href=https://a.example/\r\n/>x</a>",
+         "switched_off"),
     ],
 )
 def test_attributes_that_switch_a_link_off_are_understood_and_removed(before: str, after: str, reason: str) -> None:
@@ -492,6 +499,10 @@ def test_attributes_that_switch_a_link_off_are_understood_and_removed(before: st
     assert draft.body.decode() == after
     assert skipped(draft) == {reason: 1}
     assert draft.facts["parts"] == [{"path": "1", "reason": "switches", "count": 0}]
+
+
+def test_a_switch_that_is_the_last_of_the_page_is_in_no_tag() -> None:
+    assert not run(f"{HTML}\r\n\r\n<a href=https://a.example/ data-pm-no-track").changes
 
 
 def test_other_values_of_a_switch_are_none() -> None:

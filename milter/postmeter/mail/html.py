@@ -79,7 +79,7 @@ class Link(NamedTuple):  # one a link, of which a page has many: made in a third
     text_end: int = -1
     """Where the text behind the tag ends, if that is text alone and then the end tag; else -1."""
     switches: tuple[tuple[int, int], ...] = ()
-    """Attributes by which senders tell services like this one not to track the link, with the space before each."""
+    """Attributes by which senders tell services like this one not to track the link: what is to be removed of them."""
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class _Reader:
             name = found["name"].lower()
             if name in _SWITCHES:
                 if name != b"clicktracking" or _value(found).lower() == b"off":
-                    switches.append(found.span())
+                    switches.append(_switch_span(found))
             elif name == b"href" and href is None:
                 href = _value_span(found)
         return -1, None, []
@@ -235,6 +235,13 @@ def _value_span(attribute: re.Match[bytes]) -> tuple[int, int]:
         if attribute[kind] is not None:
             return attribute.span(kind)
     return attribute.end(), attribute.end()
+
+
+def _switch_span(attribute: re.Match[bytes]) -> tuple[int, int]:
+    """With the space before it, which stays where the two neighbours would become one."""
+    start, end = attribute.span()
+    apart = attribute.string[end : end + 1] in b"\t\n\f\r >"
+    return start if apart else attribute.start("name"), end
 
 
 def _value(attribute: re.Match[bytes]) -> bytes:
