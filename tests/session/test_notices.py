@@ -54,8 +54,10 @@ def braked(login: str = "alice@example.com") -> Braked:
 class Telling:
     """Notices under a test: `hours` is the clock of the day and the monotonic one; a new one is a restart."""
 
-    def __init__(self, folder: Path, port: int, *, sender: bool = False, to: tuple[str, ...] = (ADMIN,)) -> None:
-        self.folder, self.port = folder, port
+    def __init__(
+        self, folder: Path, port: int, *, sender: bool = False, to: tuple[str, ...] = (ADMIN,), name: str = ADMIN
+    ) -> None:
+        self.folder, self.port, self.name = folder, port, name
         self.quota = Quota(warn_to=to, warn_sender=sender)
         self.now, self.failed = DAY, 0
         self.journal = Journal(folder / "journal.db", host="mx")
@@ -63,7 +65,7 @@ class Telling:
         self.work()
 
     def restart(self) -> None:
-        mailer = Mailer(InetAddress("127.0.0.1", self.port), ADMIN, "mx.example.com")
+        mailer = Mailer(InetAddress("127.0.0.1", self.port), self.name, "mx.example.com")
         journal = Journal(self.folder / "journal.db", host="mx")
         self.notices = Notices(
             journal, self.quota, mailer, room=lambda event: None, failed=self._count,
@@ -123,6 +125,14 @@ def test_it_goes_to_all_who_are_to_be_warned_in_our_name(tmp_path: Path, sink: S
     (delivery,) = sink.deliveries
     assert delivery.mail_from == ADMIN.encode()
     assert delivery.rcpt_to == (ADMIN.encode(), b"second@example.org")
+
+
+def test_names_beyond_ascii_are_told_and_tell(tmp_path: Path, sink: Sink) -> None:
+    """RFC 6531, to a server that has it."""
+    Telling(tmp_path, sink.port, name="pöst@example.com", to=("jürgen@example.net",)).work(warned())
+    (delivery,) = sink.deliveries
+    assert (delivery.mail_from, delivery.rcpt_to) == ("pöst@example.com".encode(), ("jürgen@example.net".encode(),))
+    assert delivery.values(b"From") == ["postmeter <pöst@example.com>".encode()]
 
 
 def test_what_happened_before_anybody_asked_is_not_told(tmp_path: Path, sink: Sink) -> None:

@@ -6,6 +6,7 @@ import email
 import email.policy
 from dataclasses import replace
 from email.message import EmailMessage
+from email.policy import SMTP
 from typing import Any
 
 from hypothesis import given
@@ -55,6 +56,12 @@ def arrived(message: Submitted, *removed: Suppressed) -> EmailMessage:
     read = email.message_from_bytes(octets, policy=email.policy.default)
     assert isinstance(read, EmailMessage)
     return read
+
+
+def test_the_name_in_which_it_is_told_may_go_beyond_ascii() -> None:
+    mailer = replace(MAILER, sender="pöst@example.com")
+    told = report(MESSAGE, [REMOVED], mailer, ident="0" * 32, now=NOW)
+    assert "From: postmeter <pöst@example.com>\r\n".encode() in told.as_bytes(policy=SMTP.clone(utf8=True))
 
 
 def groups(status: Any) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage, Message
 from email.policy import SMTP
-from email.utils import format_datetime, formataddr
+from email.utils import format_datetime
 
 from postmeter.books.letters import Letter
 from postmeter.config.schema import InetAddress
@@ -37,10 +37,15 @@ class Mailer:
     sender: str
     host: str
 
+    @property
+    def author(self) -> str:
+        """The From field; formataddr takes no address beyond ASCII."""
+        return f"postmeter <{self.sender}>"
+
     def compose(self, letter: Letter, *, to: Sequence[str], ident: str, about: str, now: float) -> EmailMessage:
         """`about` makes the Message-ID: the same letter sent twice, when nobody knows whether it arrived, bears one."""
         message = EmailMessage(policy=SMTP)
-        message["From"] = formataddr(("postmeter", self.sender))
+        message["From"] = self.author
         message["To"] = ", ".join(to)
         message["Subject"] = letter.subject.replace("=?", "= ?")  # no encoded word (RFC 2047)
         message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))

@@ -17,7 +17,7 @@ from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import SMTP
-from email.utils import format_datetime, formataddr
+from email.utils import format_datetime
 
 from postmeter.books.letters import Letter
 from postmeter.books.mailing import Mailer
@@ -42,7 +42,7 @@ def report(
     """To the sender of a message, about those who did not get it."""
     told = MIMEMultipart("report", policy=SMTP)
     told.set_param("report-type", "delivery-status")
-    told["From"] = formataddr(("postmeter", mailer.sender))
+    told["From"] = mailer.author
     told["To"] = message.mail_from
     count = len(removed)
     told["Subject"] = f"Not sent to {count} {'recipients' if count > 1 else 'recipient'}: suppressed"
