@@ -343,11 +343,28 @@ def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
         server.server_close()
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize(("said", "heard"), [(b"413 Content Too Large", 413), (b"200 OK", 0)])
-def test_an_answer_to_half_a_body_is_heard_but_for_a_yes(said: bytes, heard: int) -> None:
+def test_an_answer_to_half_a_body_is_heard_but_for_a_yes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, heard: int, *, secure: bool
+) -> None:
     """Who will not have all of it says so and hangs up; who says yes to a part has not got the rest."""
     answer = b"HTTP/1.1 " + said + b"\r\nConnection: close\r\n\r\n"
-    server, url = raw(lambda link: (link.recv(9999), link.sendall(answer))[1])
+    made = tls.make(tmp_path / "tls", host="localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.server)
+
+    def refuse(link: Any) -> None:
+        if secure:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the answer waits, and is never sent
+            link = context.wrap_socket(link, server_side=True)
+        with link:
+            link.recv(9999)
+            link.sendall(answer)
+
+    server, url = raw(refuse)
+    url = url.replace("http://127.0.0.1", "https://localhost") if secure else url
     try:
         with contextlib.nullcontext() if heard else pytest.raises(CallError):
             assert calls.post(url, bytes(30_000_000), {}) == heard

@@ -66,7 +66,7 @@ def _ask(link: HTTPConnection, target: str, body: bytes, named: dict[str, str]) 
     """Who takes no such body may say so and hang up before it has all of it (RFC 9110 section 15.5.14)."""
     try:
         link.request("POST", target, body, named)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         status = link.getresponse().status
         if 200 <= status < 300:
             raise
