@@ -622,6 +622,19 @@ def test_recipients_stay_when_the_rest_of_a_message_is_let_go(running: Running) 
         assert mta.message(FIELDS, b"x" * 60_000).verdict.code == "a"
 
 
+def test_temporary_files_may_lie_in_a_folder_with_a_long_name(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libmilter's own socket lies there, and an address of a socket has 108 octets (unix(7))."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    running.start(Stage("sign", sign))
+    with running.session() as mta:
+        assert send(mta) == "a"
+    assert not list(long.iterdir())
+
+
 def test_one_session_too_many_is_refused_for_now(running: Running) -> None:
     running.start(max_sessions=2)
     first, second, third = running.session(), running.session(), running.session()

@@ -14,7 +14,8 @@ import signal
 import socket
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -75,16 +76,26 @@ class Shift:
 
 def serve(desk: Desk, shift: Shift) -> NoReturn:
     """Run libmilter on the shared listener until the shift ends; never returns."""
-    with tempfile.TemporaryDirectory(prefix="postmeter-") as private:
-        _register(desk, _throw_away(shift.listener, Path(private, "libmilter")))
+    with tempfile.TemporaryDirectory(prefix="postmeter-") as private, _near(private) as folder:
+        _register(desk, _throw_away(shift.listener, folder / "libmilter"))
         fd = _open_listener(shift.listener)
-        dead = _dead_listener(Path(private, "dead"))
+        dead = _dead_listener(folder / "dead")
     door = Door(fd, shift.listener, dead, most=desk.load.most_connections)
     shift.ready()
     Thread(target=_watch, args=(desk, shift, door), daemon=True).start()
     milter.main()
     shift.close()
     os._exit(0)
+
+
+@contextmanager
+def _near(folder: str) -> Iterator[Path]:
+    """Another name of it, for a while: a socket's address has 108 octets (unix(7)), and TMPDIR may be longer."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def _throw_away(shared: socket.socket, path: Path) -> str:
