@@ -78,6 +78,7 @@ class Database:
         self._inode = 0
         self._look_at = float("-inf")
         self._synced = (0, 0, 0)
+        self._tolerant = False
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of one SELECT."""
@@ -85,9 +86,21 @@ class Database:
             try:
                 if self._readonly:
                     self._forget_if_replaced()
-                return self._connection().execute(sql, values).fetchall()
+                return self._fetch(sql, values)
             except (sqlite3.Error, OSError, StoreError) as error:
                 self._fail(error)
+
+    def _fetch(self, sql: str, values: Sequence[object]) -> list[Row]:
+        """Octets that are no UTF-8, as a disk may give them back, shall not keep all other rows from being read."""
+        link = self._connection()
+        try:
+            return link.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if not _is_no_text(error):
+                raise
+        self._tolerant = True
+        link.text_factory = _as_text
+        return link.execute(sql, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -232,6 +245,8 @@ class Database:
         link.execute(f"PRAGMA cache_size=-{_CACHE}")
         link.execute("PRAGMA mmap_size=0")  # a failing disk is to be an error, not SIGBUS
         link.execute("PRAGMA foreign_keys=OFF")
+        if self._tolerant:
+            link.text_factory = _as_text  # slower than its own
         return link
 
     def _beside(self, ending: str) -> Path:
@@ -265,6 +280,7 @@ class Database:
         if isinstance(error, sqlite3.ProgrammingError):
             raise error  # a bug of ours, and the file as good as ever
         self._drop()
+        self._tolerant = self._tolerant or _is_no_text(error)
         if isinstance(error, StoreError):
             raise error
         what = error.strerror if isinstance(error, OSError) else None
@@ -282,6 +298,14 @@ def open(path: Path, *, sync: str = "normal", readonly: bool = False) -> Databas
     database = Database(path, sync=sync, readonly=readonly)
     database.query("SELECT count(*) FROM migrations")
     return database
+
+
+def _is_no_text(error: Exception) -> bool:
+    return "Could not decode" in str(error)
+
+
+def _as_text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
 
 
 def _open(path: Path) -> int:

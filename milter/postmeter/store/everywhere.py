@@ -81,7 +81,7 @@ class Everywhere:
             passed = 0
             while found := self._query(f"{rows.SELECT}{where} LIMIT %s OFFSET %s", reference, _SLICE, passed):
                 passed += len(found)
-                for entry in map(rows.decode, found):
+                for entry in rows.readable(found):
                     if (name := (entry.host, entry.event.source)) not in seen:
                         seen.add(name)
                         yield entry
@@ -115,7 +115,7 @@ class Everywhere:
         return [str(reference) for reference, _ in self._query(sql, *names, most)] if names else []
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        found = [rows.decode(row) for row in self._query(rows.SELECT + where, *values)]
+        found = rows.readable(self._query(rows.SELECT + where, *values))
         return list({(entry.host, entry.event.source): entry for entry in found}.values())
 
     def _query(self, sql: str, *values: object) -> list[Row]:

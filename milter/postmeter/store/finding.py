@@ -111,4 +111,4 @@ class Finder:
         return [fate.reference for fate in sorted(found, key=lambda fate: -fate.time)]
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [rows.decode(row) for row in self._database.query(rows.SELECT + where, values)]
+        return rows.readable(self._database.query(rows.SELECT + where, values))

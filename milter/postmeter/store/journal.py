@@ -87,8 +87,8 @@ class Journal:
             return [], after
         marks = ", ".join("?" * len(kinds))
         where = f"WHERE seq > ? AND seq <= ? AND kind IN ({marks}) ORDER BY seq LIMIT ?"
-        found = self._entries(where, after, end, *kinds, limit)
-        return found, found[-1].seq if len(found) == limit else int(end)
+        found = self.database.query(rows.SELECT + where, (after, end, *kinds, limit))
+        return rows.readable(found), int(found[-1][0] if len(found) == limit else end)
 
     def of_reference(self, reference: str) -> list[Entry]:
         return self._entries("WHERE reference = ? AND reference != '' ORDER BY seq LIMIT ?", reference, _SLICE)
@@ -144,7 +144,7 @@ class Journal:
         self.database.close()
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [rows.decode(row) for row in self.database.query(rows.SELECT + where, values)]
+        return rows.readable(self.database.query(rows.SELECT + where, values))
 
 
 def _new(link: Connection, encoded: list[Row]) -> list[Row]:

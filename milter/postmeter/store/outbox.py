@@ -35,7 +35,7 @@ class Outbox:
     def waiting(self, topic: str) -> list[Entry]:
         """What is to be told under that topic, oldest first."""
         where = "WHERE seq IN (SELECT seq FROM outbox WHERE topic = ?) ORDER BY seq"
-        return [rows.decode(row) for row in self._database.query(rows.SELECT + where, (topic,))]
+        return rows.readable(self._database.query(rows.SELECT + where, (topic,)))
 
     def told(self, topic: str, *, upto: int, now: float, forget: float) -> None:
         """Nothing up to that number has to be told any more. Times of mail before `forget` matter no longer."""

@@ -109,9 +109,8 @@ def _fates(database: Database, references: Collection[str], *, hashed: bool) -> 
 def _delete(link: Connection, events: Sequence[Seen]) -> int:
     for event in events:
         if event.kind == "submitted":
-            row = link.execute(f"{rows.SELECT}WHERE seq = ?", (event.seq,)).fetchone()
-            found = rows.decode(row).event if row else None
-            fates.forget(link, [found] if isinstance(found, Submitted) else [])
+            found = rows.readable(link.execute(f"{rows.SELECT}WHERE seq = ?", (event.seq,)))
+            fates.forget(link, [entry.event for entry in found if isinstance(entry.event, Submitted)])
     numbers = [(event.seq,) for event in events]
     link.executemany("DELETE FROM outbox WHERE seq = ?", numbers)
     return link.executemany("DELETE FROM events WHERE seq = ?", numbers).rowcount
@@ -131,7 +130,10 @@ def _veil_events(link: Connection, events: Iterable[Seen], key: bytes) -> int:
         if row is None:
             continue
         kind, *before = row
-        source, data = personal.aged(kind, before[0], before[1], key)
+        try:
+            source, data = personal.aged(kind, before[0], before[1], key)
+        except (ValueError, TypeError, AttributeError):  # it may name anybody, and nobody can read it any more
+            source, data = before[0], "{}"
         if [source, data] != before:
             write(link, event.seq, source, data)
             done += 1

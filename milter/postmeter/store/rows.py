@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from typing import Any
 from postmeter.events import KINDS, Event, kind
 from postmeter.mail.draft import Figure
 from postmeter.store.database import Database, Row
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
 _TEXTS = tuple(column for column in _COLUMNS if column != "time")
@@ -76,13 +79,25 @@ def counts_up(row: Row) -> bool:
 
 
 def decode(row: Row) -> Entry:
-    """The opposite of `encode`, from a row of SELECT."""
+    """The opposite of `encode`, from a row of SELECT, as far as this version knows what it says."""
     seq, host, name, *columns, data = row
     cls = KINDS[name]
     known = {field.name for field in fields(cls)}
     values: dict[str, Any] = {key: value for key, value in zip(_COLUMNS, columns, strict=True) if key in known}
-    values |= {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(data).items()}
+    said = {key: value for key, value in json.loads(data).items() if key in known}
+    values |= {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return Entry(seq, host, cls(**values))
+
+
+def readable(found: Iterable[Row]) -> list[Entry]:
+    """Without what the disk gave back otherwise, or a newer version's: who follows would stand before it for ever."""
+    entries = []
+    for row in found:
+        try:
+            entries.append(decode(row))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            log.error("event %s of %s cannot be read and is left out, %r: %r", row[0], row[1], row[2], error)
+    return entries
 
 
 def add(link: Connection, row: Row) -> bool:
