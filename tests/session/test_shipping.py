@@ -363,6 +363,23 @@ def test_numbers_that_nobody_has_are_not_waiting_to_be_shipped(tmp_path: Path, u
     assert host.lag() == 1
 
 
+def test_where_many_wait_a_jump_among_their_numbers_is_none_of_them(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many and more are told by their numbers, which are those of a time once a copy was put back."""
+    host = Host(tmp_path, url)
+    host.ship(taken())
+    monkeypatch.setattr(unshipped, "_MANY", 3)
+    with host.journal.database.transaction() as link:
+        link.execute("UPDATE sqlite_sequence SET seq = seq + 2")
+    host.journal.record([taken() for _ in range(4)])
+    assert host.lag() == 6
+    with host.journal.database.transaction() as link:
+        link.execute("UPDATE sqlite_sequence SET seq = seq + ?", (10**15,))
+    host.journal.record([taken()])
+    assert host.lag() == 3
+
+
 def test_a_backup_that_was_put_back_is_noticed_behind_a_jump(
     tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -216,6 +216,22 @@ def test_what_anybody_committed_is_given_to_the_disk_soon(
             wait_for(lambda: log.stat().st_size in given)
 
 
+def test_the_log_is_given_again_as_long_as_its_time_may_hide_a_change(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's clock stands still for up to 10 ms; and what is old and was given is left alone."""
+    given: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", given.append)
+    log, now = path.with_name("journal.db-wal"), time.time_ns()
+    with closing(Database(path, sync="normal", readonly=False)) as book, book.transaction():
+        for changed, times in ((now + 60 * 10**9, 3), (now - 10**9, 1)):
+            os.utime(log, ns=(changed, changed))
+            given.clear()
+            for _ in range(3):
+                book.sync_log()
+            assert len(given) == times
+
+
 def test_figures_are_written_when_the_settler_closes(path: Path) -> None:
     settler = Settler(path)
     settler.open()

@@ -115,7 +115,10 @@ def test_strangers_are_not_made_senders_of_ours(name: str) -> None:
     assert attaching.attach(mailer(CALLED, [service(name, {}), users]), CONFIG)
     closed = service(name, {"smtpd_client_restrictions": "permit_mynetworks, reject"})
     assert attaching.attach(mailer(CALLED, [closed]), CONFIG)
-    assert attaching.attach(mailer({**CALLED, "inet_interfaces": "127.0.0.1, [::1]"}, [service(name, {})]), CONFIG)
+    for alone in ("127.0.0.1, [::1]", "loopback-only"):
+        assert attaching.attach(mailer({**CALLED, "inet_interfaces": alone}, [service(name, {})]), CONFIG)
+    attached = {**CALLED, "smtpd_milters": "unix:postmeter/milter.sock"}  # by hand, and the doctor's to tell
+    assert attaching.attach(mailer({}, [service(name, attached)]), CONFIG, wanted=[name])
     assert attaching.attach(mailer(CALLED, [service("127.0.0.1:25/inet", {})]), CONFIG)
 
 

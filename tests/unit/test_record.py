@@ -141,6 +141,21 @@ def test_while_the_quotas_store_is_gone_its_policy_decides_and_the_journal_tells
     assert kinds == {"refused" if reply else "submitted"}
 
 
+def test_where_the_journal_is_gone_with_the_quotas_store_mail_is_counted_all_the_same(
+    settler: Settler, tmp_path: Path
+) -> None:
+    remote = RemoteSettler(RedisLedger(RedisServer(RedisStore(places=(InetAddress("127.0.0.1", 1),))), "p"), settler)
+    it = Recorder(remote, Quotas(ONE, remote), observe=False, tolerant=True)
+    assert it.accepted(draft()) is None
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").mkdir()
+    remote.close()
+    with closing(Journal(tmp_path / "file" / "journal.db", readonly=True)) as journal:
+        totals = journal.totals()
+    assert totals["messages_total", ("ORIGINATING", "accepted")] == 1
+    assert totals["quota_store_errors_total", ()] == 1
+
+
 def test_a_store_that_is_gone_is_told_once_a_minute(
     remote: RemoteSettler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
