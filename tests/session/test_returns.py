@@ -255,6 +255,18 @@ def test_what_is_no_bounce_goes_to_the_sender_on_record(desk: Desk, raw: bytes) 
     assert desk.figures() == {"passed_on": 1}
 
 
+@pytest.mark.parametrize("header", [b"", b"Return-Path: <>\n", b"Return-Path: <postmaster@example.net>\n"])
+def test_a_postmaster_s_letter_is_no_bounce_by_the_envelope_that_it_came_in(desk: Desk, header: bytes) -> None:
+    """Postfix writes Return-Path for pipe(8), and none for LMTP; whoever wrote one before it knows nothing of ours."""
+    letter = (
+        b"In-Reply-To: <1@example.com>\nFrom: Jo Postmaster <postmaster@example.net>\nSubject: Re: News\n\n"
+        b"Take reader@example.net off your list: 550 5.1.1 user unknown, your mail could not be delivered.\n"
+    )
+    desk.come(header + letter, sender="postmaster@example.net")
+    assert desk.events() == []
+    assert desk.figures() == {"passed_on": 1}
+
+
 def test_with_tag_all_every_bounce_is_recorded_and_passed_on(tmp_path: Path) -> None:
     desk = open_desk(tmp_path, tag="all")
     desk.come(dsn("reader@example.net", to=RETURN_PATH))
@@ -335,10 +347,10 @@ def test_a_report_that_makes_our_reader_fail_holds_up_nobody(desk: Desk, monkeyp
 
     real = reading.read
 
-    def fails(raw: bytes) -> object:
+    def fails(raw: bytes, *, sender: str | None) -> object:
         if b"poison" in raw:
             raise IndexError("a bug")
-        return real(raw)
+        return real(raw, sender=sender)
 
     monkeypatch.setattr(reading, "read", fails)
     desk.new.put(Envelope(time=NOW, recipients=(RETURN_PATH,)), b"Subject: poison\r\n\r\n")

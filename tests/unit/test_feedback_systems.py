@@ -5,6 +5,7 @@ tests/data/came_back was written for this test after what these systems are know
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,25 @@ def test_bounces_are_read_as_they_are_meant(name: str, expected: tuple[str, bool
     found = come(name)
     told = [(one.recipient, one.status, one.hard) for one in found.recipients]
     assert (found.kind, told) == ("bounce", [("reader@example.net", *expected)])
+
+
+def handed_over(name: str) -> Report:
+    """As it comes by LMTP: Postfix writes no Return-Path then, and tells the sender beside the message."""
+    raw = (FOLDER / f"{name}.eml").read_bytes()
+    field = re.search(rb"^Return-Path: *<(.*)>\n", raw.partition(b"\n\n")[0] + b"\n", re.MULTILINE)
+    sender = field[1].decode() if field else {"a-newsletter-about-parcels": "shop@example.org"}.get(name, "")
+    return read(raw.replace(field[0], b"", 1) if field else raw, sender=sender)
+
+
+@pytest.mark.parametrize("name", BOUNCES)
+def test_bounces_that_come_by_lmtp_are_read_alike(name: str) -> None:
+    found = handed_over(name)
+    assert (found.kind, found.recipients) == ("bounce", come(name).recipients)
+
+
+@pytest.mark.parametrize(("name", "kind"), OTHERS.items(), ids=OTHERS)
+def test_what_is_no_bounce_is_none_by_lmtp_either(name: str, kind: str) -> None:
+    assert handed_over(name).kind == kind
 
 
 @pytest.mark.parametrize(("name", "kind"), OTHERS.items(), ids=OTHERS)

@@ -195,7 +195,7 @@ class Returns:
     def _judged(self, arrival: Arrival, messages: _Messages) -> Verdict:
         if any(canonical(untagged(address)) in self._leave.addresses for address in arrival.envelope.recipients):
             return self._unsubscribe(arrival)
-        report = reading.read(arrival.raw)
+        report = reading.read(arrival.raw, sender=arrival.envelope.sender)
         named = self._named(report, arrival.envelope.recipients)
         message = messages.of(named) if named else self._by_message_id(report, messages)
         if message is None:

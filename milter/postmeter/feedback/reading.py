@@ -7,6 +7,7 @@ the input; linear in it. Knows nothing of who may be believed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from postmeter.feedback import arf, automatic, dsn, original, words
 from postmeter.feedback.opened import Head, Opened, head, open_
@@ -28,9 +29,14 @@ _STATUS = ("message/delivery-status", "message/global-delivery-status")
 _RECEIPT = ("message/disposition-notification", "message/global-disposition-notification")
 
 
-def read(message: bytes) -> Report:
-    """What it is and says. A report that a mail system returned inside one of its own is read in its place."""
+def read(message: bytes, *, sender: str | None = None) -> Report:
+    """What it is and says. A report that a mail system returned inside one of its own is read in its place.
+
+    `sender` is that of its envelope, where it is known: LMTP brings no Return-Path (RFC 5321 section 4.4).
+    """
     opened = open_(message)
+    if sender is not None:
+        opened = replace(opened, head={**opened.head, "return-path": [f"<{sender}>"]})
     returned = opened.original()
     if returned and words.system(opened) and not opened.of(*_STATUS) and _reports(head(returned.octets)):
         opened = open_(returned.octets)
