@@ -44,6 +44,7 @@ ODD = [
     "http://a.example/1,http://b.example/2;http://c.example/3 http://a.example/http://b.example/",
     "> http://example.com/quoted\r\n >http://example.com/q\r\n>>http://example.com/q",
     "A sentence goes on until http://example.com/long/er/than/the \r\nline and \r\nhttp://example.com/next \r\none",
+    "\"http://example.com/a\"-- \"http://example.com/b\"\u2014 (\"http://example.com/c\")- \"http://example.com/d\"/",
     "-- not yet\r\n--\r\nhttp://example.com/a\r\n-- \r\nhttp://example.com/signature",
 ]
 FORMS = ["", "; format=flowed", "; format=flowed; delsp=yes"]
