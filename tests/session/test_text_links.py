@@ -11,6 +11,7 @@ import base64
 import binascii
 import email
 import re
+import string
 from collections.abc import Iterator
 from email.message import Message as Parsed
 from http.client import HTTPConnection
@@ -113,6 +114,19 @@ def _ended(url: str) -> str:
             url = url[: reference.start()]
         else:
             return url
+
+
+def test_a_mark_behind_a_quoted_url_costs_no_click(web: HTTPConnection) -> None:
+    """Programs that take it for the URL's end, and the quotation mark before it, get where the others get."""
+    tracked = 0
+    for mark in f"{string.punctuation}\u2014\u2026\u201d\u3002":
+        head = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        before, after, _ = rewrite(head + f'"http://example.com/a"{mark} and on'.encode(), TEXTS)
+        if before != after:
+            (link,) = links(_texts(after)[0])
+            assert clicks.target(link, web) == "http://example.com/a"
+            tracked += 1
+    assert tracked > 15
 
 
 def test_the_judge_finds_links_as_its_definition_shows() -> None:

@@ -23,7 +23,7 @@ _OPENING = {ord(")"): b"(", ord("]"): b"["}
 _LAST = re.compile(rb"[A-Za-z0-9/=&#%+@$)]\Z")
 _NO_END = b"-_"  # Thunderbird leaves off the one, GitHub's definition (github.github.com/gfm, section 6.9) the other
 _BEHIND = rb".,:;!?'\"*~|()\[\]>{}\\`"  # behind a tracked URL the tracking server takes none of it for a part
-_GOES_ON = re.compile(rb"[\">][" + _BEHIND + rb"]*+[^\s<" + _BEHIND + rb"]")  # GitHub's definition does, others end there
+_GOES_ON = re.compile(rb"[\">][" + _BEHIND + rb"]*+[^\s<" + _BEHIND + rb"]")  # by GitHub's definition; others end there
 _RUN = re.compile(rb"[^\s<]*")
 _REFERENCE = re.compile(rb"&[A-Za-z0-9]+\Z")  # to a character, with ";" behind it: GitHub's definition leaves it off
 _BRACKET = re.compile(rb"[()]")
