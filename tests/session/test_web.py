@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -210,6 +211,19 @@ def test_a_host_that_is_not_ours_is_404_even_with_a_token_made_for_it(server: Ru
 def test_a_host_of_earlier_days_and_an_older_secret_still_answer(server: Running) -> None:
     assert server.ask(path_of(base="http://old.example.com"), host="old.example.com").status == 302
     assert server.ask(path_of(secret=OLD)).status == 302
+
+
+def test_a_host_too_long_for_one_is_not_remembered(server: Running) -> None:
+    """Spellings are, so that strangers would fill the memory with theirs."""
+    tracemalloc.start()
+    try:
+        server.ask("/c/x", host="evil.example")
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200):
+            assert server.ask("/c/x", host=f"{number}.{'é' * 5000}").status == 404
+        assert tracemalloc.get_traced_memory()[0] - before < 300_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("host", ["CLICK.example.com", "click.example.com:8587", "click.example.com."])
@@ -737,6 +751,14 @@ def test_a_body_over_the_bound_is_cut_off(paged: Running) -> None:
     for raw in (posted(paged, "/u/x", b"x" * 9000), posted(paged, "/u/x", b"x" * 9000, length=10**9)):
         assert b"HTTP/1.1 200" not in raw
     assert paged.ask("/u/x").status == 200
+
+
+def test_a_body_within_the_bound_is_read_however_large_it_is(tmp_path: Path) -> None:
+    """aiohttp has a bound of its own, of 1 MB, and answers with its banner beyond that."""
+    body = b"x" * 2_000_000
+    with running(tmp_path / "paged", max_request=3_000_000) as server:
+        assert json.loads(parse(posted(server, "/u/x", body)).body)["body"] == len(body)
+        assert b"aiohttp" not in posted(server, "/u/x", body * 2)
 
 
 def test_a_body_is_not_unpacked_whatever_it_says_it_is(paged: Running) -> None:

@@ -25,6 +25,7 @@ from postmeter.tracking.clients import Clients
 from postmeter.tracking.hits import SEEN, Hit, Hits
 
 _HOSTS = 1024  # spellings of host names that are remembered
+_LONGEST = 300  # characters of one; a name has 253 at most, and there may be a port
 _BEHIND = ".,:;!?'\"*~|()[]<>{}\\`"  # what programs may take for the end of a URL in text; none of it is in a token
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)([^?]*)")  # RFC 9112 section 3.2.2; no host of ours has an @
 
@@ -116,7 +117,7 @@ class Desk:
     def take(self, site: Site) -> None:
         """From now on answer as this site."""
         self._site = site
-        self._host = lru_cache(maxsize=_HOSTS)(self._own_host)
+        self._known = lru_cache(maxsize=_HOSTS)(self._own_host)
 
     def reads(self, request: Request) -> bool:
         """Whether this request's body matters."""
@@ -207,8 +208,11 @@ class Desk:
         proto = request.headers.get("X-Forwarded-Proto", "")
         return self._site.clients.secure(request.remote or "", proto, secure) if proto else secure
 
+    def _host(self, name: str) -> str:
+        """The name of a host of ours, or nothing. What strangers make up is remembered, so no more than it may have."""
+        return self._known(name) if len(name) <= _LONGEST else ""
+
     def _own_host(self, header: str) -> str:
-        """The name of a host of ours, or nothing."""
         try:
             name = host_name(header)
         except ValueError:

@@ -167,10 +167,10 @@ class Server(web.Server):
         return Response(self._desk.answer(request, secure=secure, body=body), self._desk.now(), last=self.leaving)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        """All of it: the connection's bounds hold for it as for the header."""
+        """All of it: the connection's bounds hold for it as for the header, and none of aiohttp's."""
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(_CONTINUE)
-        return await request.read()
+        return await request.content.read()
 
     def sweep(self) -> None:
         """Cut off who has been asking, or reading, for too long."""
