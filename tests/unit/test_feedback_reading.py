@@ -486,6 +486,23 @@ def test_ordinary_mail_is_nothing_that_came_back(fields: str, text: str) -> None
     assert read(f"{fields}\n\n{text}\n".encode()).kind == "other"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Subject: Re: Undelivered Mail Returned to Sender\nIn-Reply-To: <1@b.example>",
+        "Subject: FW: Undelivered Mail Returned to Sender",
+        "Subject: WG: Undelivered Mail Returned to Sender",
+        "Subject: Fwd: Undelivered Mail Returned to Sender",
+    ],
+)
+def test_a_letter_that_quotes_a_delivery_status_is_none(fields: str) -> None:
+    status = "Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 no"
+    text = f"From: Bob <bob@c.example>\n{fields}\n\nIt could not be delivered, why?\n\n{status}\n".encode()
+    assert read(text, sender="bob@c.example").kind == "other"
+    bounce = text.replace(b"Bob <bob@", b"<mailer-daemon@").replace(b"In-Reply-To", b"X")
+    assert read(bounce, sender="").kind == "bounce"
+
+
 IN_WORDS = {
     "behind a line": "I was not able to deliver your message to:\n\n<r@x.example>:\n550 5.1.1 no such user\n",
     "in a row": "The following addresses failed:\n\n  r@x.example\n    host mx said: 550 5.1.1 user unknown\n",

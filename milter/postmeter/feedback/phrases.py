@@ -103,6 +103,8 @@ ANSWER = re.compile(
 """In the subject of an automatic answer, from its start."""
 REPLY = re.compile(r"\s{0,5}(?:re|aw|sv|antw|rif|odp)\s?:", re.IGNORECASE)
 """At the start of a person's answer."""
+FORWARDED = re.compile(r"\s{0,5}(?:fwd?|wg|tr|rv|enc|doorst|vs|vb|转发|轉寄)\s?[:：]", re.IGNORECASE)
+"""At the start of what a person passes on."""
 CHALLENGE = re.compile(
     r"(?:please )?(?:confirm|verify) (?:your|that you)[^.]{0,40}(?:message|e?mail|human|sen[dt])"
     r"|challenge[ /-]response|confirmation (?:required|needed)[^.]{0,40}(?:message|mail)|spamarrest|boxbe"

@@ -78,6 +78,8 @@ def _receipt(opened: Opened, about: Head) -> Report | None:
 def _status(opened: Opened, said: str, about: Head) -> Report | None:
     """A delivery status in its part; or its fields among the words, as broken mail and some systems have them."""
     parts = opened.of(*_STATUS)
+    if not parts and words.letter(opened):
+        return None
     late = words.delayed(opened, said)
     for text in [piece.text() for piece in parts] or [opened.text()]:
         status = dsn.fields(text)

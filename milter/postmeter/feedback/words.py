@@ -52,10 +52,9 @@ def tells_of_failure(opened: Opened, words: str) -> str:
     failed = bool(phrases.FAILED.search(words[:_FAR]))
     if "x-failed-recipients" in opened.head:
         return "it has the field X-Failed-Recipients"
-    answers = {"in-reply-to", "references"} & opened.head.keys()
-    wrote = opened.first("return-path") not in ("", "<>")
-    if answers and wrote and not opened.report_type and phrases.REPLY.match(opened.first("subject")):
-        return ""  # postmasters write letters too
+    if letter(opened):
+        return ""
+    answers, wrote = _answers(opened), _wrote(opened)
     late = phrases.DELAYED.search(opened.first("subject")[:300]) is not None
     if system(opened) and (failed or subject or late):
         return "a mail system says that something was not delivered"
@@ -64,6 +63,25 @@ def tells_of_failure(opened: Opened, words: str) -> str:
     if (subject or late) and failed and not (answers and opened.first("return-path")):
         return "its subject and words say that something was not delivered"
     return ""
+
+
+def letter(opened: Opened) -> bool:
+    """Whether a person answers or passes something on, whatever he quotes: postmasters write letters too."""
+    if opened.report_type or not _wrote(opened):
+        return False
+    subject = opened.first("subject")
+    if phrases.FORWARDED.match(subject):
+        return not system(opened)
+    return _answers(opened) and phrases.REPLY.match(subject) is not None
+
+
+def _answers(opened: Opened) -> bool:
+    return bool({"in-reply-to", "references"} & opened.head.keys())
+
+
+def _wrote(opened: Opened) -> bool:
+    """Whether it has a sender, whom a bounce has not (RFC 5321 section 4.5.5)."""
+    return opened.first("return-path") not in ("", "<>")
 
 
 def _refuses(opened: Opened, words: str, *, alone: bool) -> bool:
