@@ -247,6 +247,7 @@ def test_directories_without_end_among_the_hits_keep_nobody_from_a_backup(small:
             deep = deep / "d"
             deep.mkdir()
         (hits / "away").symlink_to(elsewhere)
+        (hits / "d" / "away").symlink_to(elsewhere / "secret")
         made = small.backup()
     finally:
         subprocess.run(["rm", "-rf", str(hits)], check=True)

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.books.following import Follower
+from postmeter.cli import erase
 from postmeter.cli.main import main
 from postmeter.events import Bounced, Clicked, Event, Sent, Submitted, Suppressed, Unsubscribed
 from postmeter.store import erasing, fates, orders, rows, suppression, veil
@@ -426,6 +427,18 @@ def test_letters_of_any_alphabet_may_be_capitals(address: str, data: st.DataObje
         assert person.may_be_in(text)
         assert person.in_octets(f"x{text}x".encode())
         assert person.may_be_in(person.without(text)) is False or text.startswith('"')
+
+
+@pytest.mark.parametrize("address", NAMES)
+def test_an_address_is_found_wherever_a_file_is_cut_for_reading(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And however long its letters are where they are written otherwise."""
+    monkeypatch.setattr(erase, "_BLOCK", 1)
+    person, file = erasing.Person(address, KEY, lambda spelling: []), tmp_path / "file"
+    for text in (address, json.dumps(address), quote(address, safe="")):
+        file.write_text(f"before {text} behind", "utf-8")
+        assert erase._holds(file, person)
 
 
 def test_a_name_that_begins_with_a_letter_beyond_ascii_goes(kept: Kept) -> None:

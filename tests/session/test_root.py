@@ -192,6 +192,15 @@ def test_what_root_erases_and_tries_again_goes_on_belonging_to_whose_state_it_is
     assert {path.stat().st_uid for path in (theirs / "state").rglob("*")} == {NOBODY}
 
 
+def test_everybody_may_read_a_list_of_robots_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        robots._put(tmp_path / "robots.txt", "date 2026-11-01\n")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "robots.txt").stat().st_mode & 0o7777 == 0o644
+
+
 def test_a_list_of_robots_is_written_through_no_link(tmp_path: Path, secret: Path) -> None:
     path = tmp_path / "robots.txt"
     path.with_name(f".robots.txt-{os.getpid()}").symlink_to(secret)

@@ -227,6 +227,7 @@ def test_release_wants_a_login_or_due_and_not_both(place: Place, words: list[str
         ("zacharias@example.com", ""),
         ("dave\x1b[2J", ""),
         ("ALICE@example.com", None),
+        ("carol", None),
         ("cn=shop", None),
         ("192.0.2.7", None),
         ("2001:db8::/64", None),

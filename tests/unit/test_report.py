@@ -198,7 +198,9 @@ def test_whatever_is_asked_for_is_refused_or_can_be_named(since: str, until: str
 
 
 def test_days_before_all_mail_are_wrong_usage() -> None:
-    with pytest.raises(MistakeError, match="1970"):
-        days("7d", "0001-01-01", NOW)
+    for since, until in (("7d", "0001-01-01"), ("1969-12-31", "1970-01-01")):
+        with pytest.raises(MistakeError, match="1970"):
+            days(since, until, NOW)
+    assert days("1970-01-01", "1970-01-01", NOW) == (0, 1)
     with pytest.raises(MistakeError, match="no days"):
         days("2026-11-30", "2026-11-29", NOW)
