@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,21 @@ def start(*, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> 
     return subprocess.Popen(command, cwd=CLONE, env=env, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT)
 
 
+def pids_of(folder: str, program: str = "") -> list[int]:
+    """Living processes whose environment names the demonstration's folder, and their command line the program."""
+    return [pid for pid, line in _processes(folder) if program in line]
+
+
 def left_of(folder: str) -> list[str]:
-    """Living processes whose environment names the demonstration's folder, by their command lines."""
-    found = []
+    """Living processes of the demonstration by their command lines."""
+    return [line for _, line in _processes(folder)]
+
+
+def _processes(folder: str) -> Iterator[tuple[int, str]]:
     for path in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):  # gone by now
             if folder.encode() in (path / "environ").read_bytes():
-                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # gone by now
-            continue
-    return found
+                yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def folder_in(output: str) -> str:
@@ -76,6 +82,25 @@ def test_a_signal_in_the_middle_leaves_nothing(how: signal.Signals) -> None:
     process.send_signal(how)
     process.communicate(timeout=BOUND)
     assert process.returncode == 128 + how
+    assert left_of(folder) == []
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("program", ["postmeter run", "lib/postfix/sbin/master"])
+def test_a_step_that_does_not_hold_is_named_and_leaves_nothing(program: str) -> None:
+    """Whatever died in the middle; the reason says where it was, the log of postmeter stands above it."""
+    process = start()
+    assert process.stdout
+    seen = b""
+    while b"What other people" not in seen and (line := process.stdout.readline()):
+        seen += line
+    folder = folder_in(seen.decode())
+    for pid in pids_of(folder, program):
+        os.kill(pid, signal.SIGKILL)
+    output = process.communicate(timeout=BOUND)[0].decode()
+    assert process.returncode == 1, output
+    assert "2 workers ready" in output
+    assert re.search(r"(?m)^FAILED  (A reader follows a link|Bob may write to 3 recipients an hour): \S", output), output
     assert left_of(folder) == []
     assert not Path(folder).exists()
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 _CODES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
 _WIDTH = 118  # where nobody says how wide the screen is: what a log viewer shows
 _COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+_shown: list[str] = []  # titles of sections
 
 
 def paint(text: str, colour: str) -> str:
@@ -27,6 +28,7 @@ def say(text: str = "") -> None:
 
 
 def section(title: str) -> None:
+    _shown.append(title)
     say(f"\n{paint(f'== {title}', 'bold')}")
 
 
@@ -36,7 +38,8 @@ def held(text: str) -> None:
 
 
 def failed(text: str) -> None:
-    say(f"{paint('FAILED', 'red')}  {text}")
+    """With the section, for the text may be the system's and say nothing but `Connection refused`."""
+    say(f"{paint('FAILED', 'red')}  {': '.join([*_shown[-1:], text])}")
 
 
 def quote(text: str, colour: str = "cyan") -> None:
