@@ -72,6 +72,29 @@ def test_what_is_added_is_listed_for_people_and_programs(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("domain:Example.COM", "domain:example.com"),
+        ("domain:B\u00fccher.example.", "domain:xn--bcher-kva.example"),
+        ("domain:Bu\u0308cher.example", "domain:xn--bcher-kva.example"),
+        ("from:News@B\u00fccher.Example", "from:news@xn--bcher-kva.example"),
+        ("list:B\u00fccher.example/Weekly.Books", "list:xn--bcher-kva.example/weekly.books"),
+    ],
+)
+def test_a_scope_is_that_of_mail_however_it_is_typed(place: Place, tmp_path: Path, typed: str, meant: str) -> None:
+    """Otherwise it would hold for no message, and nobody would know."""
+    place.run("add", "a@x.example", "--scope", typed)
+    (tmp_path / "in.csv").write_text(f"address,scope,reason\nb@x.example,{typed},manual\n", "utf-8")
+    (tmp_path / "bare.csv").write_text("c@x.example\n", "utf-8")
+    assert place.run("import", str(tmp_path / "in.csv"))[0] == 0
+    assert place.run("import", str(tmp_path / "bare.csv"), "--scope", typed, "--reason", "manual")[0] == 0
+    assert [(one["address"][0], one["scope"]) for one in place.listed("--scope", typed)] == [
+        (name, meant) for name in "abc"
+    ]
+    assert place.run("remove", "--scope", typed)[:2] == (0, "3 suppressions removed\n")
+
+
+@pytest.mark.parametrize(
     ("reason", "days"), [("bounced", 30), ("complained", 400), ("manual", None), ("unsubscribed", None)]
 )
 def test_it_lasts_as_long_as_what_is_learned_would(place: Place, reason: str, days: int | None) -> None:

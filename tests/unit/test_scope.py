@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postmeter.mail.message import Field
-from postmeter.mail.scope import canonical, from_domain, scope, shown
+from postmeter.mail.scope import as_mail_has_it, canonical, from_domain, scope, shown
 
 
 def fields(*values: tuple[str, str]) -> list[Field]:
@@ -69,10 +69,14 @@ def test_how_a_scope_is_told(text: str, domain: str, name: str) -> None:
     assert (from_domain(text), shown(text)) == (domain, name)
 
 
+@example("A <u\u0308.x@u\u0308.example>".encode(), b"")
+@example(b"a@b/c.example", b"<x/y>")
+@example(b'"<a@b>"@c.example', b"")
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_header_has_a_scope_or_none(author: bytes, named: bytes) -> None:
     found = scope([Field(b"From", author), Field(b"List-Id", named)])
     assert found == "" or (found.startswith(("from:", "list:")) and found == found.lower() and from_domain(found))
+    assert as_mail_has_it(found) == found
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def _list(args: Namespace, config: Config, opened: Database) -> int:
 
 def _add(args: Namespace, config: Config, opened: Database) -> int:
     from postmeter.cli.suppresscsv import scope_problem
+    from postmeter.mail.scope import as_mail_has_it
     from postmeter.store import suppression
     from postmeter.store.suppression import Suppression
 
@@ -77,7 +78,7 @@ def _add(args: Namespace, config: Config, opened: Database) -> int:
         raise _MistakeError("an unsubscribe is for one list or sender: add --scope")
     if problem := scope_problem(scope):
         raise _MistakeError(problem)
-    until = _end(args, config, now)(args.reason)
+    scope, until = as_mail_has_it(scope), _end(args, config, now)(args.reason)
     made = [
         Suppression(_address(address), scope, args.reason, now, until, suppression.line(args.evidence))
         for address in args.addresses
@@ -162,11 +163,12 @@ def _standing(opened: Database, args: Namespace) -> Iterator[Suppression]:
 
 
 def _choice(args: Namespace) -> Choice:
+    from postmeter.mail.scope import as_mail_has_it
     from postmeter.store.suppression import Choice
 
     return Choice(
         addresses=tuple(args.addresses),
-        scope=args.scope,
+        scope=as_mail_has_it(args.scope),
         reason=args.reason,
         provider=args.provider,
         since=_ago(args.since, time.time()) if args.since else None,

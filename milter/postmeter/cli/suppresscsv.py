@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TextIO
 
+from postmeter.mail.scope import as_mail_has_it
 from postmeter.store.suppression import BOUNCED, COMPLAINED, MANUAL, REASONS, UNSUBSCRIBED, Suppression, line
 
 OURS = ("address", "scope", "reason", "since", "until", "count", "provider", "evidence")
@@ -204,7 +205,7 @@ def _suppression(form: Form, row: list[str], defaults: Defaults) -> Suppression 
     count = form.of(row, "count")
     said = form.of(row, "evidence", "error") or (form.of(row, "reason") if form.reason else "")
     times = int(count) if re.fullmatch(r"\d{1,9}", count) else 1
-    return Suppression(name, scope, reason, *found, line(said), times, line(form.of(row, "provider"))[:50])
+    return Suppression(name, as_mail_has_it(scope), reason, *found, line(said), times, line(form.of(row, "provider"))[:50])
 
 
 def _times(form: Form, row: list[str], reason: str, defaults: Defaults) -> tuple[float, float | None] | str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from unicodedata import normalize
 
 from postmeter.mail import address
 from postmeter.mail.message import Field
@@ -48,6 +49,25 @@ def shown(scope: str) -> str:
         return rest
     domain, _, named = rest.partition("/")
     return named if f".{named}".endswith(f".{domain}") else f"{named} ({domain})"
+
+
+def as_mail_has_it(scope: str) -> str:
+    """A scope that somebody typed, `domain:FROM-DOMAIN` too, as it is known of messages: in any other spelling it would
+    hold for none of them."""
+    kind, _, rest = scope.partition(":")
+    if kind == "domain":
+        return f"domain:{_typed(rest)}"
+    if kind == "list":
+        domain, _, named = rest.partition("/")
+        return f"list:{_typed(domain)}/{named.lower()}"
+    if kind == "from":
+        local, at, domain = rest.rpartition("@")
+        return "from:" + canonical(local + at + normalize("NFC", domain))
+    return scope
+
+
+def _typed(domain: str) -> str:
+    return address.ascii_domain(normalize("NFC", domain))
 
 
 def canonical(mailbox: str) -> str:
