@@ -287,6 +287,15 @@ def test_check_config_says_when_books_could_not_rotate(place: Place) -> None:
     assert "no entry of dkim.sign says keys: auto" in problem.what
 
 
+@pytest.mark.parametrize("words", [("new", ""), ("rotate", " "), ("dns", ""), ("check", "")])
+def test_an_empty_domain_is_none_and_makes_no_keys(place: Place, words: tuple[str, ...]) -> None:
+    """As in a script whose variable was never set."""
+    keys = place.folder / "keys"
+    keys.mkdir()
+    assert place.run(*words) == 64
+    assert list(keys.iterdir()) == []
+
+
 @pytest.mark.parametrize(("words", "code"), [(("new", "no domain"), 64), (("check", "nothing.example"), 1)])
 def test_nonsense_is_refused(place: Place, words: tuple[str, ...], code: int) -> None:
     assert place.run(*words) == code

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from postmeter.cli import dkim_import
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, given, sentence
 
 if TYPE_CHECKING:
     from postmeter.config.load import Loaded
@@ -36,7 +36,8 @@ def arguments(parser: ArgumentParser) -> None:
     ):
         example = f"example: postmeter dkim {word} example.com"
         sub = words.add_parser(word, help=text, description=sentence(text), epilog=example)
-        sub.add_argument("domain", metavar="DOMAIN", nargs=None if needed else "?", help="a domain that signs, or will")
+        told = "a domain that signs, or will"
+        sub.add_argument("domain", metavar="DOMAIN", nargs=None if needed else "?", type=given, help=told)
         sub.add_argument("--json", action="store_true", help="for programs")
     dkim_import.add_arguments(words)
 
