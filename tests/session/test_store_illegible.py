@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from postmeter.store import database, retention, rows
+from postmeter.store import database, held, lives, retention, rows, shipped
+from postmeter.store.accounts import Charge, Hold
 from postmeter.store.finding import Finder
 from postmeter.store.journal import Journal
+from postmeter.store.lives import Life
 from postmeter.store.outbox import Outbox
+from postmeter.store.settle import Settler
 from tests.session.test_store_database import clicked
 
 SPOILT = ["data = 'x'", "data = '[]'", "data = x'00'", "data = '{}'", "kind = 'wondered'"]
@@ -35,6 +38,40 @@ def spoil(path: Path, what: str, *numbers: int) -> None:
     with closing(sqlite3.connect(path)) as link:
         link.executemany(f"UPDATE events SET {what} WHERE seq = ?", [(number,) for number in numbers])
         link.commit()
+
+
+def test_held_mail_whose_charges_cannot_be_read_waits_for_nobody_and_holds_up_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It leaves uncharged: nobody knows what it was to be charged."""
+    one = Charge(key="a", unit="messages", window=60, limit=1, amount=1, text="1 message/minute")
+    with closing(Settler(path)) as settler, closing(database.open(path)) as book:
+        for queue_id in ("4A", "4B"):
+            hold = Hold(queue_id=queue_id, sender="a", login="a", reason="quota", charges=(one,))
+            settler.settle((), None, {}, 1e9, hold=hold)
+        for garbage in ("x", "[1]", "{}", '[{"key": 1}]', "[[]]"):
+            with book.transaction() as link:
+                link.execute("UPDATE held SET charges = ? WHERE queue_id = '4A'", (garbage,))
+            assert [(row.queue_id, row.charges) for row in held.waiting(book)] == [("4A", ()), ("4B", (one,))]
+    assert "4A: what it was to be charged cannot be read" in caplog.text
+
+
+def test_a_life_in_the_queue_that_cannot_be_read_is_left_out(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Else nothing would be told of deliveries any more."""
+    both = [Life("mx1", "postfix", queue_id, 1e9) for queue_id in ("4A", "4B")]
+    with closing(database.open(path)) as book:
+        with book.transaction() as link:
+            lives.save(link, both, [])
+        for garbage in ("x", "[]", "{}", '{"recipients": 1}', '{"recipients": {}, "wonders": 1}'):
+            with book.transaction() as link:
+                link.execute("UPDATE lives SET data = ? WHERE queue_id = '4A'", (garbage,))
+            assert lives.read(book) == both[1:]
+    assert "4A: what Postfix's log has told of it cannot be read" in caplog.text
+
+
+def test_an_event_that_cannot_be_read_is_shipped_as_it_is() -> None:
+    """Another host may read it; whoever looks for a message by what it says finds others."""
+    assert shipped._names((2, "mx1", "submitted", "eom:1", 1e9, "", "", "", "", "x")) == set()
 
 
 def sources(entries: list[rows.Entry]) -> list[str]:

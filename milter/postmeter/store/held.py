@@ -7,11 +7,14 @@ becomes of a message, so that nobody who is killed can have it charged twice, or
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from sqlite3 import Connection
 
-from postmeter.store.accounts import Held, Hold, charge_of, storable
+from postmeter.store.accounts import Charge, Held, Hold, charge_of, storable
 from postmeter.store.database import Database, Row
+
+log = logging.getLogger(__name__)
 
 _SELECT = "SELECT queue_id, time, sender, login, reason, charges, recipients, going FROM held WHERE "
 _COUNT = "SELECT count(*) FROM held WHERE sender = ?"
@@ -76,6 +79,15 @@ def _key(message: Held) -> tuple[object, ...]:
     return storable(message.queue_id), message.time
 
 
+def _charges(queue_id: str, text: str) -> tuple[Charge, ...]:
+    """None where they cannot be read: else it would be held for ever, and with it whatever else is."""
+    try:
+        return tuple(charge_of(plain) for plain in json.loads(text))
+    except (ValueError, TypeError, AttributeError) as error:
+        log.error("%s: what it was to be charged cannot be read, it leaves uncharged: %r", queue_id, error)
+        return ()
+
+
 def _held(row: Row) -> Held:
     queue_id, time, sender, login, reason, charges, recipients, gone = row
     return Held(
@@ -84,7 +96,7 @@ def _held(row: Row) -> Held:
         sender=sender,
         login=login,
         reason=reason,
-        charges=tuple(charge_of(plain) for plain in json.loads(charges)),
+        charges=_charges(queue_id, charges),
         recipients=recipients,
         going=bool(gone),
     )

@@ -9,6 +9,7 @@ show. Knows nothing of log lines, nor of when a life ends.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Set
 from dataclasses import asdict, dataclass, field
 from sqlite3 import Connection
@@ -20,6 +21,8 @@ from postmeter.store.refunds import Give, Refund
 
 Key: TypeAlias = tuple[str, str, str]
 """Host, instance and queue id: one life at a time has them."""
+
+log = logging.getLogger(__name__)
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _COLUMNS = ("host", "instance", "queue_id", "arrival")
@@ -90,9 +93,15 @@ class Awaited:
 
 
 def read(database: Database) -> list[Life]:
-    """All of them, oldest first."""
+    """All of them that can be read, oldest first."""
     sql = "SELECT host, instance, queue_id, arrival, data FROM lives ORDER BY arrival"
-    return [_life(*row) for row in database.query(sql)]
+    found = []
+    for row in database.query(sql):
+        try:
+            found.append(_life(*row))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            log.error("%s: what Postfix's log has told of it cannot be read: %r", row[2], error)
+    return found
 
 
 def save(link: Connection, changed: Iterable[Life], gone: Iterable[tuple[str, str, str, float]]) -> None:

@@ -184,10 +184,13 @@ def _names(event: Row) -> set[str]:
     """By which a message is looked up."""
     if event[2] != "submitted":
         return set()
-    said = json.loads(event[9])
-    found = {address_name(address) for address in said.get("recipients", ())}
-    message_id = said.get("message_id", "")
-    return found | ({message_id_name(message_id)} if message_id else set())
+    try:
+        said = json.loads(event[9])
+        found = {address_name(address) for address in said.get("recipients", ())}
+        message_id = said.get("message_id", "")
+        return found | ({message_id_name(message_id)} if message_id else set())
+    except (ValueError, TypeError, AttributeError):  # garbage: shipped as it is, for all behind it wait
+        return set()
 
 
 def _digest(key: Row) -> str:
