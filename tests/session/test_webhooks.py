@@ -386,6 +386,36 @@ def test_what_is_no_http_is_a_failed_call(said: bytes) -> None:
         server.server_close()
 
 
+@pytest.mark.parametrize(("last", "heard"), [(b"204 No Content", 204), (b"503 Sorry", 503), (b"101 Switch", 101)])
+def test_what_a_server_says_before_its_answer_is_no_answer(last: bytes, heard: int) -> None:
+    """RFC 9110 section 15.2; to take it for a failure would post what was taken again and again."""
+    before = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    server, url = raw(lambda link: (link.recv(9999), link.sendall(before + b"HTTP/1.1 " + last + b"\r\n\r\n"))[1])
+    try:
+        assert calls.post(url, b"{}", {}) == heard
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_a_server_says_before_its_answer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_LONGEST", 0.5)
+
+    def pour(link: Any) -> None:
+        link.recv(9999)
+        with contextlib.suppress(OSError):
+            while True:
+                link.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+
+    server, url = raw(pour)
+    try:
+        with pytest.raises(CallError):
+            calls.post(url, b"{}", {})
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_body_without_end_is_not_read() -> None:
     def pour(link: Any) -> None:
         link.recv(9999)

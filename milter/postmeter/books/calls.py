@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import ssl
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, parse_headers
 from socket import SHUT_RDWR, socket
 from threading import Event, Timer
 from urllib.parse import quote, urlsplit
@@ -19,11 +19,23 @@ from postmeter import __version__
 
 _PATIENCE = 10.0  # seconds for each step
 _LONGEST = 30.0  # seconds for the whole call; a server that sends a byte now and then is cut off
+_BEFORE = range(102, 200)  # 101 is an answer: the server changes to another protocol
 _URL = "!#$%&'()*+,/:;=?@[]~"  # what a path may hold already (RFC 3986 section 2.2)
 
 
 class CallError(Exception):
     """The call did not arrive, or was not answered with a status."""
+
+
+class _Answer(HTTPResponse):
+    """Passes over what a server says before it answers (RFC 9110 section 15.2), as http.client does with 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            said: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed does not tell of it
+            if said[1] not in _BEFORE:
+                return said
+            parse_headers(self.fp)
 
 
 def headers(body: bytes, *, secret: bytes, now: float) -> dict[str, str]:
@@ -44,6 +56,7 @@ def post(url: str, body: bytes, named: dict[str, str]) -> int:
     parts = urlsplit(url)
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL)
     link = _connection(parts.scheme, parts.hostname or "", parts.port)
+    link.response_class = _Answer
     late, status = Event(), 0
     end = Timer(_LONGEST, _cut, (link, late))
     end.daemon = True
