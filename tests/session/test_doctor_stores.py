@@ -33,8 +33,8 @@ def database(needs_postgres: None) -> Iterator[Postgres]:
         yield server
 
 
-def examined(folder: Path, **sections: Any) -> list[dict[str, str]]:
-    """What `postmeter doctor --json` says of the stores; nothing of it holds a password."""
+def examined(folder: Path, *, about: str = "stores", **sections: Any) -> list[dict[str, str]]:
+    """What `postmeter doctor --json` says of them; nothing of it holds a password."""
     with NameServer() as names:
         config = {"dkim": {"resolvers": [f"{names.address}:{names.port}"]}, **sections}
         config["journal"] = {"path": str(folder / "journal.db"), **sections.get("journal", {})}
@@ -48,7 +48,7 @@ def examined(folder: Path, **sections: Any) -> list[dict[str, str]]:
     told = json.loads(done.stdout)
     assert told["version"] == 1
     assert all(set(each) == {"level", "about", "what", "known", "fix"} for each in told["findings"])
-    return [each for each in told["findings"] if each["about"] == "stores" and "journal.db" not in each["what"]]
+    return [each for each in told["findings"] if each["about"] == about and "journal.db" not in each["what"]]
 
 
 def secret(folder: Path, text: str) -> str:
@@ -120,3 +120,23 @@ def test_a_postgresql_that_is_not(
         if back:
             database.sql(back, database="postgres")
     assert (finding["level"], words in finding["known"]) == ("wrong", True), finding
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_file_system_that_has_become_read_only_is_told(locked: Path, tmp_path: Path) -> None:
+    told = [
+        {each["what"] for each in examined(tmp_path, about="disk", journal={"path": f"{folder}/journal.db"})}
+        for folder in (tmp_path, locked)
+    ]
+    assert [f"{locked} cannot be written to" in each for each in told] == [False, True]
