@@ -298,6 +298,23 @@ def test_what_exim_sent_before_the_answer_tells_whom_it_is_about(words: str, rep
 
 
 @pytest.mark.parametrize(
+    ("command", "status", "hard"),
+    [
+        ("RCPT TO:<a@b.example>", "5.1.1", True),
+        ("MAIL FROM:<n@example.com>", "5.1.1", False),
+        ("EHLO mx.example.com", "5.1.1", False),
+        ("RCPT TO:<a@b.example>", "5.0.0", True),
+        ("DATA", "5.0.0", False),
+    ],
+)
+def test_what_stalwart_calls_the_refused_command_tells_whom_it_is_about(command: str, status: str, hard: bool) -> None:
+    code = f" ({status})" if status != "5.0.0" else ""
+    words = f"<a@b.example> (host 'mx.b.example' rejected command '{command}' with code 550{code} 'unknown user')"
+    row = f"Final-Recipient: <a@b.example>\nAction: failed\nStatus: {status}\nDiagnostic-Code: smtp; 550 unknown user"
+    assert [each.hard for each in one(row, words=words).recipients] == [hard]
+
+
+@pytest.mark.parametrize(
     ("diagnostic", "hard"),
     [
         ("550 Access from 192.0.2.1 blocked, see the blocklist", False),

@@ -17,7 +17,8 @@ _REPLY = re.compile(r"(?:^|[\s:;(\"'<\[#=])([45][0-5]\d)(?=[\s,:;.)\]-]|$)")
 _NOT_A_REPLY = re.compile(r"(?:port|line|size|after|for|of|limit)\s*$", re.IGNORECASE)
 _NOT_SAID = re.compile(rf"{ADDRESS}|\(in reply to [^()]{{1,40}}\)")  # Postfix's own words
 _ELSEWHERE = re.compile(  # what was refused was not the recipient
-    r"(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+|pipelined\s+)?(?:MAIL FROM|EHLO|HELO|LHLO|STARTTLS|AUTH"
+    r"(?:(?:in (?:reply|response) to|after|sending|to)\s+(?:the\s+|pipelined\s+)?|rejected command ')"
+    r"(?:MAIL FROM|EHLO|HELO|LHLO|STARTTLS|AUTH"
     r"|initial connection)"
     r"|\[?MAIL_FROM\]?|Connected to \S{1,100} but (?:sender|greeting)",
     re.IGNORECASE,
@@ -25,7 +26,8 @@ _ELSEWHERE = re.compile(  # what was refused was not the recipient
 
 _ASKED = "undeliverable address: "
 _DATA = re.compile(
-    r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+|pipelined\s+)?(?:end of |final |sending )?|smtp command\s+)"
+    r"(?:(?:in (?:reply|response) to|after|our)\s+(?:the\s+|pipelined\s+)?(?:end of |final |sending )?"
+    r"|smtp command\s+|rejected command ')"
     r"\b(?:data|bdat)\b",
     re.IGNORECASE,
 )
