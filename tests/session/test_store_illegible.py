@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postmeter.store import database, held, lives, retention, rows, shipped
+from postmeter.store import database, erasing, held, lives, retention, rows, shipped
 from postmeter.store.accounts import Charge, Hold
 from postmeter.store.finding import Finder
 from postmeter.store.journal import Journal
@@ -38,6 +38,14 @@ def spoil(path: Path, what: str, *numbers: int) -> None:
     with closing(sqlite3.connect(path)) as link:
         link.executemany(f"UPDATE events SET {what} WHERE seq = ?", [(number,) for number in numbers])
         link.commit()
+
+
+@pytest.mark.parametrize("data", ['{"recipient": "bob@example.net', '["bob@example.net"]'])
+def test_nobody_stays_in_it_who_is_erased(journal: Journal, path: Path, data: str) -> None:
+    spoil(path, f"data = '{data}'", 2)
+    bob = erasing.Person("bob@example.net", b"k" * 32, lambda address: [])
+    assert erasing.events(journal.database, bob) == 1
+    assert journal.database.query("SELECT data FROM events WHERE seq = 2") == [("{}",)]
 
 
 def test_held_mail_whose_charges_cannot_be_read_waits_for_nobody_and_holds_up_no_other(

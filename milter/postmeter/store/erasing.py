@@ -101,8 +101,11 @@ class Person:
 
     def out_of(self, kind: str, source: str, data: str) -> tuple[str, str]:
         """An event's source and data without the person; with what else hits say of the client, where it was theirs."""
-        found: dict[str, Any] = json.loads(data)
-        before = dict(found)
+        try:
+            found: dict[str, Any] = json.loads(data)
+            before = dict(found)
+        except (ValueError, TypeError):  # nobody can read it any more; but for the address in it
+            return self.without(source), "{}"
         for spelling in self.spellings([*found.get("recipients", [])] if kind == "submitted" else []):
             self.learn(spelling)
         if kind in ("clicked", "opened") and found.get("recipient") in self._pseudonyms:
