@@ -113,6 +113,9 @@ def test_pages_look_the_same(chromium: Chromium) -> None:
         "<!DOCTYPE html><html style='height:100%%'><body style='height:100%%;margin:0'><p>%s<p>two</p>",
         "<!DOCTYPE html><body style='position:relative;overflow:auto'><p>%s<p>two</p>",
         "<!DOCTYPE html><html dir=rtl><body><p>%s<p>two</p>",
+        "<!DOCTYPE html><body style='column-count:2'><p>%s<p>two</p>",
+        "<!DOCTYPE html><html style='writing-mode:vertical-rl'><body><p>%s<p>two</p>",
+        "<!DOCTYPE html><style>img{display:block;width:100%%;height:90px;border:5px solid;margin:30px}</style>%s<p>two",
     ],
 )
 def test_no_page_is_pushed_apart(chromium: Chromium, page: str) -> None:
