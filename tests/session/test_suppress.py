@@ -166,6 +166,10 @@ def test_what_has_ended_is_shown_on_request(place: Place) -> None:
         (["add", "a@x.example", "--for", "0"], "--for 0: it would be over at once"),
         (["remove"], "name addresses"),
         (["remove", "--since", "yore"], "--since yore"),
+        (["remove", "--provider", "Google", "--since", ""], "--since: it is empty"),
+        (["remove", "--since", "1h", "--provider", " "], "--provider: it is empty"),
+        (["remove", "--since", "1h", "--scope", ""], "--scope: it is empty"),
+        (["add", "a@x.example", "--for", ""], "--for: it is empty"),
         (["list", "--since", "yore"], "--since yore"),
     ],
 )

@@ -159,6 +159,7 @@ def test_other_limits_can_be_taken_back(place: Place, capsys: pytest.CaptureFixt
         ([], "either limits or --clear"),
         (["1 message/day", "--clear"], "either limits or --clear"),
         (["1 message/day", "--until", "2020-01-01"], "is over already"),
+        (["1 message/day", "--until", ""], "--until: it is empty"),
         (["1 message/day", "--until", "soon"], "write it like 7d, 12h, 2026-12-24"),
     ],
 )

@@ -135,7 +135,8 @@ def _set_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
     text = "in place of those of the configuration: 500 recipients/day, 1G/day; or unlimited"
     parser.add_argument("limits", metavar="LIMITS", nargs="*", help=text)
-    parser.add_argument("--until", metavar="WHEN", help="7d, 2026-12-24 or 2026-12-24T18:00; without it, for good")
+    until = "7d, 2026-12-24 or 2026-12-24T18:00; without it, for good"
+    parser.add_argument("--until", metavar="WHEN", type=given, help=until)
     parser.add_argument("--clear", action="store_true", help="back to the limits of the configuration")
     parser.set_defaults(do=put)
 

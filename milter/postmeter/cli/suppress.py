@@ -10,13 +10,13 @@ import json
 import re
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, sentence
+from postmeter.cli.command import FOUND_A_PROBLEM, OK, USAGE, Command, failed, given, sentence
 
 if TYPE_CHECKING:
     from postmeter.config.schema import Config
@@ -282,6 +282,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _option(parser: ArgumentParser, word: str, option: str) -> None:
+    """What chooses may not be empty: `--since ""` would take in what it was to leave out."""
     if option == "addresses":
         parser.add_argument("addresses", metavar="ADDRESS", nargs="+" if word == "add" else "*", help="whom")
     elif option == "file":
@@ -290,23 +291,25 @@ def _option(parser: ArgumentParser, word: str, option: str) -> None:
     elif option == "scope":
         text = "everywhere, domain:example.com, from:news@example.com or list:FROM-DOMAIN/ID"
         text += " (default everywhere)" if word == "add" else ""
-        parser.add_argument("--scope", default="", metavar="SCOPE", help=text)
+        parser.add_argument("--scope", type=given, default=SUPPRESS, metavar="SCOPE", help=text)
     elif option == "reason":
         default = "manual" if word == "add" else ""
         text = f"why it is suppressed{f' (default {default})' if default else ''}"
         parser.add_argument("--reason", default=default, choices=_REASONS, help=text)
     elif option == "for":
-        parser.add_argument("--for", dest="for_", default="", metavar="TIME", help=_LASTS)
+        parser.add_argument("--for", dest="for_", type=given, default=SUPPRESS, metavar="TIME", help=_LASTS)
     elif option in ("all", "json"):
         text = "those that have ended too" if option == "all" else "a line of JSON for each"
         parser.add_argument(f"--{option}", action="store_true", help=text)
+    elif option == "evidence":
+        parser.add_argument("--evidence", default="", metavar="EVIDENCE", help="the line that says so")
     else:
         help_ = {
             "since": "those that began since then: 12h (ago), 2026-12-24, 2026-12-24T18:00",
             "provider": "those whose last bounce came from there, as the report names it",
-            "evidence": "the line that says so",
         }
-        parser.add_argument(f"--{option}", default="", metavar=option.upper(), help=help_[option])
+        name = option.upper()
+        parser.add_argument(f"--{option}", type=given, default=SUPPRESS, metavar=name, help=help_[option])
 
 
 _LASTS = "30d, or ever (default: bounces and complaints as suppression has it, others for ever)"
