@@ -204,8 +204,8 @@ def _suppression(form: Form, row: list[str], defaults: Defaults) -> Suppression 
         return f"{name}: {line(found[:40])!r} is no date"
     count = form.of(row, "count")
     said = form.of(row, "evidence", "error") or (form.of(row, "reason") if form.reason else "")
-    times = int(count) if re.fullmatch(r"\d{1,9}", count) else 1
-    return Suppression(name, as_mail_has_it(scope), reason, *found, line(said), times, line(form.of(row, "provider"))[:50])
+    times, provider = int(count) if re.fullmatch(r"\d{1,9}", count) else 1, line(form.of(row, "provider"))[:50]
+    return Suppression(name, as_mail_has_it(scope), reason, *found, line(said), times, provider)
 
 
 def _times(form: Form, row: list[str], reason: str, defaults: Defaults) -> tuple[float, float | None] | str:
