@@ -525,6 +525,35 @@ def test_what_no_redis_says_is_no_bug_of_ours(said: str, cluster: bool) -> None:
         door.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.parametrize("slots", [":1", "*1\r\n:1", "*1\r\n*0", "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n:5\r\n:6", "$-1"])
+def test_what_no_cluster_says_of_its_nodes_is_no_bug_of_ours(slots: str) -> None:
+    """Nor is one that sends us on, and then to nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+
+        def talk() -> None:
+            with suppress(OSError):
+                while True:
+                    wire, _ = door.accept()
+                    threading.Thread(target=answer, args=(wire,), daemon=True).start()
+
+        def answer(wire: socket.socket) -> None:
+            with wire, suppress(OSError):
+                wire.settimeout(5)
+                while asked := wire.recv(65536):
+                    told = {b"HELLO": "%1\r\n+proto\r\n:3", b"EVALSHA": f"-MOVED 1 127.0.0.1:{port}", b"SLOTS": slots}
+                    said = next((words for command, words in told.items() if command in asked), "+OK")
+                    wire.sendall(f"{said}\r\n".encode())
+
+        threading.Thread(target=talk, daemon=True).start()
+        store = RedisStore(places=(InetAddress(host="127.0.0.1", port=port),), cluster=True)
+        server = RedisServer(store, timeout=TIMEOUT)
+        with pytest.raises(StoreDownError):
+            server.run(ACCOUNTS, ["x"], "check")
+        server.close()
+        door.shutdown(socket.SHUT_RDWR)
+
+
 def test_after_a_failure_nobody_asks_for_a_while(tmp_path: Path) -> None:
     with opened(place(tmp_path, "redis://127.0.0.1:1", timeout=TIMEOUT)) as accounts:
         with pytest.raises(StoreDownError):
