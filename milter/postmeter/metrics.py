@@ -298,7 +298,12 @@ METRICS: list[Meaning] = [
     Meaning("ship_lag_events", "gauge", (), "Events not yet shipped to PostgreSQL."),
     Meaning("disk_free_bytes", "gauge", (), "Free on the disk of the journal, for us."),
     Meaning("webhook_failures_total", "counter", (), "Webhook calls that failed."),
-    Meaning("webhook_dropped_total", "counter", (), "Events that a webhook did not take within retry_for, or too large for it: given up."),
+    Meaning(
+        "webhook_dropped_total",
+        "counter",
+        (),
+        "Events that a webhook did not take within retry_for, or too large for it: given up.",
+    ),
     Meaning("daemon_seen_timestamp_seconds", "gauge", ("daemon",), "When a daemon of this host was last alive."),
     Meaning("config_reload_timestamp_seconds", "gauge", (), "When `postmeter books` last took over a configuration."),
     Meaning("build_info", "gauge", ("version",), "Always 1; the version of `postmeter books`."),
