@@ -198,8 +198,9 @@ def test_a_submission_service_that_takes_mail_without_a_login_is_told() -> None:
         "postconf -P -e submission/inet/smtpd_client_restrictions=permit_mynetworks,permit_sasl_authenticated,reject"
         " && postfix reload"
     )
-    options["smtpd_relay_restrictions"] = "permit_sasl_authenticated, reject"
-    assert found(replace(GOOD, mailer=Mailer(VALUES, services=(SMTP, replace(SUBMISSION, options=options))))) == []
+    for word in ("reject", "REJECT"):
+        options["smtpd_relay_restrictions"] = f"permit_sasl_authenticated, {word}"
+        assert found(replace(GOOD, mailer=Mailer(VALUES, services=(SMTP, replace(SUBMISSION, options=options))))) == []
 
 
 def test_booleans_of_postfix_are_read_in_any_case() -> None:

@@ -104,7 +104,7 @@ def open_to_all(mailer: Mailer, config: Config, service: Service) -> bool:
     """Whether a milter there would take strangers' mail for ours, because its name says so (`senders.daemon_names`)."""
     if service.inside or mailer.alone() or mailer.value(NAMED, service) not in config.senders.daemon_names:
         return False
-    return not any(split(mailer.value(name, service))[-1:] == ["reject"] for name in _RESTRICTIONS)
+    return not any(split(mailer.value(name, service).lower())[-1:] == ["reject"] for name in _RESTRICTIONS)
 
 
 def public(service: Service) -> bool:
