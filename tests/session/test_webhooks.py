@@ -309,8 +309,9 @@ def test_an_ipv6_address_is_called_with_and_without_a_port(monkeypatch: pytest.M
         receiver.server.server_close()
 
 
-def raw(talk: Callable[[Any], None]) -> tuple[Any, str]:
-    """A server that does with a connection what it likes."""
+@contextlib.contextmanager
+def raw(talk: Callable[[Any], None]) -> Iterator[str]:
+    """The url of a server that does with a connection what it likes."""
     import socketserver
 
     class Handler(socketserver.BaseRequestHandler):
@@ -320,7 +321,11 @@ def raw(talk: Callable[[Any], None]) -> tuple[Any, str]:
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_address[1]}/"
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,14 +338,11 @@ def test_an_answer_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
         while not over.wait(0.05):
             link.sendall(b"x")
 
-    server, url = raw(drip)
     try:
-        with pytest.raises(CallError):
+        with raw(drip) as url, pytest.raises(CallError):
             calls.post(url, b"{}", {})
     finally:
         over.set()
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
@@ -363,39 +365,25 @@ def test_an_answer_to_half_a_body_is_heard_but_for_a_yes(
             link.recv(9999)
             link.sendall(answer)
 
-    server, url = raw(refuse)
-    url = url.replace("http://127.0.0.1", "https://localhost") if secure else url
-    try:
-        with contextlib.nullcontext() if heard else pytest.raises(CallError):
-            assert calls.post(url, bytes(30_000_000), {}) == heard
-    finally:
-        server.shutdown()
-        server.server_close()
+    with raw(refuse) as url, contextlib.nullcontext() if heard else pytest.raises(CallError):
+        url = url.replace("http://127.0.0.1", "https://localhost") if secure else url
+        assert calls.post(url, bytes(30_000_000), {}) == heard
 
 
 @pytest.mark.parametrize(
     "said", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 twohundred\r\n\r\n", b"HTTP/1.1 200" + b"x" * 99_999]
 )
 def test_what_is_no_http_is_a_failed_call(said: bytes) -> None:
-    server, url = raw(lambda link: (link.recv(9999), link.sendall(said))[1])
-    try:
-        with pytest.raises(CallError):
-            calls.post(url, b"{}", {})
-    finally:
-        server.shutdown()
-        server.server_close()
+    with raw(lambda link: (link.recv(9999), link.sendall(said))[1]) as url, pytest.raises(CallError):
+        calls.post(url, b"{}", {})
 
 
 @pytest.mark.parametrize(("last", "heard"), [(b"204 No Content", 204), (b"503 Sorry", 503), (b"101 Switch", 101)])
 def test_what_a_server_says_before_its_answer_is_no_answer(last: bytes, heard: int) -> None:
     """RFC 9110 section 15.2; to take it for a failure would post what was taken again and again."""
     before = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
-    server, url = raw(lambda link: (link.recv(9999), link.sendall(before + b"HTTP/1.1 " + last + b"\r\n\r\n"))[1])
-    try:
+    with raw(lambda link: (link.recv(9999), link.sendall(before + b"HTTP/1.1 " + last + b"\r\n\r\n"))[1]) as url:
         assert calls.post(url, b"{}", {}) == heard
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_what_a_server_says_before_its_answer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,13 +395,8 @@ def test_what_a_server_says_before_its_answer_has_an_end(monkeypatch: pytest.Mon
             while True:
                 link.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
-    server, url = raw(pour)
-    try:
-        with pytest.raises(CallError):
-            calls.post(url, b"{}", {})
-    finally:
-        server.shutdown()
-        server.server_close()
+    with raw(pour) as url, pytest.raises(CallError):
+        calls.post(url, b"{}", {})
 
 
 def test_a_body_without_end_is_not_read() -> None:
@@ -426,12 +409,8 @@ def test_a_body_without_end_is_not_read() -> None:
         except OSError:
             pass
 
-    server, url = raw(pour)
-    try:
+    with raw(pour) as url:
         assert calls.post(url, b"{}", {}) == 200
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_slow_resolver_takes_nothing_from_the_time_in_which_a_drip_is_cut_off(
@@ -446,13 +425,10 @@ def test_a_slow_resolver_takes_nothing_from_the_time_in_which_a_drip_is_cut_off(
         return resolve(*args, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    server, url = raw(lambda link: (link.recv(9999), link.sendall(b"HTTP/1.1 200 OK\r\n\r\n"))[1])
-    try:
-        with pytest.raises(CallError, match="no whole answer"):
-            calls.post(url, b"{}", {})
-    finally:
-        server.shutdown()
-        server.server_close()
+    said = b"HTTP/1.1 200 OK\r\n\r\n"
+    answering = raw(lambda link: (link.recv(9999), link.sendall(said))[1])
+    with answering as url, pytest.raises(CallError, match="no whole answer"):
+        calls.post(url, b"{}", {})
 
 
 def test_what_is_no_text_comes_as_json_that_everybody_reads(tmp_path: Path, receiver: Receiver) -> None:
