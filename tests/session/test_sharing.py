@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,23 @@ _numbers = iter(range(1000))
 
 
 @pytest.fixture
-def hosts(tmp_path: Path, server: Server) -> list[Host]:
-    return _hosts(tmp_path, server)
+def hosts(tmp_path: Path, server: Server) -> Iterator[list[Host]]:
+    with _hosts(tmp_path, server) as hosts:
+        yield hosts
 
 
-def _hosts(folder: Path, server: Server) -> list[Host]:
+@contextmanager
+def _hosts(folder: Path, server: Server) -> Iterator[list[Host]]:
+    """Closed in the end: a server has a hundred connections at most."""
     number = next(_numbers)
     url = server.new_database(f"sharing{number}")
     (folder / str(number)).mkdir()
-    return [Host(folder / str(number), url, name) for name in ("one", "two", "three")]
+    hosts = [Host(folder / str(number), url, name) for name in ("one", "two", "three")]
+    try:
+        yield hosts
+    finally:
+        for host in hosts:
+            host.close()
 
 
 def suppressed(since: float, address: str = BOB, *, until: float | None = SOON, reason: str = BOUNCED) -> Suppression:
@@ -193,25 +202,23 @@ STEP = st.tuples(st.integers(0, 2), st.sampled_from(["put", "lift", "meet"]), st
 @given(st.lists(STEP, max_size=15))
 def test_in_the_end_all_hosts_say_the_same(tmp_path: Path, server: Server, steps: list[tuple[int, str, str]]) -> None:
     """Whoever was away meanwhile: of all that was said of an address the last word stands."""
-    hosts = _hosts(tmp_path, server)
-    last: dict[str, bool] = {}
-    for number, what, address in steps:
-        host = hosts[number]
-        time.sleep(0.002)  # SQLite's clock has milliseconds
-        if what == "put":
-            put(host, suppressed(time.time(), address))
-        elif what == "lift" and any(one.address == address for one in known(host)):
-            lift(host, address)
-        else:
-            host.ship()
-            continue
-        last[address] = what == "put"
-    for _ in range(2):
-        meet(hosts)
-    assert known(hosts[0]) == known(hosts[1]) == known(hosts[2])
-    assert {one.address for one in known(hosts[0])} == {address for address, stands in last.items() if stands}
-    for host in hosts:
-        host.close()
+    with _hosts(tmp_path, server) as hosts:
+        last: dict[str, bool] = {}
+        for number, what, address in steps:
+            host = hosts[number]
+            time.sleep(0.002)  # SQLite's clock has milliseconds
+            if what == "put":
+                put(host, suppressed(time.time(), address))
+            elif what == "lift" and any(one.address == address for one in known(host)):
+                lift(host, address)
+            else:
+                host.ship()
+                continue
+            last[address] = what == "put"
+        for _ in range(2):
+            meet(hosts)
+        assert known(hosts[0]) == known(hosts[1]) == known(hosts[2])
+        assert {one.address for one in known(hosts[0])} == {address for address, stands in last.items() if stands}
 
 
 def test_who_is_erased_is_nowhere_once_the_database_was_told(hosts: list[Host]) -> None:
