@@ -16,6 +16,7 @@ from postmeter.store.erasing import Person
 from postmeter.store.personal import PLACES
 from postmeter.store.suppression import BOUNCED, MANUAL, Choice, Suppression
 from tests.lab.postgres import Postgres as Server
+from tests.lab.waiting import wait_for
 from tests.session.test_shipping import NOW, Host, ask, copied, taken
 
 pytestmark = pytest.mark.usefixtures("needs_postgres")
@@ -65,6 +66,12 @@ def put(host: Host, *those: Suppression) -> None:
 def lift(host: Host, address: str = BOB) -> None:
     with host.journal.database.transaction() as link:
         suppression.remove(link, Choice(addresses=(address,)))
+
+
+def tick() -> None:
+    """Until SQLite's clock, which has milliseconds, tells another time."""
+    begun = time.time()
+    wait_for(lambda: time.time() > begun + 0.002)
 
 
 def known(host: Host) -> list[Suppression]:
@@ -209,7 +216,7 @@ def test_in_the_end_all_hosts_say_the_same(tmp_path: Path, server: Server, steps
         last: dict[str, bool] = {}
         for number, what, address in steps:
             host = hosts[number]
-            time.sleep(0.002)  # SQLite's clock has milliseconds
+            tick()
             if what == "put":
                 put(host, suppressed(time.time(), address))
             elif what == "lift" and any(one.address == address for one in known(host)):

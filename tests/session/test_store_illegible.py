@@ -143,11 +143,14 @@ def test_text_that_is_no_utf_8_spoils_no_other(journal: Journal, path: Path) -> 
 
 
 @pytest.mark.parametrize("what", ["data = 'bob@example.net'", "data = '[]'", "data = '{}'"])
-def test_retention_passes_it_and_leaves_no_address_in_it(journal: Journal, path: Path, what: str) -> None:
+def test_retention_passes_it_and_leaves_no_address_in_it(
+    journal: Journal, path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
     spoil(path, what, 2)
     seen = retention.look(journal.database, after=0, upto=6, most=100)
     retention.hash_addresses(journal.database, seen, position=6)
     assert retention.hashed_up_to(journal.database) == 6
+    assert ("event 2, 'clicked', cannot be read" in caplog.text) == (what != "data = '{}'")
     assert journal.database.query("SELECT data FROM events WHERE seq = 2") == [("{}",)]
     retention.delete(journal.database, seen)
     assert journal.last() == 0

@@ -107,6 +107,6 @@ def _charge(job: Job, page: _Page) -> Settled:
         return DONE
     outcome, told = page.ledger.settle(job.charges, job.now, login=rows.login(job.row) if job.row else "")
     page.rows += [rows.encode(event, page.host) for event in told]
-    if any(charge.name in page.ledger.unreadable for charge in job.charges):
+    if page.ledger.unreadable and any(charge.name in page.ledger.unreadable for charge in job.charges):
         page.add(_UNCHARGED)
     return outcome

@@ -8,6 +8,7 @@ day, and totals. Knows nothing of when something is old, nor who still has to re
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -17,6 +18,8 @@ from postmeter.events import Submitted
 from postmeter.store import fates, personal, rows, suppression, veil
 from postmeter.store.database import Database
 from postmeter.store.fates import Key
+
+log = logging.getLogger(__name__)
 
 POSITION = "retention:addresses"
 """Up to there every event is hashed."""
@@ -132,7 +135,8 @@ def _veil_events(link: Connection, events: Iterable[Seen], key: bytes) -> int:
         kind, *before = row
         try:
             source, data = personal.aged(kind, before[0], before[1], key)
-        except (ValueError, TypeError, AttributeError):  # it may name anybody, and nobody can read it any more
+        except (ValueError, TypeError, AttributeError) as error:  # it may name anybody, and nobody can read it any more
+            log.error("event %d, %r, cannot be read, and is emptied: %s", event.seq, kind, type(error).__name__)
             source, data = before[0], "{}"
         if [source, data] != before:
             write(link, event.seq, source, data)
