@@ -99,7 +99,10 @@ class Postfix:
         self.wait_for(r"master\[\d+\]: reload -- version", after=said)
 
     def stop(self) -> None:
-        """master(8) and all its daemons end; what does not end within the bound is killed."""
+        """master(8) and all its daemons end; what does not end within the bound is killed, and waited for.
+
+        A daemon that is only dying still has its port, and takes what the next master(8) wants to log.
+        """
         pid = self.master_pid()
         if pid is None:
             return
@@ -108,6 +111,11 @@ class Postfix:
         while _alive(pid) and time.monotonic() < until:
             time.sleep(0.02)
         _kill_group(pid)
+        until = time.monotonic() + _STOP
+        while _any_of(pid):
+            if time.monotonic() > until:
+                raise RuntimeError(f"daemons of {self.folder} live on {_STOP} s after they were killed")
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Stop, and remove every file."""
@@ -271,14 +279,24 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return "\nState:\tZ" not in _status(pid)
+    return "\nState:\tZ" not in _text(f"/proc/{pid}/status")
 
 
-def _status(pid: int) -> str:
+def _text(file: str) -> str:
     try:
-        return Path(f"/proc/{pid}/status").read_text()
+        return Path(file).read_text()
     except OSError:
         return ""
+
+
+def _any_of(group: int) -> bool:
+    """Whether a process of this group still runs; one that has ended and is not waited for yet does not."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    stats = (_text(f"/proc/{pid}/stat").rpartition(") ")[2].split() for pid in os.listdir("/proc") if pid.isdigit())
+    return any(stat[2] == str(group) and stat[0] not in "ZX" for stat in stats if stat)
 
 
 def _kill_group(group: int) -> None:

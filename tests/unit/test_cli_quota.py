@@ -252,14 +252,6 @@ def test_an_order_about_a_login_that_nobody_has_is_told(
     assert told == (f"{begun}; did you mean {meant}?\n" if meant else f"{begun}\n")
 
 
-def test_a_freeze_of_a_login_that_nobody_has_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    Journal(place.path).record([submitted(b"referenc")])
-    assert place.run("freeze", "alcie@example.com", "--queue") in (0, 1)  # without a Postfix there is no queue
-    missed = 'postmeter freeze: no login "alcie@example.com" is in the journal'
-    assert f"{missed}; did you mean alice@example.com?\n" in capsys.readouterr().err
-    assert place.orders() == [("freeze", "alcie@example.com", "")]
-
-
 @pytest.mark.parametrize("several", ["*@example.com", "@example.com", "Shop*@example.com"])
 @pytest.mark.parametrize("line", ["freeze {}", "quota set {} 5 recipients/day"])
 def test_nobody_is_told_that_a_pattern_of_logins_was_stopped(
