@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.books import spooled
+from postmeter.config import values
 from postmeter.config.load import loads
 from postmeter.runtime import spool
 from postmeter.token import Mint
@@ -617,7 +618,7 @@ def test_a_forwarded_address_is_believed_as_far_as_trusted_proxies_wrote_it(
 @pytest.mark.parametrize("peer", ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:a00:1"])
 def test_a_proxy_is_known_in_either_form_that_a_log_shows_it_in(proxy: str, peer: str) -> None:
     """A listener on [::] sees IPv4 as ::ffff:10.0.0.1 (RFC 4291 section 2.5.5.2)."""
-    clients = Clients([ipaddress.ip_network(proxy)])
+    clients = Clients([values.network(proxy)])
     assert clients.address(peer, "203.0.113.9") == "203.0.113.9"
     assert clients.address("10.0.1.1", "203.0.113.9") == "10.0.1.1"
 

@@ -222,6 +222,27 @@ def test_the_name_of_a_record_is_no_selector(text: str) -> None:
     assert mistake.fix == "write pm2026a alone"
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.0.2.9", "192.0.2.9/32"),
+        ("::ffff:c000:200/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:0:0:0/96", "::ffff:0:0:0/96"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_ipv4_within_ipv6_means_the_clients_that_postfix_names_by_ipv4(text: str, meant: str) -> None:
+    assert values.network(text) == ipaddress.ip_network(meant)
+
+
+def test_host_bits_of_ipv4_within_ipv6_are_told_by_ipv4() -> None:
+    mistake = mistake_in(values.network, "::ffff:192.0.2.9/120")
+    assert mistake is not None
+    assert mistake.fix == "write 192.0.2.0/24, or the address alone"
+
+
 PARSERS = [
     amounts.duration, amounts.size, amounts.limit, amounts.whole, amounts.decimal, amounts.percent, amounts.boolean,
     amounts.octal_mode, values.word, values.line, values.domain, values.selector, values.host_pattern, values.address,

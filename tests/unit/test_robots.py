@@ -194,6 +194,12 @@ def test_a_list_is_read_as_its_form_says() -> None:
     assert names("open", "", "nonsense") == []
 
 
+def test_a_list_may_write_ipv4_within_ipv6() -> None:
+    found = parse(LIST.replace("192.0.2.0/24", "::ffff:192.0.2.0/120")).by_address("click", "192.0.2.1")
+    assert found is not None
+    assert found.name == "one"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
@@ -212,6 +218,7 @@ def test_a_list_is_read_as_its_form_says() -> None:
         ("192.0.2.0/24", "192.0.2.1/24", 9),
         ("192.0.2.0/24", "0.0.0.0/0", 9),
         ("2001:db8::/32", "::/0", 10),
+        ("2001:db8::/32", "::ffff:0:0/96", 10),
         ("  network 192.0.2.128/25\n", "", 12),
         ("# comment", "comment", 1),
         ("verdict unsure", "verdict unsure\n  fetch https://example.com/", 16),

@@ -146,16 +146,24 @@ def address_or_domain(text: str) -> str:
 
 def network(text: str) -> Network:
     try:
-        return ipaddress.ip_network(text)
+        return unmapped(ipaddress.ip_network(text))
     except ValueError:
         pass
     try:
-        meant = ipaddress.ip_network(text, strict=False)
+        meant = unmapped(ipaddress.ip_network(text, strict=False))
     except ValueError:
         raise MistakeError(
             f"{quoted(text)} is not a network", "write it like 192.0.2.0/24, 2001:db8::/32 or 127.0.0.1"
         ) from None
     raise MistakeError(f"{quoted(text)} has host bits set", f"write {meant}, or the address alone")
+
+
+def unmapped(network: Network) -> Network:
+    """Of IPv4 within IPv6 (RFC 4291 section 2.5.5.2) the former, as clients' addresses are looked at."""
+    inner = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if inner is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((inner, network.prefixlen - 96))
 
 
 def ip_address(text: str) -> str:

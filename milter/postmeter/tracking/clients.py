@@ -21,7 +21,7 @@ class Clients:
     """What is known of addresses under one configuration."""
 
     def __init__(self, proxies: Sequence[Network]) -> None:
-        self._proxies = tuple(map(_unmapped, proxies))
+        self._proxies = tuple(proxies)
         self.known = lru_cache(maxsize=_KEPT)(self._known)
 
     def address(self, peer: str, forwarded: str) -> str:
@@ -53,11 +53,3 @@ class Clients:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return str(address), any(address in network for network in self._proxies)
-
-
-def _unmapped(network: Network) -> Network:
-    """Of IPv4 within IPv6 (RFC 4291 section 2.5.5.2) the former, as addresses are looked at."""
-    inner = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
-    if inner is None or network.prefixlen < 96:
-        return network
-    return ipaddress.IPv4Network((inner, network.prefixlen - 96))

@@ -20,12 +20,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+
+from postmeter.config.values import Network, unmapped
 
 DEFAULT = Path(__file__).with_name("robots.txt")
 """The list that comes with us."""
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST = 32 * 1024 * 1024  # bytes: the published networks of the large hosts are some megabytes
 
@@ -155,7 +154,7 @@ def _add(robot: _Draft, word: str, value: str) -> None:
     elif word == "agent":
         _add_agent(robot, value)
     elif word == "network":
-        network = ipaddress.ip_network(value)
+        network = unmapped(ipaddress.ip_network(value))
         if network.prefixlen < (8 if network.version == 4 else 16):
             raise ValueError(f"{network} is too large to be somebody's")
         robot.networks.append(network)
