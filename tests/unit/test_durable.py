@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -42,6 +43,24 @@ def test_an_event_of_the_emergency_spool(tmp_path: Path, calls: list[str], sync:
     """With `journal.sync: full`."""
     Spool(tmp_path, durable=sync == "full").put(Job((), None, {}, 0.0))
     assert calls == expected
+
+
+@pytest.mark.parametrize("fails", ["folder", "content"])
+def test_an_event_whose_client_is_refused_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Else a message that got 451 is charged and counted as accepted, beside the one that the client sends again."""
+    sync = os.fsync
+
+    def failing(fd: int) -> None:
+        if fails == ("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "content"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        Spool(tmp_path, durable=True).put(Job((), None, {}, 0.0))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_message_that_came_back(tmp_path: Path, calls: list[str]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
+from postmeter.store import rows
 from postmeter.store.accounts import Hold, charge_of
 from postmeter.store.batch import Job
 from postmeter.store.database import Row
@@ -46,15 +47,16 @@ class Spool:
         if sum(1 for _ in os.scandir(self._folder)) >= self._most:
             raise OSError(f"{self._folder}: the emergency spool is full, with {self._most} files")
         name = f"{int(job.now * 1_000_000):020d}-{os.getpid()}-{secrets.token_hex(6)}"
-        draft = self._folder / f"{name}.tmp"
+        draft, path = self._folder / f"{name}.tmp", self._folder / f"{name}{_ENDING}"
         try:
             self._write(draft, json.dumps(_as_json(job)).encode())
-            draft.rename(self._folder / f"{name}{_ENDING}")
-        except OSError:
+            draft.rename(path)
+            if self._durable:
+                _sync_folder(self._folder)
+        except OSError:  # its client is refused: nothing may come back of it
             draft.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
-        if self._durable:
-            _sync_folder(self._folder)
 
     def waits(self) -> bool:
         """Whether there is something to replay."""
@@ -176,10 +178,10 @@ def _read(path: Path, content: bytes, now: float) -> Job | None:
         found = json.loads(content)
         charges = tuple(replace(charge_of(charge), enforce=False) for charge in found["charges"])
         figures = {(name, tuple(labels)): count for name, labels, count in found["figures"]}
-        row = tuple(found["row"]) if found["row"] else None
+        row = rows.checked(found["row"]) if found["row"] else None
         hold = _hold(found.get("hold"))
         when = float(found.get("time", now)) if hold else now
-        besides = tuple(tuple(each) for each in found.get("besides", ()))
+        besides = tuple(map(rows.checked, found.get("besides", ())))
         return Job(charges, row, figures, when, hold=hold, recipients=found.get("recipients", 0), besides=besides)
     except (ValueError, KeyError, TypeError) as error:
         log.error("%s: a damaged event is lost: %s", path, error)
