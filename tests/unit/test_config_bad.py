@@ -6,10 +6,13 @@ by `test_config_check`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postmeter.config import yamltree
 from postmeter.config.load import ConfigError, Problem, load, loads, read
@@ -31,6 +34,21 @@ def test_every_file_has_its_expected_lines() -> None:
     assert NAMES
     assert {path.stem for path in BAD.iterdir()} == set(NAMES)
     assert {path.suffix for path in BAD.iterdir()} == {".yaml", ".expected"}
+
+
+@given(text=st.text(st.sampled_from("ab@*&!%:#-[]{}'\"|>?=`~,. /\\ä")).filter(lambda text: not text.startswith("-")))
+def test_what_to_write_in_place_of_a_text_is_a_list_of_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f"tracking:\n  bulk_senders: {json.dumps(text)}\n")
+    listed = caught.value.problems[0].fix.removeprefix("put it in brackets: ")
+    assert yaml.load(listed, yaml.BaseLoader) == text.split(", ")
+
+
+@pytest.mark.parametrize("text", [r'"a\nb\e[31m": x', r'quota: {limits: "x\ny"}', r'senders: {from: {"a\nb": any}}'])
+def test_a_problem_is_one_line_whatever_is_written(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(text)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("name", NAMES)

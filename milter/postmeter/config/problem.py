@@ -24,7 +24,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        named = f"{place}: {self.path}" if self.path else place
+        named = f"{place}: {_on_one_line(self.path)}" if self.path else place
         marked = "warning: " if self.severity == "warning" else ""
         return f"{named}: {marked}{self.what}; {self.fix}" if self.fix else f"{named}: {marked}{self.what}"
 
@@ -43,6 +43,11 @@ class MistakeError(ValueError):
     def __init__(self, what: str, fix: str) -> None:
         self.what, self.fix = what, fix
         super().__init__(f"{what}; {fix}")
+
+
+def _on_one_line(path: str) -> str:
+    """Keys are the operator's: one in quotes may hold anything."""
+    return path if path.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in path)
 
 
 def quoted(text: str) -> str:

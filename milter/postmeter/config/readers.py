@@ -6,6 +6,8 @@ all that is wrong. Knows no key by name.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -19,6 +21,8 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 _NONE = frozenset({"none", "off", "no", "false", "never"})  # as people say null
+_BARE = re.compile(r"[\w/.+](?:[\w/.+@*%:-]| (?=\w))*(?<!:)")  # surely a text in a list of YAML without quotes
+_SHOWN = 200  # characters of a text in what to write instead
 _FEW = 6  # words: so many are all named to whoever has written another
 
 
@@ -191,8 +195,16 @@ def _listing_fix(node: Node) -> str:
     if isinstance(node, Scalar) and node.text.startswith("-"):
         return "put a space behind each dash"
     if isinstance(node, Scalar):
-        return "write [] for none" if node.null else f"put it in brackets: [{node.text}]"
+        return "write [] for none" if node.null else _in_brackets(node.text)
     return "write it as [one, two] or with a dash before each item"
+
+
+def _in_brackets(text: str) -> str:
+    """A text whose commas are taken for those of a list, with the quotes that YAML wants."""
+    if len(text) > _SHOWN or not text.isprintable():
+        return "put it in brackets"
+    items = (item if _BARE.fullmatch(item) else json.dumps(item, ensure_ascii=False) for item in text.split(", "))
+    return f"put it in brackets: [{', '.join(items)}]"
 
 
 def table(key: Callable[[str], K], inner: Reader[T], form: str) -> Reader[dict[K, T]]:
