@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import multiprocessing
 import os
 import random
@@ -232,6 +234,25 @@ def test_the_log_is_given_again_as_long_as_its_time_may_hide_a_change(
             assert len(given) == times
 
 
+def test_a_log_that_the_disk_did_not_take_is_given_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def failing(file: int) -> None:
+        given.append(file)
+        if len(given) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    log, old = path.with_name("journal.db-wal"), time.time_ns() - 10**9
+    with closing(Database(path, sync="normal", readonly=False)) as book, book.transaction():
+        os.utime(log, ns=(old, old))
+        with pytest.raises(OSError, match="Input/output"):
+            book.sync_log()
+        for _ in range(2):
+            book.sync_log()
+    assert len(given) == 2
+
+
 def test_figures_are_written_when_the_settler_closes(path: Path) -> None:
     settler = Settler(path)
     settler.open()
@@ -435,6 +456,31 @@ def test_a_damaged_file_in_the_spool_does_not_stop_the_others(settler: Settler, 
     with held(path):
         settler.settle((charge(),), submitted("a"), ONE, NOW)
         spooled(path)[0].with_name("0-1-2.json").write_bytes(b'{"row":')
+    wait_for(lambda: not spooled(path))
+    assert kept(path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "none",
+        ["h", "submitted", "s", 1.0],
+        ["h", "submitted", "s", 1.0, "", "", "", "", "{}", "one more"],
+        ["h", "submitted", "s", "yesterday", "", "", "", "", "{}"],
+        ["h", "submitted", "s", 1.0, "", "", None, "", "{}"],
+        ["h", "submitted", "s", 1.0, "", ["a"], "", "", "{}"],
+        ["h", "submitted", "s", 1.0, "", "", "\ud83d", "", "{}"],
+    ],
+)
+@pytest.mark.parametrize("place", ["row", "besides"])
+def test_what_is_no_row_of_the_journal_does_not_stop_the_others_in_the_spool(
+    settler: Settler, path: Path, row: object, place: str
+) -> None:
+    with held(path):
+        settler.settle((charge(),), submitted("a"), ONE, NOW)
+        said = json.loads(spooled(path)[0].read_bytes())
+        said |= {place: row if place == "row" else [row]}
+        spooled(path)[0].with_name("0-1-2.json").write_text(json.dumps(said))
     wait_for(lambda: not spooled(path))
     assert kept(path) == ["a"]
 

@@ -155,8 +155,9 @@ class Database:
             seen = found.st_ino, found.st_size, found.st_mtime_ns
             if seen != self._synced:
                 # What comes next may bear the same time: the kernel's clock ticks 100 to 1,000 times a second.
-                self._synced = seen if time_ns() - found.st_mtime_ns > _TICKS else (0, 0, 0)
+                settled = time_ns() - found.st_mtime_ns > _TICKS
                 os.fdatasync(log.fileno())
+                self._synced = seen if settled else (0, 0, 0)
 
     def close(self) -> None:
         with self._mutex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from sqlite3 import Connection
 from typing import Any
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 _COLUMNS = ("source", "time", "reference", "queue_id", "login", "from_domain")
 _TEXTS = tuple(column for column in _COLUMNS if column != "time")
 _json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # facts are trees
+_WIDTH = len(("host", "kind", *_COLUMNS, "data"))
 _REST = {name: tuple(f.name for f in fields(cls) if f.name not in _COLUMNS) for name, cls in KINDS.items()}
 
 SELECT = "SELECT seq, host, kind, source, time, reference, queue_id, login, from_domain, data FROM events "
@@ -57,6 +58,15 @@ def encode(event: Event, host: str) -> Row:
     if not "".join(texts).isascii():  # SQLite takes no half of a surrogate pair
         texts = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
     return host, name, texts[0], event.time, *texts[1:], data
+
+
+def checked(plain: Sequence[Any]) -> Row:
+    """A row from the JSON of one; ValueError or TypeError for what no statement takes."""
+    host, name, found, time, *others = plain
+    "".join([host, name, found, *others]).encode()
+    if len(plain) != _WIDTH or type(time) not in (int, float):
+        raise ValueError("no row of the journal")
+    return tuple(plain)
 
 
 def source(row: Row) -> str:
