@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -55,6 +56,28 @@ def read(directory: Path, journal: Journal, *, privacy: str = "recipients") -> l
     while reader.work():
         pass
     return [entry.event for entry in journal.events(limit=100_000) if isinstance(entry.event, Clicked)]
+
+
+def test_a_file_that_the_disk_does_not_give_keeps_no_other_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, by an error that whoever calls tells and counts; and read once the disk gives it again."""
+    journal = Journal(tmp_path / "journal.db")
+    bad = tmp_path / write(tmp_path, HIT.line())
+    good = write(tmp_path, replace(HIT, time=2.5).line())
+    number, pread, works = bad.stat().st_ino, os.pread, False
+
+    def failing(file: int, *given: int) -> bytes:
+        if os.fstat(file).st_ino == number and not works:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(file, *given)
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(OSError, match=bad.name):
+        read(tmp_path, journal)
+    assert [entry.event.source for entry in journal.events()] == [f"hit:{good}:0"]
+    works = True
+    assert [click.source for click in read(tmp_path, journal)] == [f"hit:{good}:0", f"hit:{bad.name}:0"]
 
 
 def test_a_hit_is_a_click_in_the_journal_and_its_file_is_gone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -182,3 +183,46 @@ def test_lag_is_what_has_not_been_accepted(tmp_path: Path) -> None:
 def test_a_pipe_in_the_file_s_place_holds_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log")
     assert take(Tail(tmp_path / "log", None)) == []
+
+
+def test_a_file_that_cannot_be_opened_for_a_moment_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors: no gap is told, and nothing is read twice."""
+    append(tmp_path / "log", b"one\ntwo\n")
+    first = Tail(tmp_path / "log", None)
+    take(first)
+    first.close()
+    call, left = os.open, [errno.EMFILE]
+
+    def scarce(path: Path, *given: int) -> int:
+        if left:
+            raise OSError(left.pop(), "Too many open files", str(path))
+        return call(path, *given)
+
+    monkeypatch.setattr(os, "open", scarce)
+    tail = Tail(tmp_path / "log", first.position)
+    with pytest.raises(OSError, match="Too many"):
+        tail.read()
+    assert take(tail) == []
+    assert tail.gaps == 0
+    tail.close()
+
+
+def test_a_file_that_the_disk_does_not_give_is_named_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it tries again each second."""
+    append(tmp_path / "log", b"one\n")
+    first = Tail(tmp_path / "log", None)
+    take(first)
+    first.close()
+
+    def failing(*given: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", failing)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OSError, match="Input/output") as told:
+            Tail(tmp_path / "log", first.position).read()
+        assert told.value.filename == str(tmp_path / "log")
+    assert len(os.listdir("/proc/self/fd")) == before

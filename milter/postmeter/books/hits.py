@@ -118,19 +118,32 @@ class HitReader:
         self._judge.robots = robots
 
     def work(self) -> bool:
-        """One bounded piece of all files together; true when there is more that needs no waiting."""
+        """One bounded piece of all files together; true when there is more that needs no waiting.
+
+        OSError for a file that cannot be read, once there is nothing else to be done.
+        """
         files = spool.files(self._directory, SPOOL)
         if files and spool.free_bytes(self._directory) < self._spare:
             return False
         places = self._read_places(files)
         files = files[:_FILES]
         chunk = max(_LEAST, _CHUNK // max(1, len(files)))
-        parts = [part for path in files if (part := self._read(path, places, chunk)) is not None]
+        parts: list[_Part] = []
+        unread: OSError | None = None
+        for path in files:
+            try:
+                part = self._read(path, places, chunk)
+            except OSError as error:  # a file that the disk does not give keeps no other from being read
+                unread = unread or error
+                continue
+            parts += [part] if part is not None else []
         self._take(parts)
         if any(part.taken for part in parts):
             self._record(parts, places)
             return True
         self._review()
+        if unread is not None:
+            raise unread
         return False
 
     def _review(self) -> None:

@@ -10,6 +10,7 @@ are bytes as they are; one longer than the bound comes in pieces.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -24,6 +25,7 @@ from postmeter.runtime.packed import PackedError, Unpacked, is_packed
 LONGEST = 64 * 1024  # bytes of a line handed out as one: rsyslog cuts at 8 kB, a hit holds at most 8 kB
 _CHUNK = 1024 * 1024  # bytes of a file read at one time
 _HEAD = 256  # bytes by which a file is known: a line or two, with a time
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # nothing can be opened for a moment: no word about this file
 _ROTATED = re.compile(r"[.-]([0-9][0-9._-]*?)(\.gz|\.xz|\.zst)?")  # logrotate's names, with and without dateext
 
 
@@ -150,17 +152,22 @@ class Tail:
         return any(self._take(path, _START) for path in (*_after(self._path, place)[:1], self._path))
 
     def _take(self, path: Path, place: Position) -> bool:
-        """Open a path at that place, if it holds it."""
+        """Open a path at that place, if it holds it. OSError when nobody can tell just now."""
         try:
             file = _Old(path) if path != self._path and is_packed(path) else _Plain(path)
-        except (OSError, PackedError):
+        except (OSError, PackedError) as error:
+            _raise_scarce(error)
             return False
-        if not file.inode or not file.holds(place):
-            file.close()
-            return False
-        self._file = file
-        self.position = replace(place, inode=file.inode)
-        return True
+        held = False
+        try:
+            held = bool(file.inode) and file.holds(place)
+        finally:  # also where the disk does not give what it has: somebody tries that again every second
+            if not held:
+                file.close()
+        if held:
+            self._file = file
+            self.position = replace(place, inode=file.inode)
+        return held
 
 
 class _Plain:
@@ -169,12 +176,17 @@ class _Plain:
     damaged = False
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us
         state = os.fstat(self._number)
         self.inode = state.st_ino if stat.S_ISREG(state.st_mode) else 0
 
     def pread(self, count: int, at: int) -> bytes:
-        return os.pread(self._number, count, at)
+        """OSError, by the name of the file, when the disk does not give it."""
+        try:
+            return os.pread(self._number, count, at)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def size(self) -> int:
         return os.fstat(self._number).st_size
@@ -262,8 +274,15 @@ def _begins(path: Path, place: Position) -> bool:
     try:
         with contextlib.closing(_Old(path)) as file:
             return file.inode == place.inode or (place.head != "" and _digest(file, place.offset) == place.head)
-    except (OSError, PackedError):
+    except (OSError, PackedError) as error:
+        _raise_scarce(error)
         return False
+
+
+def _raise_scarce(error: OSError | PackedError) -> None:
+    """To take a file for gone, for want of a descriptor, would tell of lines lost, or read all of it again."""
+    if isinstance(error, OSError) and error.errno in _SCARCE:
+        raise error
 
 
 def _rank(path: Path, found: Path) -> tuple[int, ...]:
