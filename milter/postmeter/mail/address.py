@@ -59,8 +59,8 @@ def from_addresses(fields: Iterable[Field]) -> list[str]:
 
     A signature for another's domain is the classic fault of signers, and programs that show mail disagree on every
     broken From. So what two readers could read differently is read as nothing: an unquoted @ or comma in a name that
-    is not the address itself, an unclosed quote, text behind the address, routes, white space within an address,
-    control characters.
+    is not the address itself, an unclosed quote, text behind the address, routes, white space or an encoded word within
+    an address, control characters.
     """
     found: list[str] = []
     for field in fields:
@@ -113,6 +113,7 @@ _TOKEN = re.compile(
 _COMMENT_MARK = re.compile(rb"[()]|\\.?", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")  # some programs end a line at a bare CR
 _DOMAIN = re.compile(rb"[^.]+(?:\.[^.]+)*\.?")
+_ENCODED = re.compile(rb"=\?[^?]*\?[bq]\?[^?]*\?=", re.IGNORECASE)
 _APART = ("apart", b"")
 
 
@@ -186,13 +187,18 @@ def _address(element: list[_Token]) -> bytes:
 
 
 def _spec(tokens: list[_Token]) -> bytes:
-    """`local@domain` without white space or comments inside, which RFC 5322 4.4 calls obsolete."""
+    """`local@domain` without white space or comments inside, which RFC 5322 4.4 calls obsolete.
+
+    Nor with an encoded word (RFC 2047 section 5): some programs decode it there, and show what it says for the address.
+    """
     if len(tokens) != 3:
         raise _DoubtError
     (local_kind, local), (at, _), (domain_kind, domain_text) = tokens
     if at != "@" or local_kind not in ("word", "quoted") or domain_kind not in ("word", "literal"):
         raise _DoubtError
     if domain_kind == "word" and not _DOMAIN.fullmatch(domain_text):
+        raise _DoubtError
+    if _ENCODED.search(local) or _ENCODED.search(domain_text):
         raise _DoubtError
     return local + b"@" + domain_text
 
