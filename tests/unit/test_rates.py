@@ -62,6 +62,17 @@ def test_only_the_busiest_logins_are_told_and_none_without_being_asked(book: Dat
     assert not any(name == "login_recipients" for name, _ in Rates(domains=[], logins=0, clock=lambda: NOW)(book))
 
 
+def test_a_login_is_one_in_any_spelling(book: Database) -> None:
+    """As for quotas: whoever spells it anew for each message is the busiest none the less."""
+    put(book, [(TODAY, "example.com", login, "accepted", 2) for login in ("Ann@example.com", "ANN@EXAMPLE.COM")])
+    put(book, [(TODAY, "example.com", "bob", "accepted", 3), (TODAY - 1, "example.com", "ann@example.com", "hard", 1)])
+    found = Rates(domains=[], logins=1, clock=lambda: NOW)(book)
+    assert found["login_recipients", ("ann@example.com", "accepted")] == 4
+    assert {labels[0] for name, labels in found if name == "login_recipients"} == {"ann@example.com"}
+    told = figures.breakdowns(book, since=TODAY - 6, until=TODAY + 1, by=["login"])["login"]
+    assert told == {"ann@example.com": Counter(accepted=4, hard=1), "bob": Counter(accepted=3)}
+
+
 def test_a_scrape_reads_figures_once_a_minute(book: Database) -> None:
     now = [NOW]
     rates = Rates(domains=["example.com"], logins=0, clock=lambda: now[0])

@@ -135,7 +135,7 @@ def read(
     """
     found: dict[str, Counter[str]] = {}
     for name, what, value in database.query(sql, (since, until, *only)):
-        found.setdefault(str(name), Counter())[what] = int(value)
+        found.setdefault(_one(by, str(name)), Counter())[what] += int(value)
     return found
 
 
@@ -158,6 +158,11 @@ def breaking_down(by: Sequence[str], *, mark: str) -> str:
 def sorted_out(rows: Iterable[Row]) -> dict[str, dict[str, Counter[str]]]:
     """What that SELECT found."""
     found: dict[str, dict[str, Counter[str]]] = {}
-    for by, name, what, value in sorted(rows):
-        found.setdefault(by, {}).setdefault(name, Counter())[what] = int(value)
+    for by, name, what, value in sorted(set(rows)):  # what was asked for twice is there twice
+        found.setdefault(by, {}).setdefault(_one(by, name), Counter())[what] += int(value)
     return found
+
+
+def _one(by: str, name: str) -> str:
+    """A login is one in any spelling, as for quotas; it is put down as it was typed."""
+    return name.lower() if by == "login" else name
