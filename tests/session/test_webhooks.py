@@ -39,6 +39,7 @@ class Receiver:
         self.answer = 200
         self.location = ""
         self.most = 1 << 20  # octets; more is answered 413, unread, and the connection closed
+        self.retry_after = ""  # beside that 413
         self.calls: list[tuple[str, dict[str, str], bytes]] = []
         receiver = self
 
@@ -46,7 +47,10 @@ class Receiver:
             def do_POST(self) -> None:
                 if int(self.headers["Content-Length"]) > receiver.most:
                     self.close_connection = True
-                    self.send_error(413)
+                    self.send_response(413)
+                    if receiver.retry_after:
+                        self.send_header("Retry-After", receiver.retry_after)
+                    self.end_headers()
                     return
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.calls.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
@@ -239,6 +243,21 @@ def test_an_event_that_alone_is_too_large_is_given_up_at_once_and_holds_up_no_ot
     hooked.work(warned(20), later=1.0)
     assert [event["key"] for event in receiver.events()][-1:] == ["user20"]
     assert len(receiver.calls) == calls_before + 1, "nothing comes again"
+
+
+def test_a_receiver_that_is_full_for_a_while_gets_everything_later(
+    tmp_path: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """413 with Retry-After is temporary (RFC 9110 section 15.5.14); a large event was given up for ever."""
+    receiver.most, receiver.retry_after = 0, "120"
+    hooked = Hooked(tmp_path, receiver.url)
+    hooked.work(*(replace(warned(number), text="x" * 10_000) for number in range(3)))
+    assert (hooked.figure("webhook_dropped_total"), hooked.figure("webhook_failures_total")) == (0, 1)
+    assert "answered 413, for a while (Retry-After)" in caplog.text
+    receiver.most = 1 << 20
+    hooked.work(later=60.0)
+    assert [event["key"] for event in receiver.events()] == ["user0", "user1", "user2"]
+    assert len(receiver.calls) == 1
 
 
 def test_what_is_too_old_is_given_up_and_counted_but_not_untried(tmp_path: Path, receiver: Receiver) -> None:

@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 
 from postmeter import __version__
 
+CONTENT_TOO_LARGE = 413  # RFC 9110 section 15.5.14
+
 _PATIENCE = 10.0  # seconds for each step
 _LONGEST = 30.0  # seconds for the whole call; a server that sends a byte now and then is cut off
 _BEFORE = range(102, 200)  # 101 is an answer: the server changes to another protocol
@@ -80,11 +82,18 @@ def _ask(link: HTTPConnection, target: str, body: bytes, named: dict[str, str]) 
     try:
         link.request("POST", target, body, named)
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-        status = link.getresponse().status
+        status = _status(link.getresponse())
         if 200 <= status < 300:
             raise
         return status
-    return link.getresponse().status
+    return _status(link.getresponse())
+
+
+def _status(answer: HTTPResponse) -> int:
+    """With Retry-After a 413 is no word on this body: less is taken just now (RFC 9110 section 15.5.14)."""
+    if answer.status == CONTENT_TOO_LARGE and answer.getheader("Retry-After") is not None:
+        raise CallError(f"answered {answer.status}, for a while (Retry-After)")
+    return answer.status
 
 
 def _connection(scheme: str, host: str, port: int | None) -> HTTPConnection:

@@ -36,7 +36,6 @@ KINDS = {"quota_warning": "warned", "brake": "braked", "dkim_key": "keychanged"}
 """What is not called as it is in the journal."""
 
 _FIRST, _MOST = 1.0, 600.0  # seconds of rest after a failure
-_TOO_LARGE = 413  # RFC 9110 section 15.5.14
 _SMALL = 8192  # octets; who does not take so much takes no events at all just now, and is waited for
 _FAR = 10_000  # events behind the saved position that are of no interest; a restart looks at so many once more
 _STEP = 1000  # numbers that one look at the journal passes, where there are so many
@@ -117,12 +116,12 @@ class Hook:
         named = calls.headers(body, secret=self._secret, now=self._now())
         try:
             status = self._post(self._hook.url, body, named)
-            if status == _TOO_LARGE and len(entries) > 1:
+            if status == calls.CONTENT_TOO_LARGE and len(entries) > 1:
                 self._batch = len(entries) // 2
                 said = "webhook %s: %d events at once were too much"
                 once.log(logging.INFO, f"{self._hook.url} large", said, shown(self._hook.url), len(entries))
                 return False
-            if status == _TOO_LARGE and len(body) > _SMALL:
+            if status == calls.CONTENT_TOO_LARGE and len(body) > _SMALL:
                 self._pass_over(entries[0], len(body))
                 return True
             why = "" if 200 <= status < 300 else f"answered {status}"
