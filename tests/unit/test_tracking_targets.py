@@ -71,6 +71,8 @@ def test_a_target_is_what_a_browser_would_ask_for(value: str, target: str) -> No
         ("http://example.com:x/", targets.MALFORMED),
         ("http://example.com/\x07x", targets.MALFORMED),
         ("http://example.com/&#7;x", targets.MALFORMED),
+        ("http://example.com/a \r\nb", targets.MALFORMED),  # in quoted-printable that space may be taken off
+        ("http://example.com/a \t\nb", targets.MALFORMED),
         ("http://example.com/" + "x" * 1882, targets.TOO_LONG),
         ("http://example.com/" + "&#x000000041;" * 5000, targets.TOO_LONG),
     ],

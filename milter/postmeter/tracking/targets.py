@@ -61,6 +61,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{%|\$\{|#\{|<%|%>|\*\||\|\*|%%|%\[|\[\[|\]\]|\[%|##")
 _STOPS = re.compile(r"[][\\^`{|}]")  # RFC 3986 has none of them in a URL as they stand: some programs end one there
 _DROPPED = dict.fromkeys(map(ord, "\t\n\r"))
+_BLANK_END = (" \n", " \r")  # RFC 2045 section 6.7 (3): not every decoder takes that space off
 _EDGES = "".join(map(chr, range(1, 33)))  # C0 control or space; HTML has made another character of a NUL
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each place
@@ -107,7 +108,9 @@ def _target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:
 
 
 def _odd_target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:
-    text = text.strip(_EDGES).translate(_DROPPED)
+    text = text.strip(_EDGES)
+    unsure = any(end in text.replace("\t", "") for end in _BLANK_END)
+    text = text.translate(_DROPPED)
     if _TEMPLATE.search(text):
         return "", TEMPLATE
     scheme = _SCHEME.match(text)
@@ -116,7 +119,7 @@ def _odd_target(text: str, *, utf8: bool, base: str) -> tuple[str, str]:
         return (url, "") if url else ("", RELATIVE)
     if scheme[1].lower() not in ("http", "https"):
         return "", SCHEME
-    url = _in_ascii(text, utf8=utf8)
+    url = "" if unsure else _in_ascii(text, utf8=utf8)
     return (url, "") if _ABSOLUTE.fullmatch(url) else ("", MALFORMED)
 
 
