@@ -58,6 +58,21 @@ def read(directory: Path, journal: Journal, *, privacy: str = "recipients") -> l
     return [entry.event for entry in journal.events(limit=100_000) if isinstance(entry.event, Clicked)]
 
 
+def test_a_file_that_a_backup_put_back_is_not_counted_again(tmp_path: Path) -> None:
+    """It is another file of the same name: what was read of it before is read once more, and known."""
+    journal = Journal(tmp_path / "journal.db")
+    out = spool.Writer(tmp_path, name=SPOOL, now=time.time)
+    out.append([HIT.line(), HIT.line()])
+    assert len(read(tmp_path, journal)) == 2
+    (path,) = spool.files(tmp_path, SPOOL)
+    path.with_name("copy").write_bytes(path.read_bytes() + HIT.line() + b"\n")
+    path.with_name("copy").rename(path)
+    out.close()
+    assert len(read(tmp_path, journal)) == 3
+    assert journal.totals() == {("clicks_total", ("unsure",)): 3}
+    assert spool.files(tmp_path, SPOOL) == []
+
+
 def test_a_file_that_the_disk_does_not_give_keeps_no_other_from_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,19 +253,20 @@ class HitReader:
             entry.events.append(replace(again, source=source, hit=shown, what="open", unique=unique))
 
     def _add_new(self, entry: _Entry, judged: Judged, origin: Origin, known: dict[bytes, float]) -> None:
-        """A click counts as an open too, where nobody has seen one and opens are looked for."""
-        hit, by = judged.seen, judged.verdict.by
+        """A click counts as an open too, where nobody has seen one and opens are looked for.
+
+        The totals come with the events: what is read again counts no more.
+        """
+        hit = judged.seen
         if hit.kind == "click":
             unique = _first(entry, known, unique_key(judged, origin, "click"), hit.time)
             entry.events.append(clicked(judged, origin, unique=unique))
-            entry.figures["clicks_total", (by,)] += 1
             if not origin.opens or not _first(entry, known, unique_key(judged, origin, "open"), hit.time):
                 return
             unique = True
         else:
             unique = _first(entry, known, unique_key(judged, origin, "open"), hit.time)
         entry.events.append(opened(judged, origin, unique=unique))
-        entry.figures["opens_total", (by,)] += 1
 
     def _discard(self, path: Path, places: dict[str, str], offset: int) -> None:
         torn = spool.discard(path, offset)

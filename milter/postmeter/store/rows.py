@@ -37,7 +37,7 @@ _INSERT = """
 
 _KNOWN = "SELECT 1 FROM events WHERE source = ?"
 
-_COUNTED: dict[str, Figure] = {"unsubscribed": ("unsubscribes_total", ())}
+_COUNTED = {"unsubscribed": "unsubscribes_total", "clicked": "clicks_total", "opened": "opens_total"}
 """Figures of events that may be told of again and again: they count with the event."""
 
 
@@ -81,7 +81,12 @@ def login(row: Row) -> str:
 
 def counted(new: Iterable[Row]) -> Counter[Figure]:
     """What new events add to the figures by themselves."""
-    return Counter(figure for _, name in {(source(row), row[1]) for row in new} if (figure := _COUNTED.get(name)))
+    return Counter(_figure(row) for row in {source(row): row for row in new}.values() if row[1] in _COUNTED)
+
+
+def _figure(row: Row) -> Figure:
+    by = json.loads(row[-1]).get("by")
+    return _COUNTED[row[1]], () if by is None else (by,)
 
 
 def counts_up(row: Row) -> bool:
