@@ -517,6 +517,23 @@ def test_a_bug_is_answered_once_with_451_and_the_session_lives_on(running: Runni
         assert send(mta, b"fine\r\n") == "a"
 
 
+def test_a_bug_is_logged_once_a_minute_however_much_mail_meets_it(running: Running, tmp_path: Path) -> None:
+    """A message may have thousands of fields, and somebody may send what we fail at again and again."""
+    log = logging.FileHandler(tmp_path / "log")
+    logging.getLogger().addHandler(log)
+    try:
+        running.start(Stage("step", lambda draft: bug(draft) if draft.body == b"bug\r\n" else None), settle=bug)
+    finally:
+        logging.getLogger().removeHandler(log)
+    with running.session() as mta:
+        for body in (b"bug\r\n", b"fine\r\n") * 5:
+            send(mta, body)
+    running.stop()
+    said = (tmp_path / "log").read_text()
+    assert (said.count("bug in step"), said.count("bug in callback eom")) == (1, 1)
+    assert said.count("Traceback") == 2
+
+
 def test_a_bug_in_a_sparing_step_leaves_the_message_as_it_was(running: Running) -> None:
     def half(draft: Draft) -> None:
         draft.replace_body(b"damaged", ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,10 +22,13 @@ import pytest
 from postmeter.books.awaiting import Awaiting
 from postmeter.books.logsource import File, OldFiles
 from postmeter.books.postlog import PostLog, Rules
+from postmeter.cli.delivering import Delivering
 from postmeter.cli.main import main
+from postmeter.config.schema import Config
 from postmeter.events import Bounced, Deferred, Event, Expired, Sent, Submitted, Unknown, Untaken, kind
 from postmeter.store import ledger, refunds
 from postmeter.store.accounts import Charge
+from postmeter.store.database import StoreError
 from postmeter.store.journal import Journal
 from postmeter.store.lives import Awaited
 from postmeter.store.settle import Settler
@@ -146,6 +150,29 @@ print("reads", flush=True)
 while True:
     reader.work() or time.sleep(0.001)
 """
+
+
+def test_where_the_log_is_read_is_said_once_although_the_journal_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The chore begins anew each second."""
+
+    def failing(*given: object, **more: object) -> int:
+        raise StoreError(tmp_path / "journal.db", "disk I/O error")
+
+    config = replace(Config(), delivery=replace(Config().delivery, log=tmp_path / "mail.log"))
+    with closing(Journal(tmp_path / "journal.db")) as journal, closing(Delivering()) as delivering:
+        chore = delivering.chores(config, lambda: journal, lambda: None)[0]
+        with caplog.at_level(logging.INFO):
+            chore.work()
+            monkeypatch.setattr(journal, "position", failing)
+            delivering.chores(config, lambda: journal, lambda: None)
+            for _ in range(3):
+                with pytest.raises(StoreError):
+                    chore.work()
+            monkeypatch.undo()
+            chore.work()
+    assert sum("is read from" in line for line in caplog.messages) == 1
 
 
 def test_kill_9_while_the_log_grows_and_rotates_loses_and_doubles_nothing(tmp_path: Path) -> None:

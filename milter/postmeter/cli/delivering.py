@@ -60,6 +60,7 @@ class Delivering:
         self._postlog: PostLog | None = None
         self._chosen = float("-inf")
         self._waits = False
+        self._said = ""
 
     def chores(self, config: Config, opened: Opened, remote: Callable[[], RedisLedger | None]) -> list[Chore]:
         """`opened` gives the journal when it is needed; it may not be there yet. The log is found anew each time."""
@@ -98,7 +99,9 @@ class Delivering:
             source = File(where, place if name == f"file:{where}" else "", names=names)
         else:
             source = Journald(place if name == Journald.name else "", names=names, since=_BEGIN)
-        log.info("Postfix's log is read from %s", source.name)
+        if source.name != self._said:  # who fails begins anew each second
+            self._said = source.name
+            log.info("Postfix's log is read from %s", source.name)
         return source
 
 

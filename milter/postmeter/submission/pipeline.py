@@ -15,9 +15,10 @@ from postmeter.mail import address
 from postmeter.mail.draft import Draft, Step
 from postmeter.mail.message import Envelope
 from postmeter.mail.reply import Reply
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.token import Mark
 
-log = logging.getLogger(__name__)
+once = OnceAMinute(logging.getLogger(__name__))
 
 BUG = Reply(451, "4.3.0", "internal error, try again later")  # RFC 3463 X.3.0: other mail system status
 
@@ -70,8 +71,10 @@ class Pipeline:
             before = draft.state() if stage.spare or lenient else None
             try:
                 reply = stage.step(draft)
-            except Exception:  # a bug in a step ends here, whatever it is (docs/operations.md)
-                log.exception("%s: bug in %s", draft.message.queue_id, stage.name)
+            except Exception as error:  # a bug in a step ends here, whatever it is (docs/operations.md)
+                what = f"{stage.name} {type(error).__name__}"
+                text = "%s: bug in %s"
+                once.log(logging.ERROR, what, text, draft.message.queue_id, stage.name, exc_info=True)
                 reply = BUG
                 if before is not None:
                     reply = None

@@ -24,12 +24,14 @@ from typing import Any, NoReturn
 
 import milter
 
+from postmeter.runtime.logs import OnceAMinute
 from postmeter.runtime.prefork import RETIRED
 from postmeter.submission.door import Door
 from postmeter.submission.pipeline import BUG
 from postmeter.submission.session import Desk, Session, answer
 
 log = logging.getLogger(__name__)
+once = OnceAMinute(log)
 
 # What may be asked of the MTA (mfapi.h SMFIF_*): add and insert fields, change the body, change fields, put on hold,
 # change its return path, name macros; remove recipients.
@@ -268,8 +270,8 @@ def _spoken(desk: Desk, name: str, speak: Speaker) -> Callback:
         start = perf_counter()
         try:
             return speak(ctx.getpriv(), ctx, *args)
-        except Exception:  # the last boundary before C: a bug becomes the policy's answer, once
-            log.exception("bug in callback %s", name)
+        except Exception as error:  # the last boundary before C: a bug becomes the policy's answer, once
+            _tell(name, error)
             return _after_bug(ctx, name)
         finally:
             took(stage, perf_counter() - start)
@@ -284,13 +286,18 @@ def _silent(name: str, hear: Hearer) -> Callback:
         session = ctx.getpriv()
         try:
             hear(session, *args)
-        except Exception:  # as above, but this event may not be answered (D6)
-            log.exception("bug in callback %s", name)
+        except Exception as error:  # as above, but this event may not be answered (D6)
+            _tell(name, error)
             if session is not None:
                 session.broken = True
         return NO_REPLY
 
     return guarded
+
+
+def _tell(name: str, error: Exception) -> None:
+    """A message may have thousands of fields, and all mail the same bug."""
+    once.log(logging.ERROR, f"{name} {type(error).__name__}", "bug in callback %s", name, exc_info=True)
 
 
 def _after_bug(ctx: milter.milterContext, where: str) -> int:
