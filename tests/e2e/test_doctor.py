@@ -27,10 +27,12 @@ BAD = {
     "milter_mail_macros": "i {auth_type}",
     "smtp_helo_name": "elsewhere.example.com",
     "default_transport": "smtp",
+    "smtp_line_length_limit": "990",
 }
 WRONG = {
     "message_size_limit", "queue ids", "recipient_delimiter", "soft_bounce", "internal mail", "macros", "helo", "ptr",
     "spf", "dmarc", "mx", "default_action", "order", "timeouts", "double filtering", "postfix",
+    "signatures",
 }  # fmt: skip
 _RECORD = re.compile(r"(\S+)\. IN (TXT|A|MX) (.+)")
 
@@ -84,6 +86,7 @@ def host(needs_postfix: None) -> Iterator[Host]:
             Service(name="third", settings={"smtpd_milters": f"{opendkim}, {accepting}, unix:other.sock"}),
             Service(name="fourth", settings={"smtpd_milters": f"{ours}, $postmeter_milter"}),
             Service(name="fifth", settings={"smtpd_milters": ours, "receive_override_options": "no_milters"}),
+            Service(name="sixth", settings={"smtpd_milters": ours, "smtpd_proxy_filter": "127.0.0.1:10026"}),
         ]
         bad = {**BAD, "content_filter": "smtp:[127.0.0.1]:10024"}
         bad["postmeter_milter"] = f"{{ {ours}, command_timeout=1s }}"

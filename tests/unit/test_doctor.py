@@ -52,6 +52,7 @@ VALUES = {
 }
 NO: Mapping[str, str] = {}
 SMTP = Service("smtp/inet", "smtpd")
+CLIENT = Service("smtp/unix", "smtp")
 SUBMISSION = Service("submission/inet", "smtpd", options={"smtpd_milters": OURS})
 GOOD = Facts(
     config=CONFIG,
@@ -123,11 +124,31 @@ def test_every_finding_says_how_it_is_known_and_what_mends_it() -> None:
         ({"default_transport": "smtp:[smtp.example.net]"}, "note", "smarthost", "by [smtp.example.net]"),
         ({"transport_maps": "hash:x"}, "note", "smarthost", "another host"),
         ({"smtp_helo_name": "other.example.com"}, "warning", "ptr", "HELO other.example.com"),
+        ({"smtp_generic_maps": "hash:x"}, "warning", "signatures", "smtp_generic_maps"),
+        ({"smtp_body_checks": "pcre:x"}, "warning", "signatures", "smtp_body_checks"),
+        ({"smtp_header_checks": "pcre:x"}, "note", "signatures", "smtp_header_checks"),
+        ({"smtp_line_length_limit": "990"}, "wrong", "signatures", "lines of more than 990 octets"),
     ],
 )  # fmt: skip
 def test_settings_of_postfix(values: dict[str, str], level: str, about: str, words: str) -> None:
-    finding = next(each for each in found(postfix(values=values)) if each.about == about)
+    finding = next(each for each in found(postfix(CLIENT, values=values)) if each.about == about)
     assert (finding.level, words in finding.what) == (level, True), finding
+
+
+def test_what_postfix_changes_behind_a_signature_is_told_with_its_place() -> None:
+    """A transport of master.cf may have its own; 998 octets a line, no limit, and mail that nobody signs are fine."""
+    slow = Service("slow/unix", "smtp", options={"smtp_line_length_limit": "512"})
+    finding = only(postfix(CLIENT, slow, values={"smtp_line_length_limit": "998"}))
+    assert (finding.known, finding.fix) == (
+        "smtp_line_length_limit = 512 (slow/unix)",
+        "postconf -P -e slow/unix/smtp_line_length_limit=998 && postfix reload",
+    )
+    off = Service("smtp/unix", "smtp", options={"smtp_body_checks": ""})
+    assert found(postfix(off, values={"smtp_body_checks": "pcre:x", "smtp_line_length_limit": "0"})) == []
+    twice = postfix(CLIENT, Service("relay/unix", "smtp"), values={"smtp_line_length_limit": "512"})
+    assert only(twice).known == "smtp_line_length_limit = 512 (smtp/unix)"
+    unsigned = replace(CONFIG, dkim=replace(CONFIG.dkim, sign=()))
+    assert "signatures" not in [each.about for each in found(replace(twice, config=unsigned))]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +168,7 @@ def test_settings_of_postfix(values: dict[str, str], level: str, about: str, wor
         ({"smtpd_milters": OURS.replace("300s", "1h")}, "warning", "timeouts", "waits 3600 s"),
         ({"smtpd_milters": OURS.replace("30s", "1s")}, "warning", "timeouts", "only 1 s"),
         ({"receive_override_options": "no_milters"}, "wrong", "postfix", "never asks it"),
+        ({"smtpd_proxy_filter": "127.0.0.1:10025"}, "wrong", "postfix", "unmetered and unsigned"),
     ],
 )  # fmt: skip
 def test_how_a_service_has_the_milter(options: dict[str, str], level: str, about: str, words: str) -> None:

@@ -251,6 +251,17 @@ def switched_off(facts: Facts) -> Iterator[Finding]:
             yield Finding(WRONG, "postfix", what, "receive_override_options has no_milters", fix)
 
 
+def proxied(facts: Facts) -> Iterator[Finding]:
+    """A filter before the queue takes the message past all milters (SMTPD_PROXY_README): they see the envelope only."""
+    for mailer, service, _, _ in _found(facts):
+        to = mailer.value("smtpd_proxy_filter", service) if service is not None else ""
+        if service is not None and to:
+            what = f"what comes in at {service.name} leaves unmetered and unsigned: a filter takes it past milters"
+            off = mending.given(service, "smtpd_proxy_filter", "")
+            fix = f"{off}, or give postmeter to the service that the filter hands mail on to, where no login is known"
+            yield Finding(WRONG, "postfix", what, f"smtpd_proxy_filter = {to}", fix)
+
+
 def filtered_twice(facts: Facts) -> Iterator[Finding]:
     """A content filter gives mail back by a service of its own, which must not meet the milter again unawares."""
     for mailer, service, _, _ in _found(facts):
@@ -282,5 +293,6 @@ def _list(service: Service | None) -> str:
 
 
 CHECKS = (
-    attached, logins, strangers, order, signers, default_action, sockets, timeouts, macros, switched_off, filtered_twice
+    attached, logins, strangers, order, signers, default_action, sockets, timeouts, macros, switched_off, proxied,
+    filtered_twice,
 )  # fmt: skip

@@ -11,14 +11,21 @@ from pathlib import Path
 
 from postmeter.config.maillog import MAIL_LOG
 from postmeter.config.schema import InetAddress, SocketAddress
+from postmeter.doctor import mending
 from postmeter.doctor.facts import Facts
-from postmeter.doctor.finding import WARNING, WRONG, Finding
-from postmeter.doctor.mailer import Mailer, is_yes, split
+from postmeter.doctor.finding import NOTE, WARNING, WRONG, Finding
+from postmeter.doctor.mailer import Mailer, Service, is_yes, split
+from postmeter.mail.coding import MAX_LINE
 
 _BY_SENDER = (
     "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "sender_canonical_maps",
     "canonical_maps", "smtp_generic_maps", "sender_bcc_maps",
 )  # fmt: skip
+_ALTER = {"smtp_generic_maps": WARNING, "smtp_body_checks": WARNING, "smtp_header_checks": NOTE,
+          "smtp_mime_header_checks": NOTE, "smtp_nested_header_checks": NOTE}  # fmt: skip
+"""What smtp(8) alters comes behind every milter. Checks of fields are mostly for those that no signature covers."""
+
+_LINES = "smtp_line_length_limit"
 _LOCAL = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains")
 
 
@@ -100,6 +107,31 @@ def by_sender(facts: Facts) -> Iterator[Finding]:
         yield Finding(WARNING, "sender maps", what, ", ".join(f"{name} is set" for name in used), fix)
 
 
+def altered(facts: Facts) -> Iterator[Finding]:
+    """What Postfix changes on the way out it changes under the signature."""
+    mailer, dkim = facts.mailer, facts.config.dkim
+    if mailer is None or not (dkim.sign or dkim.opendkim_tables):
+        return
+    for name, level in _ALTER.items():
+        if places := [place for place, value, _ in _leaving(mailer, name) if value]:
+            what = f"{name} changes mail after it was signed: where that is signed text, the signature breaks"
+            fix = "change it before the milter: canonical_maps, header_checks, body_checks"
+            yield Finding(level, "signatures", what, f"{name} is set ({', '.join(places)})", fix)
+    told = set()
+    for place, limit, service in _leaving(mailer, _LINES):
+        fix = mending.given(service, _LINES, str(MAX_LINE)) if service else f"postconf -X {_LINES} && postfix reload"
+        if limit.isdigit() and 0 < int(limit) < MAX_LINE and fix not in told:
+            told.add(fix)
+            what = f"Postfix breaks lines of more than {limit} octets, and the signature of mail that has one"
+            yield Finding(WRONG, "signatures", what, f"{_LINES} = {limit} ({place})", fix)
+
+
+def _leaving(mailer: Mailer, name: str) -> Iterator[tuple[str, str, Service | None]]:
+    """Each smtp(8), what a parameter is there, and the service itself where it has a value of its own."""
+    for each in (each for each in mailer.services if each.program == "smtp"):
+        yield each.name, mailer.value(name, each), each if name in each.options else None
+
+
 def soft_bounce(facts: Facts) -> Iterator[Finding]:
     if facts.mailer and is_yes(facts.mailer.value("soft_bounce")):
         what = "refusals for good are turned into temporary ones: clients come back for ever"
@@ -133,4 +165,4 @@ def logging(facts: Facts) -> Iterator[Finding]:
                       f"delivery: {{log: {file}}}")  # fmt: skip
 
 
-CHECKS = (size, long_ids, delimiter, returns, by_sender, soft_bounce, bounce_mail, logging)
+CHECKS = (size, long_ids, delimiter, returns, by_sender, altered, soft_bounce, bounce_mail, logging)
