@@ -268,7 +268,10 @@ def test_the_web_user_must_be_there_and_able_to_read_the_secrets(place: Path) ->
     subprocess.run(["chgrp", "nogroup", path], check=True)
     assert look(loaded(place, tracking(place) + "web: {user: nobody}")) == []
     (line,) = look(loaded(place, tracking(place) + "web: {user: no-such-user}"))
-    assert "there is no user no-such-user" in line
+    assert line == "pm.yaml:6: web.user: there is no user no-such-user; adduser --system --group no-such-user"
+    assert look(loaded(place, "web: {user: no-such-user}")) == []
+    (line,) = look(loaded(place, "web: {user: no-such-user}"), daemon="web")
+    assert "web.user: there is no user no-such-user" in line
 
 
 def test_links_over_http_are_a_warning(place: Path) -> None:

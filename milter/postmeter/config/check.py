@@ -48,6 +48,8 @@ def check(
         found += of_returns(loaded)
     if daemon != "books":
         found += [*_urls(loaded), *of_tracking(loaded, me)]
+    if daemon == "web" or (daemon == "milter" and any(tracked_urls(loaded.config))):
+        found += _web_user(loaded, me)
     if daemon == "books":
         found += [*of_webhooks(loaded, me), *of_shipping(loaded, me)]
         found += of_bounces(loaded, me) if tags_returns(loaded.config) else ()
@@ -201,6 +203,13 @@ def _urls(loaded: Loaded) -> Iterator[Problem]:
         if url.startswith("http:"):
             what = "links over http can be read and changed on their way"
             yield loaded.warning(path, what, "use https as soon as there is a certificate")
+
+
+def _web_user(loaded: Loaded, me: Person) -> Iterator[Problem]:
+    """Whom root makes of the tracking server."""
+    name = loaded.config.web.user
+    if name and me.uid == 0 and permissions.person(name) is None:
+        yield loaded.problem("web.user", f"there is no user {name}", f"adduser --system --group {name}")
 
 
 def _journal(loaded: Loaded, me: Person) -> Iterator[Problem]:
