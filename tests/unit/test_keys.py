@@ -239,6 +239,13 @@ def test_a_file_that_others_can_read_is_refused_with_the_command_that_mends_it(t
     Guard().check(file)
 
 
+@pytest.mark.parametrize(("path", "told"), [("/", "is a directory; name the key"), ("/dev/null", "is no file; name a key")])
+def test_nobody_is_told_to_close_what_is_no_file(path: str, told: str) -> None:
+    """chmod o-rwx of / or /dev/null would end much."""
+    with pytest.raises(KeyProblem, match=told):
+        Guard().check(Path(path))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, which only root may")
 def test_a_directory_in_which_others_could_swap_keys_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "keys"

@@ -40,14 +40,18 @@ def read(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError) -> KeyProblem:
     """Why a file or directory of keys cannot be read."""
     if isinstance(error, FileNotFoundError):
-        return KeyProblem(path, "no such file", "correct the path, or put the key there")
+        return KeyProblem(path, "no such file", "correct the path, or put the file there")
     if isinstance(error, IsADirectoryError):
-        return KeyProblem(path, "is a directory", "name the key file in it")
+        return _directory(path)
     if isinstance(error, NotADirectoryError):
         return KeyProblem(path, "is not a directory", "make it one, or name another path")
     if isinstance(error, PermissionError):
         return _forbidden(path)
     return KeyProblem(path, f"cannot be read: {error.strerror}", "check the disk and the path")
+
+
+def _directory(path: Path) -> KeyProblem:
+    return KeyProblem(path, "is a directory", "name the key file in it")
 
 
 def _forbidden(path: Path) -> KeyProblem:
@@ -90,6 +94,9 @@ class Guard:
         self._safe.add(real.parent)
 
     def _check_file(self, path: Path, state: os.stat_result) -> None:
+        """What is no file is not told to be closed: others may need that directory, or that device."""
+        if not stat.S_ISREG(state.st_mode):
+            raise _directory(path) if stat.S_ISDIR(state.st_mode) else KeyProblem(path, "is no file", "name a key file")
         mode = stat.S_IMODE(state.st_mode)
         if mode & 0o006:
             raise KeyProblem(path, f"others can read or write it (mode {mode:04o})", f"chmod o-rwx {path}")
