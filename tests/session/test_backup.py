@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from postmeter.cli import backup
 from postmeter.cli.main import main
 from postmeter.store import database, veil
 from postmeter.store.journal import Journal
@@ -262,6 +263,30 @@ def test_a_failure_leaves_nothing_behind(small: Small, capsys: pytest.CaptureFix
     assert main(["backup", str(small.target), "-c", str(small.config)]) == 1
     assert "not a database" in capsys.readouterr().err
     assert list(small.target.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_the_disk_does_not_give_is_named_and_what_goes_meanwhile_is_left_out(
+    small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, there: bool
+) -> None:
+    waiting = small.folder / "spool" / "returns" / "new"
+    waiting.mkdir(parents=True)
+    (waiting / "bounce").write_text("From: a@b\n\n")
+    take = backup._take
+
+    def meanwhile(source: Path, files: Path) -> dict[str, object]:
+        if source == waiting / "bounce":
+            source.unlink()
+            if there:
+                source.symlink_to("/proc/self/mem")  # EIO, proc(5)
+            else:
+                waiting.rmdir()
+        return take(source, files)
+
+    monkeypatch.setattr(backup, "_take", meanwhile)
+    assert main(["backup", str(small.target), "-c", str(small.config)]) == there
+    assert capsys.readouterr().err == (f"postmeter backup: {waiting}/bounce: Input/output error\n" if there else "")
+    assert [path.name[:9] for path in small.target.iterdir()] == ([] if there else ["postmeter"])
 
 
 def test_two_that_begin_within_a_second_do_not_undo_each_other(

@@ -149,10 +149,10 @@ def _alike(old: Path, new: Path, *, least: int = 0) -> None:
 
 def _take(source: Path, files: Path) -> dict[str, object]:
     """What is gone by now has been dealt with; nothing to tell then."""
-    target = _place(source, files)
+    target = files / source.relative_to(source.anchor)
     try:
-        with source.open("rb") as old, target.open("xb") as new:
-            shutil.copyfileobj(old, new, _BLOCK)
+        with _place(source, files).open("xb") as new:
+            new.writelines(_blocks(source))
         return _told(source, target)
     except FileNotFoundError:
         target.unlink(missing_ok=True)
@@ -163,10 +163,20 @@ def _told(source: Path, target: Path) -> dict[str, object]:
     """Make it like the original, and tell which octets it has."""
     _alike(source, target)
     digest = hashlib.sha256()
-    with target.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    for block in _blocks(target):
+        digest.update(block)
     return {"path": str(source), "size": target.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Of a file, which an error of the disk names: read(2) does not."""
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _write_manifest(
