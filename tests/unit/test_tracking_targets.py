@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.config.schema import Tracking
-from postmeter.tracking import targets
+from postmeter.tracking import targets, words
 from postmeter.tracking.settings import own_hosts
 from postmeter.tracking.targets import Rules, target_of
 
@@ -125,6 +125,14 @@ def test_unsubscribe_links_are_left_alone(url: str) -> None:
 )
 def test_links_that_say_unsubscribe_are_left_alone(text: str, space: str) -> None:
     assert targets.refuse_text(text.replace(" ", space).encode()) == targets.UNSUBSCRIBE
+
+
+@pytest.mark.parametrize("language", words.LANGUAGES)
+def test_a_link_that_speaks_as_our_own_page_does_is_left_alone(language: str) -> None:
+    """In each of its languages, by its heading and by its button."""
+    ours = words.ASK[language]
+    for text in (ours.heading, ours.button, ours.button.replace("’", "'")):
+        assert targets.refuse_text(text.encode()) == targets.UNSUBSCRIBE
 
 
 @pytest.mark.parametrize(

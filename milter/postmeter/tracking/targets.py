@@ -65,8 +65,9 @@ _BLANK_END = (" \n", " \r")  # RFC 2045 section 6.7 (3): not every decoder takes
 _EDGES = "".join(map(chr, range(1, 33)))  # C0 control or space; HTML has made another character of a NUL
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 _UNSUBSCRIBE = re.compile(  # sorted by first letter: few are tried at each place
-    rb"a(?:bmeld|bbestell|ustrag|nnulla[^a-z]{0,2}iscri|fmeld|vregistr)|cancelar[^a-z]{0,2}suscri"
-    rb"|d(?:(?:e|[^a-z]{0,3})s(?:abonn|inscri)|esuscri|arse[^a-z]{1,2}de[^a-z]{1,2}baja|isiscri)"
+    rb"a(?:bmeld|bbestell|ustrag|nnulla(?:re)?[^a-z]{0,2}(?:l[^a-z]{1,3})?iscri|fmeld|vregistr)"
+    rb"|cancel(?:ar[^a-z]{0,2}suscri|la(?:re)?[^a-z]{0,2}(?:l[^a-z]{1,3})?iscri)"
+    rb"|d(?:(?:e|[^a-z]{0,3})s(?:abonn|inscri)|esuscri|a(?:r(?:[mst]e)?|te)[^a-z]{1,2}de[^a-z]{1,2}baja|isiscri)"
     rb"|opt[-_. ]?out|u(?:nsub|itschrij)|wypisz"
 )
 _BARE_URL = re.compile(  # U+FFFD stands for letters of a charset that is not UTF-8
