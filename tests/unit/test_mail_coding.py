@@ -203,27 +203,6 @@ def test_mixed_line_ends_are_not_made_quoted_printable() -> None:
     assert binascii.b2a_qp(line, istext=True) != line
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [("Grüße, and enough without \r\n", anew.QUOTED), ("ж" * 30 + "\r\n", anew.BASE64), ("é " * 600_000, anew.BASE64)],
-    ids=["quoted", "base64", "one line"],
-)
-def test_what_is_large_is_encoded_as_if_in_one_piece(line: str, expected: str) -> None:
-    text = (line * (2_200_000 // len(line.encode()) + 1)).encode() + b"and an end that is no whole line "
-    into = BytesIO()
-    encoding = anew.encode(b"x" + text + b"y", into, start=1, end=len(text) + 1, head=str.encode)
-    assert encoding == expected
-    assert into.getvalue().startswith(encoding.encode())
-    coded = into.getvalue()[len(encoding) :]
-    lines = coded.split(b"\r\n")
-    assert coding.decode(coded, encoding) == text
-    assert max(map(len, lines)) <= 76
-    if encoding == "base64":
-        assert lines == base64.encodebytes(text).split()
-    else:
-        assert coded == binascii.b2a_qp(text, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-
-
 @given(edited(), st.sampled_from([b"\r\n", b"\n"]), st.sampled_from([30, 57, 76]), st.integers(2, 60))
 def test_pieces_of_any_size_come_out_as_one(
     given_: tuple[bytes, list[Edit]], eol: bytes, width: int, size: int
@@ -281,36 +260,6 @@ def later(raw: bytes, document: bytes, encoding: str, edits: Sequence[Edit]) -> 
     [(_, _, new)] = changed.edits
     assert isinstance(new, anew.Anew)
     return new
-
-
-@pytest.mark.parametrize("text", ["word ", "=      ", "some text, and a few more for Grüße "])
-def test_a_line_of_megabytes_is_made_quoted_printable_as_if_in_one_piece(text: str) -> None:
-    line = b"a first one\r\n" + (text * (2_200_000 // len(text))).encode() + b"\r\n"
-    start = line.find(text[:2].encode())
-    changed = anew.change(line, line, "8bit", [Edit(start, start, b"x")])
-    assert changed is not None
-    [(begin, end, new)] = changed.edits
-    wanted = line[:start] + b"x" + line[start:]
-    assert (changed.encoding, begin, end) == ("quoted-printable", 0, len(line))
-    assert octets(new).split(b"\r\n") == binascii.b2a_qp(wanted).split(b"\r\n")
-    assert coding.decode(octets(new), "quoted-printable") == wanted
-
-
-@pytest.mark.parametrize("text", ["==", "漢字 ", "some text, and Grüße "])
-@pytest.mark.parametrize("size", [3_000, 2_200_000])
-def test_a_long_line_that_needs_many_escapes_becomes_base64(text: str, size: int) -> None:
-    """Quoted-printable would be up to three times as much; beside another part no line end is added."""
-    line = (text * (size // len(text.encode()))).encode() + b"\r\n"
-    for body, end, closed in (
-        (b"before" + line, 6 + len(line), b"\r\n"),
-        (b"before" + line + b"--", 6 + len(line), b""),
-    ):
-        changed = anew.change(body, line, "8bit", [Edit(0, 0, b"x")], start=6, end=end)
-        assert changed is not None
-        [(begin, stop, new)] = changed.edits
-        assert (changed.encoding, begin, stop) == ("base64", 6, end)
-        assert octets(new) == base64.encodebytes(b"x" + line).replace(b"\n", b"\r\n")[:-2] + closed
-        assert anew.splice(body, changed.edits) == body[:6] + octets(new) + body[end:]
 
 
 @given(edited(), st.integers(1, 40))

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postmeter.mail.fieldtext import text
-from tests.growth import growth
 
 _PRINTABLE = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=120)
 
@@ -47,9 +46,3 @@ def test_what_cannot_be_decoded_stays(value: bytes, said: str) -> None:
 @given(value=st.binary(max_size=60) | st.text("=?qBb utf-8\n\xfc", max_size=60).map(str.encode))
 def test_nothing_raises(value: bytes) -> None:
     assert "\n" not in text(value)
-
-
-@pytest.mark.parametrize("unit", [b"=?a?q?", b"=?utf-8?b?", b"?= ", b"?=\t=?", b"=?utf-8?q?a?= ", b" ", b"=?"])
-def test_the_work_is_linear(unit: bytes) -> None:
-    """Four times the value takes about four times as long, not sixteen times."""
-    assert growth(text, unit * (25_000 // len(unit)), unit * (100_000 // len(unit))) < 10

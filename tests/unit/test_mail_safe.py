@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postmeter.mail import coding, hop, mime, reading, safe
+from postmeter.mail import hop, mime, reading, safe
 from postmeter.mail.message import Field
 
 TEXT = b"gr\xc3\xbc\xc3\x9fe\r\n"
@@ -52,15 +52,6 @@ def test_no_label_in_a_body_is_overlooked_whatever_the_header_says_it_is(values:
     part = b"Content-Transfer-Encoding: 8bit\r\n\r\nx\r\n"
     body = part + b"--b\r\n" + part + b"--b--\r\n"
     assert hop.converts(fields, body) == any(True for _ in hop.labels(fields, body))
-
-
-@pytest.mark.parametrize("end", [b"\n", b"\n\r", b"\n\n\r\n\r\r\n"])
-def test_bare_line_ends_are_the_same_in_what_is_large(end: bytes) -> None:
-    fields = [Field(b"Content-Type", b" text/plain"), Field(b"Content-Transfer-Encoding", b" 8bit")]
-    body = (b"some words of greeting: gr\xc3\xbc\xc3\x9fe" + end) * 50_000
-    made = safe.recode(fields, body)
-    assert made.label == ("quoted-printable" if b"\r" not in end else "base64")
-    assert coding.decode(made.body, made.label) == reading.crlf(body)
 
 
 def _entity(kind: bytes, label: bytes, body: bytes, *fields: bytes) -> bytes:
