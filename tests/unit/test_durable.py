@@ -45,21 +45,32 @@ def test_an_event_of_the_emergency_spool(tmp_path: Path, calls: list[str], sync:
     assert calls == expected
 
 
-@pytest.mark.parametrize("fails", ["folder", "content"])
-def test_an_event_whose_client_is_refused_does_not_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
-) -> None:
-    """Else a message that got 451 is charged and counted as accepted, beside the one that the client sends again."""
+@pytest.fixture(params=["folder", "content"])
+def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes no names, or nothing that stands in files."""
     sync = os.fsync
 
-    def failing(fd: int) -> None:
-        if fails == ("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "content"):
+    def fsync(fd: int) -> None:
+        if request.param == ("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "content"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         sync(fd)
 
-    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("failing")
+def test_an_event_whose_client_is_refused_does_not_come_back(tmp_path: Path) -> None:
+    """Else a message that got 451 is charged and counted as accepted, beside the one that the client sends again."""
     with pytest.raises(OSError, match="Input/output"):
         Spool(tmp_path, durable=True).put(Job((), None, {}, 0.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_came_back_and_was_put_off_is_not_kept(tmp_path: Path) -> None:
+    """Else Postfix brings it again, and a vacation reply goes to the sender twice."""
+    with pytest.raises(OSError, match="Input/output"):
+        Arrivals(tmp_path).put(Envelope(time=0.0), b"Subject: on vacation\r\n\r\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -180,14 +180,15 @@ class Draught:
         self._write(octets)
 
     def keep(self) -> str:
-        """On return the message survives a power cut."""
+        """On return the message survives a power cut. After an OSError it is not here: who brought it comes again."""
+        path = self._directory / self._name
         os.fsync(self._file)
-        os.replace(self._part, self._directory / self._name)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.replace(self._part, path)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            _sync_folder(self._directory)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return self._name
 
     def close(self) -> None:
@@ -201,6 +202,14 @@ class Draught:
         done = 0
         while done < len(octets):
             done += os.write(self._file, octets[done:] if done else octets)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _make(directory: Path) -> None:
