@@ -82,7 +82,7 @@ def charge(key: str = "alice", *, limit: int = 10, amount: int = 1, window: int 
 
 def about(when: float) -> Any:
     """A time, to the microsecond that stores keep."""
-    return pytest.approx(when)
+    return pytest.approx(when, rel=0, abs=2e-6)
 
 
 def submitted(now: float = NOW, *, login: str = "alice") -> Submitted:
@@ -221,6 +221,17 @@ def test_a_glance_does_not_refuse_what_is_smaller_than_what_had_no_room(accounts
     send(accounts, charge(limit=10, amount=8))
     assert send(accounts, charge(limit=10, amount=5)).refused
     assert accounts.glance([charge(limit=10, amount=1)], NOW) is None
+
+
+def test_a_glance_tells_when_one_more_fits_and_not_when_what_was_refused_does(accounts: Accounts) -> None:
+    send(accounts, charge(amount=2))
+    send(accounts, charge(amount=8), now=NOW + 600)
+    refused = send(accounts, charge(amount=5), now=NOW + 601).refused
+    assert refused is not None
+    assert refused.room_at == about(NOW + 600 + HOUR)
+    over = accounts.glance([charge()], NOW + 601)
+    assert over is not None
+    assert (over.used, over.room_at) == (10, about(NOW + HOUR))
 
 
 # --- windows

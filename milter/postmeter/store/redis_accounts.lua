@@ -97,7 +97,7 @@ local function room_at(account, amount, limit)
 end
 
 -- Of the charges that are enforced, or of those that are not, the one without room that frees last: its index, what is
--- used, when there is room, and when anything leaves the window; nil when all have room.
+-- used, when there is room, and when there is room for one more (-1 for never); nil when all have room.
 local function overdrawn(enforced)
   local found, latest
   for nth, charge in ipairs(charges) do
@@ -110,8 +110,7 @@ local function overdrawn(enforced)
   end
   if not found then return nil end
   local account = charges[found].account
-  local frees = account.count > 0 and entry(account, 1) + account.length or now
-  return {found, account.used, latest == math.huge and -1 or latest, frees}
+  return {found, account.used, latest == math.huge and -1 or latest, room_at(account, 1, charges[found][4])}
 end
 
 -- At most MOST entries: the closest neighbours become one, never wider than a SPANth of the window.
@@ -204,7 +203,7 @@ local function refuse(refused)
   return answer
 end
 
--- The answer: {now, 0 charged | 1 refused | 2 too late, index, used, room at, frees at, [index, percent, used] ...}. The
+-- The answer: {now, 0 charged | 1 refused | 2 too late, index, used, room at, one at, [index, percent, used] ...}. The
 -- first index is that of the charge refused, or of one that was passed unenforced, or 0.
 local function settle()
   local refused = overdrawn(true)

@@ -34,8 +34,8 @@ class Verdict:
     at: int
     settled: Settled
     told: tuple[tuple[int, int, int], ...] = ()
-    frees_at: float = 0.0
-    """Until then nothing that was refused can fit."""
+    one_at: float = 0.0
+    """When one more fits where something was refused; in the past where that is never."""
 
 
 class RedisLedger:
@@ -143,11 +143,11 @@ def _rows(charges: Sequence[Charge]) -> list[tuple[object, ...]]:
 
 
 def _verdict(answer: Sequence[int], charges: Sequence[Charge]) -> Verdict:
-    at, outcome, index, used, room_at, frees_at, *told = answer
+    at, outcome, index, used, room_at, one_at, *told = answer
     triples = tuple((told[nth] - 1, told[nth + 1], told[nth + 2]) for nth in range(0, len(told), 3))
     if not index:
         return Verdict(at=at, settled=DONE, told=triples)
     room = None if room_at < 0 else room_at / MICROSECONDS
     over = Overdrawn(charge=charges[index - 1], used=used, room_at=room)
     settled = Settled(refused=over) if outcome else Settled(observed=over)
-    return Verdict(at=at, settled=settled, told=triples, frees_at=frees_at / MICROSECONDS)
+    return Verdict(at=at, settled=settled, told=triples, one_at=one_at / MICROSECONDS)

@@ -100,7 +100,7 @@ class RemoteSettler:
             return DONE
         verdict = self._ledger.settle(due, now)
         if verdict.settled.refused is not None:
-            self._memory.keep(verdict.settled.refused, seconds=verdict.frees_at - verdict.at / MICROSECONDS)
+            self._memory.keep(verdict.settled.refused, one_at=verdict.one_at, at=verdict.at / MICROSECONDS)
         else:
             self._write(due, write, verdict, now=now)
         self._tell(due, verdict, login=login)
@@ -127,27 +127,27 @@ class RemoteSettler:
 
 @dataclass(frozen=True, slots=True)
 class _Full:
-    """`until` is by our monotonic clock."""
+    """`one_at`: when one more fits. `until` is by our monotonic clock."""
 
     used: int
     limit: int
-    room_at: float | None
+    one_at: float
     until: float
 
 
 class Memory:
-    """Accounts that were full a moment ago: until something leaves the window, or a second has passed."""
+    """Accounts that were full a moment ago: until one more fits, or a second has passed."""
 
     def __init__(self) -> None:
         self._full: OrderedDict[Account, _Full] = OrderedDict()
         self._mutex = Lock()
 
-    def keep(self, over: Overdrawn, *, seconds: float) -> None:
+    def keep(self, over: Overdrawn, *, one_at: float, at: float) -> None:
         """An account that has room for less than this message is not full."""
         charge = over.charge
         if over.used < charge.limit:
             return
-        full = _Full(over.used, charge.limit, over.room_at, monotonic() + min(REMEMBERED, seconds))
+        full = _Full(over.used, charge.limit, one_at, monotonic() + min(REMEMBERED, one_at - at))
         with self._mutex:
             self._full[charge.account] = full
             self._full.move_to_end(charge.account)
@@ -155,9 +155,9 @@ class Memory:
                 self._full.popitem(last=False)
 
     def find(self, charges: Sequence[Charge]) -> Overdrawn | None:
-        """The first charge of which it is known that it has no room."""
+        """The first charge of which it is known that it has no room, not even for one, and when it has for that."""
         for charge in charges:
             full = self._full.get(charge.account) if charge.enforce and charge.amount else None
             if full and full.limit == charge.limit and monotonic() < full.until:
-                return Overdrawn(charge=charge, used=full.used, room_at=full.room_at)
+                return Overdrawn(charge=charge, used=full.used, room_at=full.one_at)
         return None
