@@ -56,6 +56,10 @@ def parse(line: bytes, *, now: float, names: Collection[str] = NAMES, since: flo
 
     `since` is when the lines before it were written, as far as that is known.
     """
+    if b"\0" in line:  # before the hole that a crash leaves, or copytruncate, stands what was cut
+        whole = line.strip(b"\0\r\n\t ").rpartition(b"\0")[2]
+        if (behind := parse(whole, now=now, names=names, since=since)) is not None:
+            return behind
     text = _text(line)
     found = _common(text, now, names, since)
     if found is not None or not any(map(text.__contains__, names)):

@@ -137,7 +137,9 @@ def _delivery(rest: str) -> tuple[str, Values]:
         key, _, value = field.partition("=")
         values[key] = value
     status, said, text = tail.partition(" (")
-    if not found or not said:
+    # In a line that was cut, and another ran into it, words stand where none are.
+    ran_into = " " in status or fields.count(" ") != fields.count(", ") or ": to=" in values.get("orig_to", "")
+    if not found or not said or ran_into:
         return "broken", values
     values["status"] = status
     # What the other side said ends in any bracket; the last one is Postfix's.
@@ -172,13 +174,14 @@ def _message_id(text: str) -> tuple[str, Values]:
 def _from(rest: str) -> tuple[str, Values]:
     values = {}
     values["from"], at = _address(rest, 5)
-    for field in rest[at:].split(", ")[1:]:
+    first, *fields = rest[at:].split(", ")
+    for field in fields:
         key, found, value = field.partition("=")
         if found:
-            values[key] = value
-    if "expired" in values.get("status", ""):
+            values.setdefault(key, value)
+    if rest.startswith(", status=", at) and "expired" in values["status"]:
         return "expired", values
-    if "nrcpt" not in values or "size" not in values:
+    if first or list(values)[1:3] != ["size", "nrcpt"] or not values["size"].isdigit():  # cut, as in `_delivery`
         return "broken", values
     values["nrcpt"] = values["nrcpt"].partition(" ")[0]
     return "queued", values
