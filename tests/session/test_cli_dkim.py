@@ -159,7 +159,7 @@ def test_a_listed_key_is_never_rotated(place: Place) -> None:
     assert "write keys: auto" in place.complained
     assert (key.file.read_bytes(), (place.folder / "keys").exists()) == (before, False)
     assert place.run("rotate", "other.example") == 1
-    assert "other.example is not in dkim.sign" in place.complained
+    assert "other.example is not in dkim.sign; add {domain: other.example, keys: auto} there" in place.complained
 
 
 def test_to_rotate_twice_is_to_rotate_once(place: Place) -> None:
@@ -285,6 +285,17 @@ def test_check_config_says_when_books_could_not_rotate(place: Place) -> None:
     place.dkim["sign"] = []
     [problem] = of_rotation(load_with_lines(place.configure()), nobody)
     assert "no entry of dkim.sign says keys: auto" in problem.what
+
+
+@pytest.mark.parametrize("word", ["dns", "check"])
+def test_where_nothing_is_signed_that_is_said(place: Place, word: str) -> None:
+    """Silence and 0 would look as if the keys just made were right."""
+    assert place.run("new", "example.com") == 0
+    assert (place.run(word), place.said) == (0, "")
+    assert "dkim.sign is empty" in place.complained
+    assert place.json(word) == {"keys": []}
+    assert place.run("dns", "example.com") == 0
+    assert place.complained == ""
 
 
 @pytest.mark.parametrize("words", [("new", ""), ("rotate", " "), ("dns", ""), ("check", "")])

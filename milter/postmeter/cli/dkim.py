@@ -55,6 +55,8 @@ def run(args: Namespace) -> int:
     does = {"new": _new, "dns": _dns, "check": dkimcheck.check, "rotate": _rotate}[args.action]
     try:
         name = domain(args.domain) if args.domain else ""
+        if not name and not loaded.config.dkim.signs:
+            print("postmeter dkim: dkim.sign is empty, so no mail is signed; name a DOMAIN to see its keys", file=sys.stderr)
         return does(loaded, name, args.json)
     except MistakeError as error:
         print(f"postmeter dkim: {error.what}; {error.fix}", file=sys.stderr)
@@ -104,7 +106,7 @@ def _rotate(loaded: Loaded, domain: str, as_json: bool) -> int:
 
 def _refusal(domain: str, entry: SignEntry | None) -> Iterator[str]:
     if entry is None:
-        yield f"postmeter dkim: {domain} is not in dkim.sign"
+        yield f"postmeter dkim: {domain} is not in dkim.sign; add {{domain: {domain}, keys: auto}} there, and reload"
         return
     yield f"postmeter dkim: the keys of {domain} are listed in the configuration, which no program of ours rewrites"
     yield f"  either make new ones (postmeter dkim new {domain}), publish them, wait a day, and list them instead;"
