@@ -479,6 +479,9 @@ def test_answers_that_nobody_wrote_are_no_bounces(fields: str, text: str) -> Non
         "Automatická odpověď:", "Automatikus válasz:", "Răspuns automat:", "Otomatik yanıt:",
         "Автоматический ответ:", "Автоответ:", "Автоматична відповідь:", "Αυτόματη απάντηση:", "自動応答:",
         "自动答复:", "自动回复:", "自動回覆:", "자동 회신:", "Re: 자동 응답:",
+        "Frånvarande:", "Fravær:", "Poissa:", "Ofis Dışında:", "Nieobecność:", "Вне офиса:", "Εκτός γραφείου:",
+        "Ausente:", "Ausência temporária:", "Fora do escritório:", "Nicht im Büro:", "V nepřítomnosti:", "부재 중:",
+        "外出自动回复:",
     ],
 )  # fmt: skip
 def test_mail_programs_of_many_tongues_call_an_automatic_answer_one(subject: str) -> None:
@@ -541,6 +544,67 @@ def test_bounces_in_words_name_recipient_status_and_reply(words: str) -> None:
     assert (found.kind, found.message_id) == ("bounce", "<m@example.com>")
 
 
+TONGUES = {
+    "Danish": ("Kan ikke leveres: News", "Meddelelsen kunne ikke leveres til følgende modtagere:"),
+    "Finnish": ("Ei voi toimittaa: News", "Viestiä ei voitu toimittaa seuraaville vastaanottajille:"),
+    "French": ("Échec de remise : News", "La remise a échoué pour les destinataires suivants :"),
+    "German": ("Unzustellbar: News", "Ihre Nachricht hat einige oder alle Empfänger nicht erreicht."),
+    "Greek": ("Ανεπίδοτο: News", "Δεν ήταν δυνατή η παράδοση του μηνύματος:"),
+    "Hungarian": ("Kézbesíthetetlen: News", "Az üzenet kézbesítése az alábbi címzetteknek nem sikerült:"),
+    "Italian": ("Non recapitabile: News", "Impossibile recapitare il messaggio ai seguenti destinatari:"),
+    "Korean": ("배달되지 않음: News", "다음 받는 사람에게 배달하지 못했습니다:"),
+    "Polish": ("Niedostarczalne: News", "Dostarczenie wiadomości do następujących adresatów nie powiodło się:"),
+    "Russian": ("Недоставлено: News", "Не удалось доставить сообщение следующим получателям:"),
+    "simple Chinese": ("未送达: News", "您的邮件未能送达以下收件人："),
+    "Spanish": ("No se puede entregar: News", "Error de entrega a los siguientes destinatarios:"),
+    "Turkish": ("Teslim edilemiyor: News", "Aşağıdaki alıcılara teslim edilemedi:"),
+    "one that nobody knows": ("Xyzzy: News", "Plugh plover:"),
+}
+
+
+@pytest.mark.parametrize(("subject", "words"), TONGUES.values(), ids=TONGUES)
+@pytest.mark.parametrize("day", ["02.11.2026 10:00", "am 02.11.2026 10:00", "le 02/11/2026 10:00", "2026-11-02"])
+def test_old_exchange_is_understood_in_whatever_tongue_it_speaks(subject: str, words: str, day: str) -> None:
+    """It names the recipients, each with a date, and the status below; the rest is in its administrator's tongue."""
+    rows = [f"      {name}@x.example {day}\n            <mx.x.example #{said}>\n"
+            for name, said in (("a", "5.1.1"), ("b", "5.2.2 smtp;552 5.2.2"))]  # fmt: skip
+    head = f"From: postmaster@x.example\nTo: n@example.com\nSubject: {subject}\n\n{words}\n\n"
+    found = read((head + "".join(rows)).encode(), sender="")
+    told = [(one.recipient[0], one.status, one.hard) for one in found.recipients]
+    assert (found.kind, told) == ("bounce", [("a", "5.1.1", True), ("b", "5.2.2", False)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "받는사람 : r@x.example\n실패사유 : 존재하지 않는 사용자입니다.\n",
+        "宛先： r@x.example\n宛先不明のため\n",
+        "收件人: r@x.example\n该用户不存在\n",
+        "Alıcı: r@x.example\nKullanıcı bulunamadı\n",
+    ],
+)
+def test_a_daemon_that_says_in_its_tongue_that_nobody_is_there_needs_no_code(words: str) -> None:
+    found = read(f"From: MAILER-DAEMON@x.example\nTo: n@example.com\nSubject: -\n\n{words}".encode())
+    assert [(one.recipient, one.status, one.hard) for one in found.recipients] == [("r@x.example", "5.1.1", True)]
+
+
+def test_a_report_on_tls_is_no_bounce_whoever_sends_it() -> None:
+    """RFC 8460: it counts sessions that failed, and may come from a mail system without a sender."""
+    raw = report("", kind="tlsrpt", words="Report Domain: example.com. 2 sessions failed, delivery failure 550.")
+    assert read(raw, sender="").kind == "other"
+
+
+def test_every_part_with_a_delivery_status_counts() -> None:
+    """RFC 6522 has one; some systems make one for each recipient."""
+    first = "Reporting-MTA: dns; x.example\n\nFinal-Recipient: rfc822; a@x.example\nAction: failed\nStatus: 5.1.1\n"
+    raw = report(first)
+    whole, _, end = raw.decode().rpartition("\n--")
+    boundary = end.strip().removesuffix("--")
+    second = first.replace("a@x", "b@x").replace("5.1.1", "5.2.2")
+    raw = f"{whole}\n--{boundary}\nContent-Type: message/delivery-status\n\n{second}\n--{end}".encode()
+    assert [(one.recipient[0], one.status) for one in read(raw).recipients] == [("a", "5.1.1"), ("b", "5.2.2")]
+
+
 BESIDE = {
     "what cannot be understood": ("<a@x.example>:\nIt has gone fishing.\n\n<b@x.example>:\n550 5.1.1 no such user\n",
                                   [("a", "5.0.0", "", False), ("b", "5.1.1", "550", True)]),
@@ -562,7 +626,7 @@ def test_what_is_said_of_one_recipient_is_not_said_of_another(
 
 
 def test_a_refusal_in_a_tongue_that_we_do_not_speak_is_of_somebody() -> None:
-    raw = "From: MAILER-DAEMON@mx.example\nTo: n@x.example\nSubject: 系统\n\n收件人 r@x.example 不存在\n550 err\n"
+    raw = "From: MAILER-DAEMON@mx.example\nTo: n@x.example\nSubject: 系统\n\nไม่พบ r@x.example ในระบบ\n550 err\n"
     found = read(raw.encode())
     assert (found.kind, [(one.recipient, one.hard) for one in found.recipients]) == ("bounce", [("", False)])
 

@@ -28,10 +28,16 @@ SUBJECT = re.compile(
     r"|returned (?:e?mail|message)|return(?:ing|ed) to sender"
     r"|(?:could not|can ?not|unable to|couldn't|was not|wasn't|can't) (?:be )?(?:sen[dt]|deliver)"
     r"|message (?:you sent )?(?:rejected|blocked|refused|failed|status)|nondeliverable|unzustellbar"
-    r"|nicht zugestellt|unbestellbar|non remis|non livr|no (?:se )?(?:pudo|entreg)|devuelto|mancato recapito"
-    r"|не доставлено|недоставленн|onbestelbaar|niedostarczon|falha na entrega"
+    r"|nicht zugestellt|unbestellbar|non remis|non livr|no (?:se )?(?:pudo|puede entreg|entreg)|devuelto"
+    r"|mancato recapito|не доставлено|недоставленн|onbestelbaar|niedostarczon|falha na entrega"
     r"|失败|退信|失敗|无法|未能|エラー|failure notice|processing error"
-    r"|error (?:sending|message|condition)|warning: message|user unknown|automatically rejected",
+    r"|error (?:sending|message|condition)|warning: message|user unknown|automatically rejected"
+    r"|zustell\w{0,20}(?: \w{1,20}){0,4}? fehlgeschlagen|niet te bezorgen|bezorging (?:is )?mislukt"
+    r"|(?:kunde|kunne|kan) (?:inte|ikke) lever|olevererbar|ei (?:voi|voida|voitu) toimittaa|ej levererat"
+    r"|[eé]chec de (?:la )?(?:remise|distribution)|n[aã]o (?:foi |é poss[ií]vel )?entreg|recapitabil|recapitare"
+    r"|niedostarcz|nedoru[cč]|nepoda[rř]ilo se doru[cč]|k[eé]zbes[ií]thetetlen|nelivr|teslim edil\w{0,3}m"
+    r"|недоставлен|не (?:удалось|удается|вдалося) достав|παραδόθηκε|ανεπίδοτ|לא ניתן למסירה|تعذر (?:ال)?تسليم"
+    r"|반송|배달되지|배달하지 못|발송 ?실패|전송되지 못|配信不能|送信できません|届きません|未送达|未傳遞|無法",
     re.IGNORECASE,
 )
 """In the subject of a bounce."""
@@ -73,9 +79,11 @@ FINAL = re.compile(
 )
 """Of one that it does not, whatever else it says."""
 SPOKEN_OF = re.compile(
-    r"(?:rcpt to|recipient\w{0,20}|users?|address\w{0,20}(?: to)?|generated from|mailbox|account|message to|mail to"
+    r"(?:rcpt to|recipient\w{0,20}|destinat[aá]ri[oa]s?|destinataires?|empf(?:ä|ae)nger|ontvanger|mottagare|modtager"
+    r"|alıcı|odbiorca|p[rř][ií]jemce|c[ií]mzett|получател\w|收件人|收件者|宛先|받는 ?사람|수신자?"
+    r"|users?|address\w{0,20}(?: to)?|generated from|mailbox|account|message to|mail to"
     r"|sent? to|deliver\w{0,20}(?: \w{1,20}){0,6} to|reach|e-?mail)"
-    r"(?:\s+was)?[\s:<\"'=(>*\[]{1,12}(?:(?:smtp|rfc822)[:;=]\s?)?$",
+    r"(?:\s+was)?[\s:：<\"'=(（>*\[]{1,12}(?:(?:smtp|rfc822)[:;=]\s?)?$",
     re.IGNORECASE,
 )
 """Before an address that a bounce is about."""
@@ -95,9 +103,11 @@ ANSWER = re.compile(
     r"|fuori (?:sede|ufficio)|risposta automatica|resposta autom|afwezig\w{0,20}|automatisch antwoord"
     r"|automatisk|avtosvar|automaattinen vastaus|autoodpowied|odpowied[zź] automat|automatick[aá] odpov"
     r"|automatikus v[aá]lasz|r[aă]spuns automat|otomatik yan[ıi]t|автоответ|автоматический ответ|автоматична відповідь"
-    r"|αυτόματη απάντηση"
-    r"|自動返信|自動応答|自動回覆|自动回复|自动答复|不在|자동 ?(?:회신|응답))"
-    r"|.{0,80}(?:out of (?:the )?office|auto-?reply|autoresponder)",
+    r"|αυτόματη απάντηση|fr[aå]nvaro|frånvarande|fravær|poissa|ofis dışı|nieobecn|poza biurem|вне офиса"
+    r"|нет на рабочем месте|εκτός γραφείου|ausente|aus[eê]ncia|fora do escrit|assente|h[aá]zon k[ií]v[uü]l"
+    r"|(?:v )?nep[rř][ií]tomn|nicht im b(?:ü|ue)ro|je suis absent|不在|부재)"
+    r"|.{0,80}(?:out of (?:the )?office|auto-?reply|autoresponder|自動返信|自動応答|自動回覆|自动回复|自动答复"
+    r"|자동 ?(?:회신|응답))",
     re.IGNORECASE,
 )
 """In the subject of an automatic answer, from its start."""

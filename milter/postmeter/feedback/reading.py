@@ -81,13 +81,12 @@ def _status(opened: Opened, said: str, about: Head) -> Report | None:
     if not parts and words.letter(opened):
         return None
     late = words.delayed(opened, said)
-    for text in [piece.text() for piece in parts] or [opened.text()]:
-        status = dsn.fields(text)
-        recipients = dsn.recipients(status, words=said, delayed=late)
-        if recipients:
-            kind, why = _outcome(recipients)
-            return _report(kind, opened, about, why=why, recipients=recipients, message=status.message)
-    return None
+    status = dsn.fields("\n\n".join(piece.text() for piece in parts) if parts else opened.text())
+    recipients = dsn.recipients(status, words=said, delayed=late)
+    if not recipients:
+        return None
+    kind, why = _outcome(recipients)
+    return _report(kind, opened, about, why=why, recipients=recipients, message=status.message)
 
 
 def _outcome(recipients: Sequence[Returned]) -> tuple[str, str]:
@@ -101,6 +100,8 @@ def _outcome(recipients: Sequence[Returned]) -> tuple[str, str]:
 
 
 def _words(opened: Opened, said: str, about: Head) -> Report | None:
+    if opened.report_type == "tlsrpt":  # RFC 8460: of sessions, whoever sends it
+        return None
     if why := automatic.answers(opened):
         return _report(AUTOMATIC, opened, about, why=why)
     if why := words.tells_of_failure(opened, said):

@@ -15,6 +15,7 @@ from postmeter.feedback.dsn import returned
 from postmeter.feedback.opened import Head, Opened, line
 from postmeter.feedback.report import Returned
 from postmeter.mail import said
+from postmeter.mail.hardness import HARD
 from postmeter.mail.scope import canonical
 
 _FAR = 1 << 15  # characters of the words that are read
@@ -24,7 +25,8 @@ _LOCAL = r"[\w!#$%&'*+/=?^`{|}~.-]"
 _ADDRESS = re.compile(rf"(?<!{_LOCAL})({_LOCAL}{{1,128}}+)@((?:\[[\d.]{{7,15}}\])|[\w.-]{{1,255}}+)")
 _NOBODY = re.compile(r"(?:post|host|web)master@|mailer-daemon@|abuse@|no-?reply@", re.IGNORECASE)
 _ROW = re.compile(r"[\s>*|\"'<\[(-]{0,20}(?:[45]\d\d[ -]\s?<?)?$")
-_AFTER = re.compile(r"[\"'>\])]{0,3}(?:\s*$|\s*(?:[:;,(\[<-]|\.\.\.)|\s+on \w|\s{2,})")
+_AFTER = re.compile(r"[\"'>\])]{0,3}(?:\s*$|\s*(?:[:;,(\[<-]|\.\.\.)|\s+on \w|\s+(?:\w{1,8}\s)?\d{1,4}[./年-]|\s{2,})")
+"""Behind an address that stands for itself: nothing more, a sign, or a date."""
 _REASON = re.compile(
     r"\b[45]\d\d\b|\d\.\d\.\d|unknown|fail|error|invalid|not |full|exceed|reject|denied|unable", re.IGNORECASE
 )
@@ -33,6 +35,8 @@ _X400 = re.compile(r"(?:smtp|rfc822)=", re.IGNORECASE)  # an attribute of an X.4
 _TO = re.compile(r"^[ \t]{0,8}To:([^\n]{1,400})$", re.MULTILINE)
 _FROM = re.compile(r"\(expanded from:? <?([^\s<>()]{3,320})>?\)", re.IGNORECASE)
 _MARKS = " \t\n<>()[]\"':;,.|*"  # around an address of which nothing is said
+_TOLD_BY = re.compile(r"<[\w.-]{1,255}\s#5\.\d{1,3}\.\d{1,3}[\s>]")
+"""In whatever tongue old Exchange speaks: `<mx.example.net #5.1.1>`."""
 _BREAK = re.compile(r"\n[ \t]*(?:[-=*_#]{5,}|[-=*]{2,} )")
 
 
@@ -88,9 +92,11 @@ def _refuses(opened: Opened, words: str, *, alone: bool) -> bool:
     """In whatever language: of a daemon, or by a mail system that answers nobody and states code and status."""
     if phrases.DAEMON.search(opened.first("from")[:300]):
         told = said.said(words)
-        return opened.original() is not None or "5" in (told.status[:1], told.reply[:1])
+        return opened.original() is not None or "5" in (told.status[:1], told.reply[:1]) or told.meant in HARD
     if not (alone and system(opened)):
         return False
+    if _TOLD_BY.search(words[:_FAR]):
+        return True
     told = said.said(words)
     return told.status[:1] == told.reply[:1] == "5"
 
@@ -107,7 +113,7 @@ def recipients(opened: Opened, words: str, original: Head, *, late: bool) -> tup
     """Whom it speaks of, and what it says of each. A mail system that names nobody speaks of one without an address."""
     near = words[:_FAR]
     chosen = _chosen(opened, near, original)
-    if not chosen and system(opened) and (phrases.FAILED.search(near) or said.said(near).reply[:1] == "5"):
+    if not chosen and system(opened) and _somebody(near):
         chosen = [_nowhere("")]
     starts = sorted({one.at for one in chosen if one.at >= 0})
     reporting = _reporting(opened, near)
@@ -117,6 +123,12 @@ def recipients(opened: Opened, words: str, original: Head, *, late: bool) -> tup
         if key not in found:
             found[key] = _returned(one, near, opened, starts, alone=len(chosen) == 1, late=late, reporting=reporting)
     return _unexpanded(found)
+
+
+def _somebody(words: str) -> bool:
+    """Whether somebody did not get it, though nobody is named."""
+    told = said.said(words)
+    return bool(phrases.FAILED.search(words)) or "5" in (told.status[:1], told.reply[:1])
 
 
 def _unexpanded(found: dict[str, Returned]) -> tuple[Returned, ...]:

@@ -21,8 +21,10 @@ _REPLY = re.compile(r"(?<![\d.])[45]\d\d(?=[ -])")
 _OF_ALL = ("552", "521")  # too much for the mailbox (RFC 5321 section 4.2.3); takes no mail at all (RFC 7504)
 _PASSES = re.compile(
     r"at a (?:5\d\d[ -]5\.\d\.\d )?rate that|too (?:quickly|fast|many (?:messages|recipients))|rate[- ]limit"
-    r"|try (?:again )?later|\btemporar\w{1,4}\b|\btimed out\b|over[\s-]?quota|\bquota (?:is )?exceeded"
-    r"|\bmail ?box (?:is )?full\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit",
+    r"|\b(?:try|retry|again|back|at a) later\b|\btry again in\b|\btempora(?:r\w{1,10}|lmente|neamente)\b"
+    r"|\btimed out\b|over[\s-]?quota|\bquota (?:is )?exceeded|\bstorage (?:\w{1,20} )?exceed"
+    r"|\b(?:mail ?box|inbox) (?:is )?full\b|\b(?:this|per) (?:hour|day)\b|\b(?:daily|hourly) (?:\w{1,20} )?limit"
+    r"|\bvor(?:ü|ue)bergehend|\btijdelijk|\btillf[aä]llig|\bmidlertidig|\bge[cç]ici\b|\bвременно\b|暂时|暫時|一時的|일시적",
     re.IGNORECASE,
 )
 _SENDER = re.compile(

@@ -36,16 +36,24 @@ _OTHERS = (  # whatever is said to be unknown or invalid: it is the client, the 
     r"|\b(?:ip|clients?|servers?|host|tls|certificate|attachment|file|header|message)(?:'s)? (?:address|name)"
     r"|(?:adresse|direcci[oó]n|endere[cç]o|indirizzo) ip\b",
     r"\byour (?:e-?mail )?(?:address\b(?! book)|account|domain|server|host|client|name\b|ip\b)|\bin (?:the )?dns\b",
-    r"\bpassword|authentication|not authenticated|permission denied|\bno relay|of this relay|\brelaying\b|\bblocked\b",
-    r"\b(?:from|return|envelope) address|\breverse[ -]path|\bno such sender|\bsender @|\bbackscatter|\bbatv\b"
+    r"\bpassword|authenticat(?:ed|ion)\b|\bpop[- ]before|permission denied"
+    r"|\bno relay|of this relay|\brelaying\b|\bblocked\b",
+    r"\b(?:from|return(?:[- ]path)?|envelope|bounce)[- ]address|\bcall-?(?:out|back)\b"
+    r"|(?:unable to|could ?n[o']t|can ?not|can't|failed to) verify @"
+    r"|\breverse[ -]path|\bno such sender|\bsender @|\bbackscatter|\bbatv\b"
     r"|\b(?:author|originator|submitter)\b|\bfrom:? (?:an? )?(?:unknown|non-?exist|invalid|user|mailbox)"
     r"|\bsender(?:'?s)? (?:e-?mail |envelope )?(?:address|domain|user|account|mailbox|host|is|was|has|not)\b",
-    r"\bexp[eé]diteur|\bremitente|\bremetente|\bmittente|\babsender|\bafzender|\bnadawc|отправител|发件人",
+    r"\bexp[eé]diteur|\bremitente|\bremetente|\bmittente|\babsender|\bafzender|\bnadawc|отправител|发件人"
+    r"|avsändar|\bafsender|\bavsender|lähettäj|g[oö]nder(?:en|ici)|odes[ií]lat|\bfelad[oó]|\bexpeditor|αποστολ"
+    r"|寄件[者人]|[发發]送[方者人]|送信[者元]|差出人|보낸 ?사람|발신[자인]|송신자",
     r"\bwhite-?list|\b(?:allowed|permitted) (?:list|\w{1,20} list)|list of (?:allowed|permitted)"
     r"|recipient'?s address book|\bcontacts\b|\bonly registered|\bsubscriber|\b(?:not a|non-?)\s?member"
     r"|(?<!mail )\blist address",
-    r"\b(?:mailbox|account|recipient|user) (?:error|status|count|encoding|format|tag)\b|number of (?:user|recipient)"
-    r"|\bunknown (?:error|problem)|\b(?:server|database|ldap) is down",
+    r"\b(?:mailbox|account|recipient|user) (?:error|status|count|encoding|format|tag|agent)\b"
+    r"|number of (?:user|recipient)|\bunknown (?:error|problem)|\b(?:server|database|ldap) is down"
+    r"|\bharvest|\b(?:unknown|invalid|non-?exist\w{0,5}|bad) (?:users|recipients|addresses|mailboxes|accounts)\b"
+    r"|\bunknown user errors|\b(?:user|recipient) (?:database|table|key) not found|home directory|mailing list member"
+    r"|\bgr[ae]y-?list|\bheaders?\b|\bmail client\b",
 )
 _SAME = r"(?:[^.]|\.(?=\S))"  # within the sentence: a dot in a name does not end it
 _WHO = (
@@ -53,18 +61,39 @@ _WHO = (
     r"|local[- ]part|user ?id)"
 )
 _BOX = r"(?:account|mailbox|user|address|recipient)"
+_FARTHER = (  # Swedish, Danish, Norwegian; Finnish; Turkish; Czech; Hungarian; Romanian; Greek; Japanese; Korean
+    r"\b(?:okänd|ukendt|ukjent) (?:mottag|modtag|mottak|använd|brug|bruk|adress)"
+    r"|\b(?:mottag|modtag|mottak|använd|brug|bruk)(?:are|aren|er|eren)\b"
+    rf"{_SAME}{{0,40}}?(?:finn?s inte|findes ikke|finnes ikke|e[kx]sisterer ikke|existerar inte)",
+    r"tuntematon (?:vastaanottaja|käyttäjä|osoite)|(?:vastaanottajaa|käyttäjää) ei (?:löydy|ole olemassa)",
+    rf"\b(?:kullan[ıi]c[ıi]|al[ıi]c[ıi])\b{_SAME}{{0,40}}?(?:bulunamad|mevcut de[gğ]il)"
+    r"|b[oö]yle bir (?:kullan[ıi]c[ıi]|al[ıi]c[ıi]|adres|hesap) yok",
+    r"\bnezn[aá]m\w{1,3} (?:u[zž]ivatel|p[rř][ií]jemce|adres)"
+    rf"|\b(?:u[zž]ivatel|p[rř][ií]jemce|schr[aá]nka)\b{_SAME}{{0,40}}?(?:neexistuje|nenalezen|nebyl nalezen)",
+    rf"\bismeretlen (?:c[ií]mzett|felhaszn)|\b(?:c[ií]mzett|felhasználó)\b{_SAME}{{0,40}}?nem (?:létezik|található)",
+    rf"\b(?:utilizator|destinatar)(?:ul)?\b{_SAME}{{0,40}}?(?:necunoscut|inexistent|nu exist[aă])",
+    r"άγνωστος (?:παραλήπτης|χρήστης)",
+    r"宛先不明|(?:宛先|受信者|ユーザー?|メールボックス)[^。]{0,20}?(?:存在しま|存在しない|見つかりま)",
+    r"(?:사용자|수신자|받는 ?사람|계정|메일함)[^.]{0,20}?(?:존재하지 ?않|찾을 수 없)"
+    r"|(?:존재하지 않는|알 수 없는) (?:사용자|수신자|계정)",
+)
 _ABROAD = "|".join(  # French, Spanish, Portuguese, Italian; German, Dutch; Polish, Russian; Chinese
     [
         r"\b(?:utilisateur|destinataire|adresse|bo[iî]te|compte|usuario|destinatario|buz[oó]n|cuenta|direcci[oó]n"
         r"|casilla|usu[aá]rio|destinat[aá]rio|caixa|conta|endere[cç]o|utente|casella|indirizzo)\b"
-        rf"{_SAME}{{0,60}}?(?:inconnu|inexist|n'existe pas|inv[aá]lid|desconocid|no existe|no encontrad|desconhecid"
+        rf"{_SAME}{{0,60}}?(?:inconnu|inexist|n'existe (?:pas|plus)|inv[aá]lid|non? v[aá]lid|desconocid"
+        r"|no existe|no encontrad|desconhecid"
         r"|n[aã]o (?:existe|encontrad)|sconosciut|inesist|non (?:esiste|trovat))",
         r"\b(?:benutzer|nutzer|empf(?:ä|ae?)nger|postfach|mailbox|adresse|konto|gebruiker|ontvanger|postvak|adres)\b"
         rf"{_SAME}{{0,60}}?(?:unbekannt|existiert nicht|nicht (?:gefunden|vorhanden|bekannt)|onbekend|bestaat niet)",
-        r"\bunbekannte[rs]? (?:(?:be)?nutzer|empf|adress|postfach)|nie ma takie\w{1,3} (?:u[zż]ytkownik|adres|skrzynk)",
+        r"\bunbekannte[rs]? (?:(?:be)?nutzer|empf|adress|postfach)|nie ma takie\w{1,3} (?:u[zż]ytkownik|adres|skrzynk)"
+        r"|\bnieznan\w{1,3} (?:u[zż]ytkownik|odbiorca|adres)|\bonbekende? (?:gebruiker|ontvanger|adres)",
         r"\b(?:u[zż]ytkownik|odbiorca|skrzynka|adres|konto|пользовател\w|получател\w|адрес|ящик)\b"
         rf"{_SAME}{{0,60}}?(?:nieznan|nie istnieje|неизвест|не найден|не существует)",
-        r"(?:用户|用戶|收件人|邮箱|帐号|账号|地址)\w{0,10}不存在|无此用户",
+        r"нет так\w{2,4} (?:пользовател|получател|адрес|ящик)|неизвестн\w{2,3} (?:пользовател|получател|адрес)",
+        r"(?:用户|用戶|使用者|收件人|收件者|邮箱|郵箱|信箱|帐号|账号|帳號|地址|位址)\w{0,10}不存在"
+        r"|[无無]此(?:用[户戶]|使用者|收件)",
+        *_FARTHER,
     ]
 )
 _GONE = "|".join(
@@ -74,7 +103,7 @@ _GONE = "|".join(
         rf"\W{{1,5}}(?:[\w.-]{{1,40}}\W{{1,5}}){{0,3}}?{_WHO}\b",
         rf"\b{_WHO}\b{_SAME}{{0,80}}?(?:\bunknown|not (?:be )?(?:found|known|exist\w{{0,20}}|recogni[sz]ed|listed"
         r"|valid|registered|match\w{0,20}|here\b|local\b|in )|no (?:exist|match)"
-        r"|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid|here|with)"
+        r"|(?:does|do|did)(?:n'?t| not) (?:exist|match)|no longer (?:exist|valid|here|with|known|registered)"
         r"|is(?:n'?t| not) (?:a )?(?:valid|known|registered)|\binvalid|\bunroute?able)",
         r"no (?:mailbox|account|user) (?:here )?(?:by|with|of|under) that name|no (?:user|mailbox"
         r"|recipient)s? (?:here|found)",
@@ -105,6 +134,10 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"|over[\s-]?quota|(?:mail ?box|inbox|maildir)(?: (?:size|limit|has|would|storage|space)){0,3} exceed",
         rf"quota{_SAME}{{0,30}}(?:exceed|full|reach|over|violat)|exceed\w{{0,20}}{_SAME}{{0,40}}(?:quota"
         rf"|storage|mailbox size|disk)",
+        r"\b(?:bo[iî]te|buz[oó]n|casilla|casella|caixa|postfach|postvak|skrzynka|ящик)\b"
+        rf"{_SAME}{{0,40}}?\b(?:pleine?|llen[oa]|pien[ao]|chei[ao]|voll?|pe[lł]n[ay]|переполнен)\b"
+        r"|\b(?:quota|cuota|cota|kotas[ıi])\b(?: \w{1,20}){0,3}? (?:d[eé]pass|excedid|superad|überschritten|a[sş][ıi]l)"
+        r"|(?:邮箱|郵箱|信箱|空间|空間|容量|メールボックス|메일함)\w{0,10}(?:已[满滿]|不足|いっぱい|초과|가득)",
         rf"over (?:its|the|their|his)?{_SAME}{{0,20}}(?:quota|storage|disk)|out of (?:disk |storage )?(?:space"
         rf"|quota)",
         r"insufficient (?:disk|storage|system storage)|not enough (?:disk |storage |free )?space"
@@ -137,6 +170,12 @@ _MEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         r"|couldn'?t find any host",
         r"(?:no|invalid) (?:dns )?mx (?:record|or)|name service error|unable to resolve|no route to domain"
         r"|unrouteable domain|nxdomain",
+        r"\b(?<!dieser )(?<!der )(?<!deze )(?<!dans le )(?<!dans ce )(?<!en el )(?<!este )(?<!nel )(?<! no )(?<!в )"
+        r"(?:domain|domaine|dom[ií]nio|dom[äæe]n[ea]?n?|domeniul?|домен\w{0,2})\b"
+        rf"{_SAME}{{0,60}}?(?:inconnu|ine[xs]ist|n'existe|no existe|n[aã]o existe|non esiste|desconocid|desconhecid"
+        r"|sconosciut|unbekannt|existiert nicht|nicht gefunden|onbekend|bestaat niet"
+        r"|ok[aä]nd|ukendt|ukjent|finn?s inte|findes ikke|неизвест|не найден|не существует)"
+        r"|(?:域名|ドメイン|도메인)\w{0,10}(?:不存在|存在し|존재하지)",
         r"dns error|no relevant answers|mail exchanger or ip address|no valid mx",
         r"name or service not known|nodename nor servname|no address associated with",  # getaddrinfo(3)
     )),
