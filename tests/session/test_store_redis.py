@@ -525,6 +525,36 @@ def test_what_no_redis_says_is_no_bug_of_ours(said: str, cluster: bool) -> None:
         door.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.parametrize(
+    "said", ["*0", "*-1", ":1", "+OK", "$2\r\nOK", "*2\r\n+a\r\n+b", "*1\r\n:1", "*1\r\n" * 3000 + ":1"]
+)
+def test_an_answer_that_the_script_never_gives_is_no_bug_of_ours(said: str) -> None:
+    """Else `on_store_down: accept` would not hold, and mail be charged and put off again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def talk() -> None:
+            with suppress(OSError):
+                while True:
+                    wire, _ = door.accept()
+                    threading.Thread(target=answer, args=(wire,), daemon=True).start()
+
+        def answer(wire: socket.socket) -> None:
+            with wire, suppress(OSError):
+                wire.settimeout(5)
+                while asked := wire.recv(65536):
+                    words = said if b"EVALSHA" in asked else "%1\r\n+proto\r\n:3" if b"HELLO" in asked else "+OK"
+                    wire.sendall(f"{words}\r\n".encode())
+
+        threading.Thread(target=talk, daemon=True).start()
+        store = RedisStore(places=(InetAddress(host="127.0.0.1", port=door.getsockname()[1]),))
+        for ask in (RedisLedger.settle, RedisLedger.check):
+            server = RedisServer(store, timeout=20)
+            with pytest.raises(StoreDownError, match="as no Redis does"):
+                ask(RedisLedger(server, "x"), [charge()], NOW)
+            server.close()
+        door.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.parametrize("slots", [":1", "*1\r\n:1", "*1\r\n*0", "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n:5\r\n:6", "$-1"])
 def test_what_no_cluster_says_of_its_nodes_is_no_bug_of_ours(slots: str) -> None:
     """Nor is one that sends us on, and then to nobody."""

@@ -8,11 +8,11 @@ Knows nothing of events, and of the journal.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from postmeter.store.accounts import DONE, Charge, Overdrawn, Settled, StoreDownError, account_name
 from postmeter.store.folio import MICROSECONDS
@@ -38,6 +38,14 @@ class Verdict:
     """When one more fits where something was refused; in the past where that is never."""
 
 
+Read: TypeAlias = Callable[[Sequence[int], Sequence[Charge]], Any]
+"""What an answer means for these charges."""
+
+
+def _as_it_is(answer: Sequence[int], charges: Sequence[Charge]) -> Any:
+    return answer
+
+
 class RedisLedger:
     """Called from any thread. Everything may raise `StoreDownError`."""
 
@@ -51,14 +59,14 @@ class RedisLedger:
     def settle(self, charges: Sequence[Charge], now: float) -> Verdict:
         """All are charged, or none. What is decided after we gave up waiting is not charged, if it can be helped."""
         for _ in range(2):
-            answer = self._run("settle", charges, now, until=self._until())
-            self._learn_clock(answer[0])
-            if answer[1] != _LATE:
-                return _verdict(answer, charges)
+            verdict: Verdict | None = self._run("settle", charges, now, self._until(), read=self._settled)
+            if verdict is not None:
+                return verdict
         raise StoreDownError("the quotas' store answers too late")
 
     def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
-        return _verdict(self._run("check", charges, now), charges).settled.refused
+        verdict: Verdict = self._run("check", charges, now, read=_verdict)
+        return verdict.settled.refused
 
     def give_back(self, charges: Sequence[Charge], verdict: Verdict, now: float) -> None:
         """Undo what `settle` charged, and what it said somebody is warned of."""
@@ -113,9 +121,18 @@ class RedisLedger:
             if cursor in (b"0", 0):
                 return
 
-    def _run(self, verb: str, charges: Sequence[Charge], now: float, until: int = 0, *more: object) -> Any:
+    def _run(
+        self, verb: str, charges: Sequence[Charge], now: float, until: int = 0, *more: object, read: Read = _as_it_is
+    ) -> Any:
         keys = [self._prefix + name for name in dict.fromkeys(charge.name for charge in charges)]
-        return self._server.run(ACCOUNTS, keys, verb, _json([self._now(now), until, _rows(charges), *more]))
+        asked = _json([self._now(now), until, _rows(charges), *more])
+        return self._server.run(ACCOUNTS, keys, verb, asked, read=lambda answer: read(answer, charges))
+
+    def _settled(self, answer: Sequence[int], charges: Sequence[Charge]) -> Verdict | None:
+        """None for what was asked too late."""
+        at, outcome = answer[:2]
+        self._learn_clock(at)
+        return None if outcome == _LATE else _verdict(answer, charges)
 
     def _now(self, now: float) -> int:
         return int(now * MICROSECONDS) if self._caller_clock else 0

@@ -27,7 +27,7 @@ REST = 1.0
 """Seconds after a failure in which nobody is kept waiting."""
 
 _CUT_OFF = ("CLUSTERDOWN", "MASTERDOWN")  # a node that its cluster has lost, and may have replaced
-_NONSENSE = (ValueError, TypeError, AttributeError, LookupError)  # what redis-py meets in answers that are none
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)  # met in answers that are none
 _HOPS = 4  # redirections of one command: moved, asked to go on, and one of each while slots are on their way
 _IDLE = 16  # connections kept; more at a time are made, and closed again
 
@@ -58,8 +58,13 @@ class RedisServer:
         """One command and its answer."""
         return self._guarded(lambda deadline: self._send(command, deadline))
 
-    def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
-        """A script and its answer; sent whole only where the server does not have it yet."""
+    def run(
+        self, script: Script, keys: Sequence[str], *arguments: str, read: Callable[[Any], Any] = lambda answer: answer
+    ) -> Any:
+        """A script and its answer; sent whole only where the server does not have it yet.
+
+        `read` makes of the answer what it means: what it fails at is no answer of ours, and so the server is gone.
+        """
         rest = (len(keys), *keys, *arguments)
 
         def send(deadline: float) -> Any:
@@ -70,7 +75,7 @@ class RedisServer:
                     raise
                 return self._send(("EVAL", script.text, *rest), deadline)
 
-        return self._guarded(send)
+        return self._guarded(lambda deadline: read(send(deadline)))
 
     def deadline(self) -> float:
         """When, by `monotonic`, a call that begins now gives up."""
