@@ -137,7 +137,16 @@ def test_a_link_that_speaks_as_our_own_page_does_is_left_alone(language: str) ->
 
 @pytest.mark.parametrize(
     "text",
-    [b"https://example.com", b"see http://example.com/x", b"www.example.com", b"example.com", b"shop.example.com/a?b"],
+    [
+        b"https://example.com",
+        b"see http://example.com/x",
+        b"www.example.com",
+        b"example.com",
+        b"shop.example.com/a?b",
+        b"example.com/katalog.pdf",
+        b"www.example.pdf",
+        b"files.zip",
+    ],
 )
 def test_links_that_show_a_url_are_left_alone(text: bytes) -> None:
     assert targets.refuse_text(text) == targets.URL_TEXT
@@ -184,7 +193,8 @@ def test_signs_that_nobody_sees_do_not_hide_a_url(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "Read more.", "3.5 stars", "Save 10.50 now", "e.g. this", "a@example.com", "...", "Weiter …", "10.50 €", "3.5",
-     "Магазин. Ещё", "更多。", "24.12.", "Größe 4.2", "Read.", "» more…", "Jetzt für 9.99 kaufen"],
+     "Магазин. Ещё", "更多。", "24.12.", "Größe 4.2", "Read.", "» more…", "Jetzt für 9.99 kaufen", "Katalog.pdf",
+     "» Price_list-2026.XLSX", "(termin.ics)", "v1.2-notes.html"],
 )  # fmt: skip
 def test_other_text_does_not_stop_tracking(text: str) -> None:
     assert targets.refuse_text(text.encode()) == ""

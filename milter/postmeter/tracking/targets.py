@@ -75,6 +75,10 @@ _BARE_URL = re.compile(  # U+FFFD stands for letters of a charset that is not UT
     r"(?:[/?#]\S*)?",
     re.IGNORECASE,
 )
+_FILE = re.compile(  # names of files, in which no domain ends (publicsuffix.org)
+    r"[^/:?#]*\.(?:pdf|docx?|xlsx?|pptx?|od[tsp]|rtf|txt|csv|ics|vcf|jpe?g|png|gif|svg|webp|epub|html?)",
+    re.IGNORECASE,
+)
 _UNSEEN = dict.fromkeys(map(ord, "\xad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))  # may break a line there, or not
 _AROUND = "".join(char for char in map(chr, range(33, 127)) if not char.isalnum())
 
@@ -167,7 +171,8 @@ def _is_bare_url(text: str) -> bool:
     words = text.translate(_UNSEEN).split()
     if len(words) > 1:
         words = [word for word in words if any(char.isalnum() or char == "\ufffd" for char in word)]
-    return len(words) == 1 and _BARE_URL.fullmatch(words[0].strip(_AROUND)) is not None
+    word = words[0].strip(_AROUND) if len(words) == 1 else ""
+    return _BARE_URL.fullmatch(word) is not None and not _FILE.fullmatch(word)
 
 
 class Rules:
