@@ -1,4 +1,4 @@
-"""Time grows with the length of what strangers send, whatever stands in it: addresses, field texts, lines of the log.
+"""Time grows with the length of what strangers send, whatever stands in it: addresses, fields, bounces, lines of a log.
 
 By processor time; each takes longer than its rule is worth between two changes of the code.
 """
@@ -10,10 +10,12 @@ import time
 import pytest
 
 from postmeter.delivery.postfixlog import parse
+from postmeter.feedback.reading import read
 from postmeter.mail import address
 from postmeter.mail.fieldtext import text
 from tests.growth import growth
 from tests.unit.test_delivery_postfixlog import NOW, STARTS
+from tests.unit.test_feedback_reading import report
 
 
 @pytest.mark.parametrize("unit", [b"()", b"(", b"\"\\\"", b" ", b"a", b".", b"<", b",", b"a@b,", b"=?", b"\\", b":;"])
@@ -51,3 +53,50 @@ def test_structured_data_takes_as_long_as_its_length(piece: str) -> None:
                 for start in ("", "[", "[a]", "- ")]  # fmt: skip
 
     assert growth(work, 2000, 16_000) < 32  # a square would be 64
+
+
+HOSTILE = {
+    "a returned message of 10 MB": report("Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: 5.1.1")
+    + b"x" * (10 << 20),
+    "100,000 parts": b"Content-Type: multipart/report; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 100_000,
+    "300,000 fields": b"X: y\r\n" * 300_000,
+    "a field of 300,000 lines": b"X: y\r\n" + b" z\r\n" * 300_000,
+    "100,000 recipients": report("Final-Recipient: rfc822; a@b.example\nAction: failed\n\n" * 100_000),
+    "100,000 addresses": b"From: MAILER-DAEMON@x\r\n\r\ncould not be delivered\r\n"
+    + b"<a@b.example>: 550 x\r\n" * 100_000,
+    "nested parts": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(5000)
+    ),
+}
+
+
+@pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_mail_costs_what_its_length_costs(raw: bytes) -> None:
+    begun = time.process_time()
+    found = read(raw)
+    assert time.process_time() - begun < 1
+    assert len(found.recipients) <= 1000
+
+
+WORDS = [
+    "user ",
+    "deliver",
+    "no such ",
+    "could not ",
+    "550 ",
+    "original message ",
+    "a@b.example ",
+    "- ",
+    "host.",
+    "exceed ",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_repeated_for_ever_cost_what_their_length_costs(word: str) -> None:
+    raw = b"From: MAILER-DAEMON@x\r\nSubject: Undeliverable\r\n\r\nnot delivered " + word.encode() * (
+        60_000 // len(word)
+    )
+    begun = time.process_time()
+    read(raw)
+    assert time.process_time() - begun < 0.3
