@@ -7,6 +7,7 @@ import binascii
 import email
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from postmeter.mail.apply import apply, undo
 from postmeter.mail.draft import Draft, Wishes
 from postmeter.mail.message import Envelope, Message, ReplaceBody
 from postmeter.tracking import links, parts
-from postmeter.tracking.bulk import is_bulk
+from postmeter.tracking.bulk import CAMPAIGN_FIELDS, is_bulk
 from postmeter.tracking.settings import Sections, effective
 from tests.link_oracle import BASE, HOST, MINT, differences
 
@@ -347,6 +348,12 @@ def test_bulk_is_what_headers_or_configuration_say_and_never_a_reply(header: str
     assert skipped(run(f"{header}{HTML}\r\n\r\n{LINK}", mail="bulk", bulk_senders=senders)) == (
         {} if bulk else {parts.NOT_BULK: 1}
     )
+
+
+def test_the_fields_of_bulk_mail_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    listed = text.partition("<!-- bulk -->")[2].partition("; and")[0]
+    assert set(re.findall("`(.*?)`", listed.lower())) == {field.decode() for field in CAMPAIGN_FIELDS}
 
 
 @pytest.mark.parametrize(("login", "bulk"), [("news@example.com", True), ("x@news.example.net", True), ("shop", False)])
