@@ -116,6 +116,19 @@ def test_a_complaint_is_told_of_whom_it_names_and_without_a_name_of_the_only_one
     assert judge(replace(blackened, original_rcpt=("reader",)), only, NAMED).events == ()
 
 
+def test_a_complaint_with_a_name_blacked_out_is_of_the_only_recipient_at_that_domain() -> None:
+    """RFC 6590 section 3: the domain stays, and letters that only the provider understands stand for the name."""
+    domain = RECIPIENTS[0].rpartition("@")[2]
+    blackened = replace(ACCUSED, original_rcpt=(f"8ZF3a=@{domain.upper()}",))
+    [event] = judge(blackened, known(RECIPIENTS[:1], {}), NAMED).events
+    assert isinstance(event, Complained)
+    assert event.recipient == RECIPIENTS[0]
+    assert judge(blackened, known(RECIPIENTS, {}), NAMED).events == ()
+    assert judge(blackened, known(RECIPIENTS[:1], {}), replace(NAMED, named=False)).events == ()
+    elsewhere = replace(ACCUSED, original_rcpt=("8ZF3a=@elsewhere.example",))
+    assert judge(elsewhere, known(RECIPIENTS[:1], {}), NAMED).events == ()
+
+
 def test_a_bounce_that_names_nobody_is_that_of_the_only_recipient() -> None:
     report = Report(kind=BOUNCE, recipients=(Returned(recipient="", hard=True),))
     told = Circumstances(source="digest", time=2.0, named=True)

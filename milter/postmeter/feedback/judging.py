@@ -125,10 +125,11 @@ def _bounced(one: Returned, recipient: str, known: Known, *, source: str, time: 
 
 def _complaint(report: Report, known: Known, told: Circumstances) -> Verdict:
     """A Message-ID is believed only with the recipient; with our tag the only one need not be named: some providers
-    black addresses out."""
+    black addresses out, others the name alone, by letters of their own (RFC 6590)."""
     asked = [found for address in report.original_rcpt if (found := known.among(address))]
-    if not report.original_rcpt and told.named and _only(known):
-        asked = [_only(known)]
+    only = _only(known) if told.named and not asked else ""
+    if only and all(_domain(address) == _domain(only) for address in report.original_rcpt):
+        asked = [only]
     if not asked:
         return Verdict("untrusted", kept="a complaint that names nobody whom that message went to")
     new = [recipient for recipient in dict.fromkeys(asked) if not known.has(recipient, COMPLAINED)]
@@ -147,6 +148,10 @@ def _complaint(report: Report, known: Known, told: Circumstances) -> Verdict:
         for number, recipient in enumerate(new)
     )
     return Verdict("complaint" if new else "repeated", events)
+
+
+def _domain(address: str) -> str:
+    return canonical(address).rpartition("@")[2]
 
 
 def _campaign(message: Submitted) -> str:

@@ -267,14 +267,14 @@ def _block(one: Named, words: str, starts: list[int]) -> str:
 
 
 def _told(*texts: str) -> tuple[said.Said, str]:
-    """From the text nearest to the address that tells something; a number that another one has is added."""
+    """From the text nearest to the address that states something, else means it; another one's number is added."""
     reply, best, text = "", said.Said(), ""
     for each in texts:
         if reply and not said.vague(best.status):
             break
         here = said.said(each) if each else said.Said()
         reply = reply or here.reply
-        if here and (not best or (said.vague(best.status) and not best.meant)):
+        if here and (not best or (said.vague(best.status) and not (best.meant and said.vague(here.status)))):
             best, text = here, each
     return said.Said(best.status, best.reply or reply, best.meant), text
 
