@@ -264,15 +264,36 @@ def test_who_is_not_the_daemons_user_is_told_first_whom_to_be(place: Path, capsy
     daemon, somebody = pwd.getpwnam("daemon"), pwd.getpwnam("nobody")
     os.chown(place, daemon.pw_uid, daemon.pw_gid)
     path = write(place)
+    Path(path).write_text(f"journal: {{path: {place}/journal.db}}\n")  # so what is wrong with the socket has no line
     os.seteuid(somebody.pw_uid)
     try:
         code, _, lines = run(capsys, path)
     finally:
         os.seteuid(0)
     assert code == 78
+    assert any(f"{path}: milter.listen: " in line for line in lines)
     assert lines[0].startswith(f"{path}: warning: nobody is not daemon, whose the journal's directory is")
     assert lines[0].endswith("; run it as root, or as daemon")
     assert not any("is not daemon" in line for line in run(capsys, path)[2])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+@pytest.mark.parametrize("words", [("dkim", "check"), ("dkim", "dns"), ("explain", "/dev/null")])
+def test_who_may_not_read_the_keys_is_told_whom_to_be(
+    place: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    """Else he opens them to himself, as the command behind it says."""
+    file = key(place / "keys" / "k.pem")
+    path = write(place, f"dkim: {{sign: [{{domain: example.com, keys: [{{selector: k, file: {file}}}]}}]}}\n")
+    daemon = pwd.getpwnam("daemon")
+    for owned in (place, file.parent, file):
+        os.chown(owned, daemon.pw_uid, daemon.pw_gid)
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        assert main([*words, "-c", path]) != 0
+    finally:
+        os.seteuid(0)
+    assert "run it as root, or as daemon" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

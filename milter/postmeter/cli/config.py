@@ -47,15 +47,15 @@ def run(args: Namespace) -> int:
 def all_problems(loaded: Loaded) -> list[Problem]:
     """Everything that can be told without asking DNS, in the order of the lines."""
     me = whose(loaded.config)
-    problems = list(dict.fromkeys([*check(loaded, me=me), *check(loaded, daemon="books", me=me)]))
-    problems += [*_not_ours(loaded), *expiry(loaded)]
+    problems = list(dict.fromkeys([*not_ours(loaded), *check(loaded, me=me), *check(loaded, daemon="books", me=me)]))
+    problems += expiry(loaded)
     problems += [*of_web(loaded, myself()), *robots.problems(loaded), *providers.problems(loaded)]
     problems += [*key_problems(loaded), *_keys_closed_to(me, loaded), *of_rotation(loaded, me), *retirement(loaded)]
     problems += [*of_log(loaded, me), *oblivion(loaded)]
     return sorted(problems, key=lambda problem: problem.line)
 
 
-def _not_ours(loaded: Loaded) -> Iterator[Problem]:
+def not_ours(loaded: Loaded) -> Iterator[Problem]:
     """Whoever is neither root nor the daemons' user should not take for a fault what is closed to him alone."""
     me, daemons = myself(), owner(loaded.config.journal.path.parent)
     if me.uid != 0 and daemons is not None and daemons.uid not in (0, me.uid):

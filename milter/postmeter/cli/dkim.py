@@ -56,14 +56,23 @@ def run(args: Namespace) -> int:
     try:
         name = domain(args.domain) if args.domain else ""
         if not name and not loaded.config.dkim.signs:
-            print("postmeter dkim: dkim.sign is empty, so no mail is signed; name a DOMAIN to see its keys", file=sys.stderr)
-        return does(loaded, name, args.json)
+            print("postmeter dkim: dkim.sign is empty: nothing is signed; a DOMAIN shows its keys", file=sys.stderr)
+        return _whose_files(loaded, does(loaded, name, args.json))
     except MistakeError as error:
         print(f"postmeter dkim: {error.what}; {error.fix}", file=sys.stderr)
         return USAGE
     except KeyProblem as problem:
         print(f"postmeter dkim: {problem}", file=sys.stderr)
         return FOUND_A_PROBLEM
+
+
+def _whose_files(loaded: Loaded, code: int) -> int:
+    """Before somebody opens the daemons' keys to himself, as what helps a daemon's user would."""
+    from postmeter.cli.config import not_ours
+
+    for warning in not_ours(loaded) if code != OK else ():
+        print(warning, file=sys.stderr)
+    return code
 
 
 def _new(loaded: Loaded, domain: str, as_json: bool) -> int:

@@ -48,7 +48,9 @@ def _ip(text: str) -> str:
 def run(args: Namespace) -> int:
     """0 when the message would be taken, 1 when it would be refused."""
     from postmeter.cli import daemons
+    from postmeter.cli.config import not_ours
     from postmeter.config.load import load_with_lines
+    from postmeter.config.problem import ConfigError
     from postmeter.explain import as_json, as_text, explain
     from postmeter.submission import standing
     from postmeter.submission.pipeline import Gate
@@ -61,7 +63,10 @@ def run(args: Namespace) -> int:
         return USAGE
     loaded = load_with_lines(args.config)
     config = loaded.config
-    material = daemons.prepare(loaded)
+    try:
+        material = daemons.prepare(loaded)
+    except ConfigError as error:
+        raise ConfigError([*not_ours(loaded), *error.problems]) from None
     settler = daemons.settler(config)
     own = daemons.notices(config)
     who = daemons.identity(material, own)
