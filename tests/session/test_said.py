@@ -116,7 +116,10 @@ def test_in_the_log_only_an_answer_to_rcpt_says_so() -> None:
     assert not [reply for _, reply in REPLIES if any(in_the_log(reply, to) for to in others)]
 
 
-@pytest.mark.parametrize("piece", ["sender ", "address ", "adresse ", "unknown ", "user. ", "用户", "your ", "bad "])
+@pytest.mark.parametrize(
+    "piece",
+    ["sender ", "address ", "adresse ", "unknown ", "user. ", "用户", "your ", "bad ", "domaine ", "宛先"],
+)
 def test_time_grows_with_the_length_only(piece: str) -> None:
     def work(count: int) -> object:
         return said.gone("5.0.0", f"host mx said: 550 {piece * count}", at_rcpt=True)
