@@ -59,8 +59,8 @@ def from_addresses(fields: Iterable[Field]) -> list[str]:
 
     A signature for another's domain is the classic fault of signers, and programs that show mail disagree on every
     broken From. So what two readers could read differently is read as nothing: an unquoted @ or comma in a name that
-    is not the address itself, an unclosed quote, text behind the address, routes, white space or an encoded word within
-    an address, control characters.
+    is not the address itself, an unclosed quote, text behind the address, routes, white space, an encoded word or a
+    quoted @ within an address, control characters.
     """
     found: list[str] = []
     for field in fields:
@@ -113,7 +113,7 @@ _TOKEN = re.compile(
 _COMMENT_MARK = re.compile(rb"[()]|\\.?", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")  # some programs end a line at a bare CR
 _DOMAIN = re.compile(rb"[^.]+(?:\.[^.]+)*\.?")
-_ENCODED = re.compile(rb"=\?[^?]*\?[bq]\?[^?]*\?=", re.IGNORECASE)
+_ENCODED = re.compile(rb"=\?[^?]*\?[bq]\?", re.IGNORECASE)  # how one begins: where it ends programs disagree
 _APART = ("apart", b"")
 
 
@@ -190,6 +190,7 @@ def _spec(tokens: list[_Token]) -> bytes:
     """`local@domain` without white space or comments inside, which RFC 5322 4.4 calls obsolete.
 
     Nor with an encoded word (RFC 2047 section 5): some programs decode it there, and show what it says for the address.
+    Nor with a quoted @: some take what is quoted for the address, or what follows the first @ for the domain.
     """
     if len(tokens) != 3:
         raise _DoubtError
@@ -198,9 +199,10 @@ def _spec(tokens: list[_Token]) -> bytes:
         raise _DoubtError
     if domain_kind == "word" and not _DOMAIN.fullmatch(domain_text):
         raise _DoubtError
-    if _ENCODED.search(local) or _ENCODED.search(domain_text):
+    spec = local + b"@" + domain_text
+    if b"@" in local or _ENCODED.search(spec.replace(b"\\", b"")):
         raise _DoubtError
-    return local + b"@" + domain_text
+    return spec
 
 
 def _phrase(tokens: list[_Token], *, least: int) -> None:
