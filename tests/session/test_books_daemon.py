@@ -107,8 +107,10 @@ def test_the_page_is_text_or_openmetrics_as_asked(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["x", '"1.0.0"', "", "1.0.0.x", "2.0.x", "1.0.0.0\r\n Set-Cookie: x", "1.0.0\xa0", "1..0", "1" * 5000]
-)
+    "version",
+    ["x", '"1.0.0"', "", "1.0.0.x", "2.0.x", "1.0.0.0\r\n Set-Cookie: x", "1.0.0\xa0", "1..0", "1" * 5000, "1.0.;q=1",
+     "1.0. , */*"],
+)  # fmt: skip
 @pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
 def test_a_version_that_is_none_is_answered_all_the_same(page: Page, kind: str, version: str) -> None:
     """And never repeated: prometheus_client writes it into the answer's header, or fails over it."""

@@ -27,7 +27,9 @@ from postmeter.runtime.logs import OnceAMinute
 _PATIENCE = 10.0  # seconds for a client to send its request and take the answer; Prometheus' own scrape_timeout
 _MOST = 50  # connections at a time; of more the oldest goes, however slowly it goes on asking
 _FIGURES = re.compile(r"((?i:https?)://[^/?]+)?/metrics(\?.*)?")  # a target may name its host: RFC 9112 section 3.2.2
-_ODD = re.compile(r"version=(?! *(?:[0-9]{1,9}(?:\.[0-9]{1,9})*+ *)?+(?:[;,]|\Z))")  # within Accept
+_ODD = re.compile(  # within Accept; a group repeated by `*+` goes wrong in Debian 12's Python (gh-106052)
+    r"version=(?! *(?:[0-9]{1,9}(?:\.[0-9]{1,9}){0,9} *)?(?:[;,]|\Z))"
+)
 _STOP = 0.1  # seconds between two looks at whether to stop
 
 Render: TypeAlias = Callable[[str], tuple[bytes, str]]
