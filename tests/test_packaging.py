@@ -144,6 +144,26 @@ def test_every_unit_is_installed_and_known_to_the_maintainer_scripts() -> None:
     assert lines <= set(install.split("\n"))
 
 
+def test_no_file_of_the_package_is_below_lib() -> None:
+    """It is a link to /usr/lib; Debian 13's lintian takes files there for errors, and its dpkg warns at a purge."""
+    for name in ("postmeter.links", "postmeter.lintian-overrides"):
+        assert not re.search(r"[ \[]lib/", (DEBIAN / name).read_text()), name
+    assert "mv debian/postmeter/lib/systemd/system debian/postmeter/usr/lib/systemd/" in (DEBIAN / "rules").read_text()
+
+
+@pytest.mark.parametrize(("says", "code", "shown"), [("", 0, "clean"), ("E: x: y", 2, "E: x: y"), ("W: z", 0, "W: z")])
+def test_what_lintian_says_is_shown_and_fails_make_deb(tmp_path: Path, says: str, code: int, shown: str) -> None:
+    asked = subprocess.run(["make", "-n", "deb"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    lintian = tmp_path / "lintian"
+    lintian.write_text(f"#!/bin/sh\nprintf '%s' '{says}'\nexit {code}\n")
+    lintian.chmod(0o755)
+    judge = asked[asked.index("judged=") :]
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    told = subprocess.run(["sh", "-c", judge], cwd=tmp_path, env=path, check=False, capture_output=True, text=True)
+    assert told.stdout == f"lintian: {shown}\n"
+    assert (told.returncode == 0) == (shown == "clean")
+
+
 def test_versions_agree() -> None:
     assert (DEBIAN / "changelog").read_text().startswith(f"postmeter ({__version__}) ")
 
