@@ -183,6 +183,8 @@ folder = Path(sys.argv[1])
 
 def serve(post):
     if (folder / "fail").exists():
+        with (folder / "fail").open("a") as file:
+            file.write("once more\\n")
         raise RuntimeError("no memory just now")
     post.ready()
     while post.control not in select.select([post.listener, post.control], [], [])[0]:
@@ -219,6 +221,9 @@ class Failing:
             self.log.append(self.parent.stderr.readline().decode().strip())
             assert self.log[-1], self.log
 
+    def failures(self) -> int:
+        return (self._folder / "fail").read_text().count("\n")
+
     def recover(self) -> None:
         """Somebody can connect again."""
         (self._folder / "fail").unlink()
@@ -252,9 +257,19 @@ def test_a_worker_for_the_new_socket_that_cannot_start_is_tried_again(failing: F
     assert "listening again: 1 new workers, 1 finish their sessions" in failing.log
 
 
+def test_a_worker_that_fails_again_and_again_is_told_of_once_a_minute(failing: Failing) -> None:
+    """And why. It is tried each second."""
+    wait_for(lambda: failing.failures() >= 3)
+    failing.recover()
+    failing.stop()
+    assert sum("worker failed" in line for line in failing.log) == 1
+    assert sum("ended; replacing it" in line for line in failing.log) == 1
+
+
 def test_a_reload_that_fails_meanwhile_falls_back_to_the_new_socket(failing: Failing) -> None:
     """And not to workers on the one that has no name any more."""
     failing.parent.send_signal(signal.SIGUSR1)
+    failing.read_until("RuntimeError: never")
     failing.read_until("not reloaded, the old configuration goes on")
     failing.recover()
     failing.stop()

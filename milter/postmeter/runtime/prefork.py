@@ -297,7 +297,7 @@ class Prefork:
         if failed and not worker.serves and not self._again and (self._former or not self._begun):
             self._give_up()
             return
-        log.warning("worker %d ended; replacing it", pid)
+        once.log(logging.WARNING, _ended_of(worker.generation), "worker %d ended; replacing it", pid)
         sick = monotonic() - worker.started < SICK
         self._due.append(monotonic() + (SICK if sick else 0.0))
 
@@ -364,9 +364,14 @@ def _work(generation: Generation, post: Post) -> NoReturn:
         generation.serve(post)
         code = 0
     except BaseException:  # nothing may return into the parent's loop
-        log.exception("worker failed")
+        once.log(logging.ERROR, _ended_of(generation), "worker failed", exc_info=True)
     finally:
         os._exit(code)
+
+
+def _ended_of(generation: Generation) -> str:
+    """By which it is said once a minute, also why: a worker begins with what its parent has said of those before it."""
+    return f"ended {id(generation)}"
 
 
 def _retire(worker: Worker, word: bytes) -> None:
