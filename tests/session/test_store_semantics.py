@@ -370,6 +370,20 @@ def test_a_refusal_counts_as_the_whole_limit(where: Place, accounts: Accounts) -
     assert used(where, "alice") == {("recipients", HOUR): 7}
 
 
+def test_a_limit_that_was_lowered_below_what_is_used_is_told_of_before_a_glance_refuses(
+    where: Place, accounts: Accounts
+) -> None:
+    """Else all its mail would be refused at MAIL, where nobody is told, and its limit was never reached from below."""
+    send(accounts, charge(amount=8, warn=(80, 100)))
+    lowered = charge(limit=5, warn=(80, 100))
+    assert accounts.glance([lowered], NOW + 1) is None
+    assert send(accounts, lowered, now=NOW + 1).refused
+    assert [(event["limit"], event["percent"]) for event in events(where, "warned")] == [(10, 80), (5, 100)]
+    over = accounts.glance([lowered], NOW + 1)
+    assert over is not None
+    assert (over.used, over.room_at) == (8, about(NOW + HOUR))
+
+
 def test_what_never_fits_warns_nobody(where: Place, accounts: Accounts) -> None:
     assert send(accounts, charge(limit=10, amount=11, warn=(80, 100))).refused
     assert warned(where) == []

@@ -69,9 +69,13 @@ class Slot:
         """As `Window.ahead`."""
         return self._last > now + SKEW
 
+    def knows(self, percent: int, now: int) -> bool:
+        """Whether this was told within a window. What a clock that was ahead left behind is no reason."""
+        return now < self.warned.get(percent, 0) <= now + self.length + SKEW
+
     def warn(self, percent: int, now: int) -> bool:
-        """Whether this is to be told; true once in a window. What a clock that was ahead left behind is no reason."""
-        if now < self.warned.get(percent, 0) <= now + self.length + SKEW:
+        """Whether this is to be told; true once in a window."""
+        if self.knows(percent, now):
             return False
         self.warned[percent] = now + self.length
         return True

@@ -97,6 +97,11 @@ class Ledger:
         """Of the account that it would be put on."""
         return self._slot(charge.name, charge).settle(_micro(now))
 
+    def told(self, charge: Charge, now: float) -> bool:
+        """Whether somebody was told already of what a refusal of this charge says."""
+        slot, micro = self._slot(charge.name, charge), _micro(now)
+        return all(slot.knows(percent, micro) for percent in warnings.refused(charge))
+
     def settle(self, charges: Sequence[Charge], now: float, *, login: str = "") -> tuple[Settled, list[Warned]]:
         """Put every amount on its account, or none when an enforced one has no room; and what is to be told.
 

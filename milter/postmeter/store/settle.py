@@ -73,7 +73,8 @@ class Settler:
         self._start_ticker()
 
     def glance(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
-        """As `check`, but for accounts that had plenty of room a moment ago (`plenty`)."""
+        """As `check`, but for accounts that had plenty of room a moment ago (`plenty`), and for one that is full and
+        nobody was told of: a limit was lowered. `settle` refuses it then, and tells."""
         if self._plenty.of(charges):
             return None
         found = ledger.peek(self._reader, charges)
@@ -82,7 +83,7 @@ class Settler:
         over = found.overdrawn(charges, now)
         if over is None:
             self._plenty.keep([(charge, found.used(charge, now)) for charge in charges])
-        return over
+        return over if over is None or found.told(over.charge, now) else None
 
     def check(self, charges: Sequence[Charge], now: float) -> Overdrawn | None:
         """The charge without room that frees last, or None. Reads only."""

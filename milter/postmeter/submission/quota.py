@@ -138,7 +138,7 @@ class Quotas:
         decisions = self._decide(envelope, sender=name, domain=None, now=now)
         try:
             least = _kept_least if len(name) <= _USUAL else _least
-            over = self._accounts.glance(least(decisions), now)
+            over = self._accounts.glance(least(decisions, self._warn), now)
         except StoreError:
             self._accounts.add({_STORE_ERROR: 1})
             return None
@@ -250,9 +250,9 @@ def _limits(order: str) -> tuple[Limit, ...] | None:
         return None
 
 
-def _least(decisions: Sequence[Decision]) -> tuple[Charge, ...]:
+def _least(decisions: Sequence[Decision], warn: tuple[int, ...]) -> tuple[Charge, ...]:
     """What any message is charged at least where it would be refused for it."""
-    return _charges([one for one in decisions if one.allowance.over in ("defer", "reject")], _LEAST, ())
+    return _charges([one for one in decisions if one.allowance.over in ("defer", "reject")], _LEAST, warn)
 
 
 _USUAL = 500  # characters of a name: nobody fills what is kept with longer ones
