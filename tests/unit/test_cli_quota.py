@@ -193,6 +193,22 @@ def test_a_time_may_be_typed_in_many_ways() -> None:
         moment("9999-99-99", now)
 
 
+@pytest.mark.parametrize(
+    ("level", "key", "typed"),
+    [
+        ("domain", "xn--bcher-kva.example", "Bücher.example"),
+        ("domain", "example.com", "Example.com."),
+        ("network", "192.0.2.0/24", "192.0.2.77"),
+        ("network", "192.0.2.0/24", "192.0.2.0/24"),
+        ("network", "2001:db8::/56", "2001:DB8:0::77"),
+        ("network", "unknown", "unknown"),
+    ],
+)
+def test_a_level_is_emptied_by_the_name_that_people_know(place: Place, level: str, key: str, typed: str) -> None:
+    place.charge(level, key, 8)
+    assert place.run("quota", "reset", typed, "--level", level) == 0
+
+
 def test_a_level_can_be_emptied(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.charge("domain", "example.com", 8)
     place.charge("total", "", 8)

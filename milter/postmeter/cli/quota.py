@@ -20,10 +20,12 @@ from postmeter.config import amounts
 from postmeter.config.load import load
 from postmeter.config.problem import MistakeError, quoted
 from postmeter.config.schema import Config
+from postmeter.mail.address import ascii_domain
 from postmeter.store import accounting, database, ledger, orders
 from postmeter.store.accounts import StoreDownError
 from postmeter.store.database import StoreError
 from postmeter.store.orders import Order
+from postmeter.submission.network import of_address
 
 _ALICE = "alice@example.com"
 
@@ -73,7 +75,7 @@ def put(args: Namespace, config: Config) -> int:
 def reset(args: Namespace, config: Config) -> int:
     """With Redis it comes back when no worker remembers any more that there was no room."""
     remote = accounting.redis(config.quota)
-    key = "" if args.level == "total" else args.login.lower()
+    key = _key(args.level, args.login, config.quota.networks.prefix)
     if remote is not None:
         count = remote.reset(args.level, key)
         remote.close()
@@ -87,6 +89,15 @@ def reset(args: Namespace, config: Config) -> int:
         return FOUND_A_PROBLEM
     print(f"{args.login}: {count} {'account' if count == 1 else 'accounts'} emptied")
     return OK
+
+
+def _key(level: str, text: str, prefix: Sequence[int]) -> str:
+    """What accounts of that level are kept by, of a name as people have it."""
+    if level == "total":
+        return ""
+    if level == "domain":
+        return ascii_domain(text)
+    return (of_address(text, prefix) if level == "network" else "") or text.lower()
 
 
 def _remembered() -> float:
@@ -143,7 +154,7 @@ def _set_arguments(parser: ArgumentParser) -> None:
 
 def _reset_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
-    text = "LOGIN is a From domain, a client network, or anything for total; brake: what the brake counts of a login"
+    text = "LOGIN is a From domain, a client's network or address, or anything for total; brake: what that counts of a login"
     parser.add_argument("--level", choices=(*usage.LEVELS, "brake"), default="sender", help=text)
     parser.set_defaults(do=reset)
 
