@@ -154,7 +154,7 @@ def _set_arguments(parser: ArgumentParser) -> None:
 
 def _reset_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("login", metavar="LOGIN", type=given, help="a login, or whatever a sender is counted as")
-    text = "LOGIN is a From domain, a client's network or address, or anything for total; brake: what that counts of a login"
+    text = "LOGIN is a From domain, a network or an address in it, anything for total; brake: what it counts of a login"
     parser.add_argument("--level", choices=(*usage.LEVELS, "brake"), default="sender", help=text)
     parser.set_defaults(do=reset)
 
