@@ -87,5 +87,6 @@ class Senders:
         choice("unsigned", "report", "reject"),
         "unsigned",
         "What happens to a From domain that the login may not use: unsigned, report (sign and count) or reject "
-        "(550 5.7.1).",
+        "(550 5.7.1). A From of no, several or unclear addresses has no domain: such mail leaves unsigned whatever is "
+        "set here.",
     )
