@@ -188,8 +188,27 @@ def test_scripts_are_sh(script: str) -> None:
 
 
 def test_maintainer_scripts_leave_postfix_alone() -> None:
-    for script in ("postmeter.postinst", "postmeter.postrm"):
+    for script in ("postmeter.postinst", "postmeter.prerm", "postmeter.postrm"):
         assert "postconf" not in (DEBIAN / script).read_text()
+
+
+@pytest.mark.parametrize(("main", "master", "told"), [
+    ("non_smtpd_milters = $postmeter_milter\n", "", True),
+    ("", "  -o smtpd_milters=inet:[::1]:11332,${postmeter_milter}\n", True),
+    ("# smtpd_milters = $postmeter_milter\npostmeter_milter = unix:postmeter/milter.sock\n", "", False),
+    (None, None, False),
+])  # fmt: skip
+def test_who_removes_it_while_postfix_is_attached_is_told(
+    tmp_path: Path, main: str | None, master: str | None, told: bool
+) -> None:
+    for name, text in (("main.cf", main), ("master.cf", master)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    script = (DEBIAN / "postmeter.prerm").read_text().replace("/etc/postfix", str(tmp_path))
+    script = script.replace("/run/systemd/system", str(tmp_path / "none"))
+    done = subprocess.run(["sh", "-c", script, "prerm", "remove"], check=True, capture_output=True, text=True)
+    assert ("still asks postmeter" in done.stdout) is told
+    assert not done.stderr
 
 
 @pytest.fixture(scope="module")
