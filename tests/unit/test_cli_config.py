@@ -77,7 +77,8 @@ def test_a_good_file_is_told_in_plain_words(place: Path, capsys: pytest.CaptureF
             f"{path}: OK",
             "  mode     observe: nothing is refused, changed or signed",
             f"  listens  unix:{place}/milter.sock (Postfix), 127.0.0.1:8587 (links), 127.0.0.1:9587 (metrics)",
-            "  ours     mail of logins, service ORIGINATING, network 127.0.0.0/8, network ::1/128",
+            "  ours     mail of logins, service ORIGINATING, network 127.0.0.0/8 (from a domain of ours), "
+            "network ::1/128 (from a domain of ours)",
             "  limits   500 recipients/day, 1G/day, 1 rule; over: defer",
             "  signs    example.com (s0)",
             "  tracks   links in bulk mail, by https://click.example.com",

@@ -133,7 +133,7 @@ def _listeners(config: Config) -> str:
 def _senders(senders: Senders) -> str:
     kinds = ["logins"] * senders.authenticated + ["client certificates"] * senders.certificates
     kinds += [f"service {name}" for name in senders.daemon_names]
-    kinds += [f"network {network}" for network in senders.networks]
+    kinds += [f"network {network} (from a domain of ours)" for network in senders.networks]
     return "mail of " + ", ".join(kinds) if kinds else "no mail at all"
 
 
