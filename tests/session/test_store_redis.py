@@ -12,8 +12,8 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -494,6 +494,28 @@ class Slow:
                 target.sendall(data)
 
 
+@contextmanager
+def answering(words: Callable[[bytes], str]) -> Iterator[int]:
+    """A port of which each client is answered what `words` makes of what it sent."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def talk() -> None:
+            with suppress(OSError):
+                while True:
+                    wire, _ = door.accept()
+                    threading.Thread(target=answer, args=(wire,), daemon=True).start()
+
+        def answer(wire: socket.socket) -> None:
+            with wire, suppress(OSError):
+                wire.settimeout(5)
+                while asked := wire.recv(65536):
+                    wire.sendall(f"{words(asked)}\r\n".encode("latin-1"))
+
+        threading.Thread(target=talk, daemon=True).start()
+        yield door.getsockname()[1]
+        door.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.parametrize("cluster", [False, True])
 @pytest.mark.parametrize(
     "said",
@@ -504,25 +526,13 @@ class Slow:
 )  # fmt: skip
 def test_what_no_redis_says_is_no_bug_of_ours(said: str, cluster: bool) -> None:
     """Another program has its port, or something on the way has damaged it: mail is as without a store."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-
-        def talk() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = door.accept()
-                    with wire:
-                        wire.settimeout(5)
-                        while wire.recv(65536):
-                            wire.sendall(f"{said}\r\n".encode("latin-1"))
-
-        threading.Thread(target=talk, daemon=True).start()
-        where = InetAddress(host="127.0.0.1", port=door.getsockname()[1])
+    with answering(lambda asked: said) as port:
+        where = InetAddress(host="127.0.0.1", port=port)
         store = RedisStore(places=(where,), cluster=cluster, database=0 if cluster else 3)
         server = RedisServer(store, timeout=TIMEOUT)
         with pytest.raises(StoreDownError):
             server.run(ACCOUNTS, ["x"], "check")
         server.close()
-        door.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
@@ -530,58 +540,33 @@ def test_what_no_redis_says_is_no_bug_of_ours(said: str, cluster: bool) -> None:
 )
 def test_an_answer_that_the_script_never_gives_is_no_bug_of_ours(said: str) -> None:
     """Else `on_store_down: accept` would not hold, and mail be charged and put off again and again."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
 
-        def talk() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = door.accept()
-                    threading.Thread(target=answer, args=(wire,), daemon=True).start()
+    def words(asked: bytes) -> str:
+        return said if b"EVALSHA" in asked else "%1\r\n+proto\r\n:3" if b"HELLO" in asked else "+OK"
 
-        def answer(wire: socket.socket) -> None:
-            with wire, suppress(OSError):
-                wire.settimeout(5)
-                while asked := wire.recv(65536):
-                    words = said if b"EVALSHA" in asked else "%1\r\n+proto\r\n:3" if b"HELLO" in asked else "+OK"
-                    wire.sendall(f"{words}\r\n".encode())
-
-        threading.Thread(target=talk, daemon=True).start()
-        store = RedisStore(places=(InetAddress(host="127.0.0.1", port=door.getsockname()[1]),))
+    with answering(words) as port:
+        store = RedisStore(places=(InetAddress(host="127.0.0.1", port=port),))
         for ask in (RedisLedger.settle, RedisLedger.check):
             server = RedisServer(store, timeout=20)
             with pytest.raises(StoreDownError, match="as no Redis does"):
                 ask(RedisLedger(server, "x"), [charge()], NOW)
             server.close()
-        door.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("slots", [":1", "*1\r\n:1", "*1\r\n*0", "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n:5\r\n:6", "$-1"])
 def test_what_no_cluster_says_of_its_nodes_is_no_bug_of_ours(slots: str) -> None:
     """Nor is one that sends us on, and then to nobody."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
 
-        def talk() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = door.accept()
-                    threading.Thread(target=answer, args=(wire,), daemon=True).start()
+    def words(asked: bytes) -> str:
+        told = {b"HELLO": "%1\r\n+proto\r\n:3", b"EVALSHA": f"-MOVED 1 127.0.0.1:{port}", b"SLOTS": slots}
+        return next((said for command, said in told.items() if command in asked), "+OK")
 
-        def answer(wire: socket.socket) -> None:
-            with wire, suppress(OSError):
-                wire.settimeout(5)
-                while asked := wire.recv(65536):
-                    told = {b"HELLO": "%1\r\n+proto\r\n:3", b"EVALSHA": f"-MOVED 1 127.0.0.1:{port}", b"SLOTS": slots}
-                    said = next((words for command, words in told.items() if command in asked), "+OK")
-                    wire.sendall(f"{said}\r\n".encode())
-
-        threading.Thread(target=talk, daemon=True).start()
+    with answering(words) as port:
         store = RedisStore(places=(InetAddress(host="127.0.0.1", port=port),), cluster=True)
         server = RedisServer(store, timeout=TIMEOUT)
         with pytest.raises(StoreDownError):
             server.run(ACCOUNTS, ["x"], "check")
         server.close()
-        door.shutdown(socket.SHUT_RDWR)
 
 
 def test_after_a_failure_nobody_asks_for_a_while(tmp_path: Path) -> None:
